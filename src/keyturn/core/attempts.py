@@ -1,0 +1,137 @@
+"""Failover as a state machine: after each attempt, what next?
+
+Faults of the upstream (transport, timeout, 5xx, overload) may be met at most twice per provider and four times per
+call. Faults of the credential (401, 402, 403, 429) are bounded by the twenty attempts and the deadline alone, so that
+the one good key of eight is found. A client's mistake is sent once and handed back as it came.
+
+    outcome                              next
+    ok, bad_request, content_filter      Relay
+    not_found, context_length            the deployment is final; TryNext deployment, else the first such answer
+    a fault that other keys share        the deployment or provider is closed; TryNext
+    any other                            TryNext: another credential, deployment, step; the same one only for
+                                         500, 408, 425, once, and only when nothing else is free
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from keyturn.errors import BadUpstream, Capacity, NoValidCredentials, PoolError
+
+from .model import Deployment
+from .outcome import Outcome
+from .selection import Entry, Exhausted
+
+MOST_ATTEMPTS = 20
+MOST_FAULTS = 4
+MOST_FAULTS_PER_PROVIDER = 2
+FAULTS = frozenset({"server_error", "timeout", "overloaded"})
+FINAL = frozenset({"ok", "bad_request", "content_filter"})
+QUOTAS = frozenset({"rate_limited", "daily_quota"})
+
+
+class Relay(NamedTuple):
+    """Hand this answer to the client."""
+
+
+class TryNext(NamedTuple):
+    """Look for another candidate. *resend*: the entry that may be asked once more if nothing else is free."""
+
+    resend: Entry | None = None
+
+
+class WaitUntil(NamedTuple):
+    """Nothing is free; something will be at *when* (monotonic seconds)."""
+
+    when: float
+
+
+class Refuse(NamedTuple):
+    """The bounds are reached."""
+
+    why: str
+
+
+Move = Relay | TryNext | WaitUntil | Refuse
+
+
+@dataclass(slots=True)
+class Progress:
+    """What one call has tried so far."""
+
+    attempts: int = 0
+    faults: int = 0
+    faults_of: dict[str, int] = field(default_factory=dict)
+    tried: dict[Deployment, set[int]] = field(default_factory=dict)
+    """Per deployment the positions in its pool that were asked."""
+    closed: set[Deployment] = field(default_factory=set)
+    closed_providers: set[str] = field(default_factory=set)
+    resent: set[tuple[Deployment, int]] = field(default_factory=set)
+    meanings: set[str] = field(default_factory=set)
+
+    def open(self, deployment: Deployment) -> bool:
+        """Whether *deployment* may still be asked in this call."""
+        return deployment not in self.closed and deployment.provider not in self.closed_providers
+
+
+def advance(progress: Progress, entry: Entry, outcome: Outcome, now: float) -> Move:
+    """Record *outcome* of the attempt on *entry* and say what to do next."""
+    deployment = entry.candidate.deployment
+    progress.meanings.add(outcome.meaning)
+    if outcome.meaning in FINAL:
+        return Relay()
+    progress.tried.setdefault(deployment, set()).add(entry.order)
+    if outcome.meaning in FAULTS:
+        provider = deployment.provider
+        progress.faults += 1
+        met = progress.faults_of[provider] = progress.faults_of.get(provider, 0) + 1
+        if met >= MOST_FAULTS_PER_PROVIDER:
+            progress.closed_providers.add(provider)
+        if progress.faults >= MOST_FAULTS:
+            return Refuse("upstreams failed four times")
+    if not outcome.try_other_key:
+        if outcome.scope == "provider" and outcome.meaning != "overloaded":
+            progress.closed_providers.add(deployment.provider)
+        else:
+            progress.closed.add(deployment)
+    if progress.attempts >= MOST_ATTEMPTS:
+        return Refuse("twenty attempts were made")
+    again = (deployment, entry.order)
+    if outcome.retry_same and again not in progress.resent and progress.open(deployment):
+        return TryNext(resend=entry)
+    return TryNext()
+
+
+def together(shortages: list[Exhausted]) -> Exhausted:
+    """One shortage for several deployments: the earliest return, the sums of the reasons."""
+    return Exhausted(
+        min((each.wait for each in shortages), default=float("inf")),
+        sum(each.limits for each in shortages),
+        sum(each.busy for each in shortages),
+        sum(each.faults for each in shortages),
+        sum(each.dead for each in shortages),
+        any(each.by_size for each in shortages),
+    )
+
+
+def stand_by(shortage: Exhausted, now: float, latest: float) -> WaitUntil | Refuse:
+    """Nothing is free: wait when the earliest return, or the end of something under way, may come by *latest*."""
+    if now < latest and (now + shortage.wait <= latest or shortage.busy):
+        return WaitUntil(min(now + shortage.wait, latest))
+    return Refuse("nothing returns in time")
+
+
+def refusal(progress: Progress, shortage: Exhausted, route: str, retry_after: float | None) -> PoolError:
+    """The error that tells the truth about why nothing could answer."""
+    if progress.faults or shortage.faults:
+        return BadUpstream(f"every upstream for {route} failed; the attempts are listed", retry_after=retry_after)
+    if shortage.limits or shortage.busy or progress.meanings & QUOTAS:
+        wait = 1.0 if retry_after is None else retry_after
+        return Capacity(f"every key for {route} is at its limit; one is free again in {wait:.1f} s", retry_after=wait)
+    if progress.meanings - {"invalid_key", "insufficient_credit", "forbidden"}:
+        return BadUpstream(f"no upstream gave a usable answer for {route}; the attempts are listed")
+    return NoValidCredentials(
+        f"no usable key is left for {route}: all are invalid, without credit, not entitled to it or disabled; "
+        "`keyturn keys list` tells which and why"
+    )

@@ -1,0 +1,352 @@
+"""The credential state machine and its cooldowns, as a table.
+
+Two rules for this file. A *mark* says that something may not be used until a moment, and why; nothing else restricts a
+candidate. Every change of a mark is a `Transition` that `judge` returns and `Marks.apply` performs; nothing else
+changes a mark.
+
+A mark sits on one of five scopes, and a candidate obeys all of its five, the most restrictive first:
+
+    key          the credential                       invalid keys, 401, disabled by the owner
+    group        its quota group                      no credit
+    group_model  quota group and model                429, day quota
+    key_model    credential and model                 forbidden, 5xx, timeouts, unknown answers
+    deployment   provider and model                   overload, faults that every credential sees, absent models
+
+States and how they are left:
+
+    cooling      ── time ──▶ probation     one real request at a time probes
+    exhausted    ── time ──▶ probation     day quota or credit; never probed earlier
+    unentitled   ── time ──▶ probation     not offered to this credential
+    invalid      ── time ──▶ probation     after 24 h; also by `keys reset` or a new value
+    disabled     ── owner only
+    probation    ── success ──▶ (no mark)  ── fault ──▶ cooling, one step longer
+    counting     faults in a row, not yet enough for a cooldown; restricts nothing
+
+A running cooldown is never shortened. A success clears a mark only when its attempt began after the mark was set; a
+fault of an attempt that began before may lengthen a mark, never raise its step. So a burst of failures that were in
+flight together counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from .model import Candidate, Credential, Deployment, Draw, Meaning
+from .outcome import Outcome
+
+ScopeKind = Literal["key", "group", "group_model", "key_model", "deployment"]
+State = Literal["counting", "cooling", "exhausted", "unentitled", "invalid", "disabled"]
+Block = Literal["limit", "busy", "fault", "dead"]
+ScopeKey = tuple[str, ...]
+
+FOREVER = float("inf")
+MASS_401_WINDOW = 60.0
+MASS_401_LENGTH = 300.0
+
+
+class Row(NamedTuple):
+    """One line of the cooldown table: what is marked, how, and the lengths in seconds of the steps."""
+
+    scope: ScopeKind
+    state: State
+    steps: tuple[float, ...]
+
+
+LADDER = (10.0, 30.0, 60.0, 120.0, 300.0)
+FAULTS = (0.0, 5.0, 10.0, 20.0, 40.0, 60.0)
+TABLE: dict[str, Row] = {
+    "rate_limited": Row("group_model", "cooling", LADDER),
+    "daily_quota": Row("group_model", "exhausted", (3600.0,)),
+    "insufficient_credit": Row("group", "exhausted", (3600.0,)),
+    "invalid_key": Row("key", "invalid", (86400.0,)),
+    "unclear_401": Row("key", "cooling", (300.0, 600.0, 1200.0, 2400.0, 3600.0)),
+    "forbidden": Row("key_model", "unentitled", (3600.0,)),
+    "no_quota": Row("key_model", "unentitled", (FOREVER,)),
+    "not_found": Row("deployment", "unentitled", (600.0,)),
+    "overloaded": Row("deployment", "cooling", (2.0, 4.0, 8.0, 16.0, 32.0, 60.0)),
+    "server_error": Row("key_model", "cooling", FAULTS),
+    "timeout": Row("key_model", "cooling", FAULTS),
+    "unknown": Row("key_model", "cooling", (0.0, 0.0, 600.0)),
+}
+"""The cooldown table of the adaptive profile. A length of 0 only counts."""
+
+BLOCKS: dict[str, Block] = {
+    "rate_limited": "limit",
+    "daily_quota": "limit",
+    "overloaded": "fault",
+    "server_error": "fault",
+    "timeout": "fault",
+    "unknown": "fault",
+}
+"""What a mark with this reason means for the caller; every other reason is `dead`."""
+
+
+@dataclass(slots=True)
+class Mark:
+    """Why something may not be used, and until when (monotonic seconds)."""
+
+    scope: ScopeKey
+    state: State
+    until: float
+    reason: str
+    strikes: int
+    since: float
+    probe: str | None = None
+    """The attempt that is probing; while it runs, nothing else may pass."""
+
+    @property
+    def block(self) -> Block:
+        return BLOCKS.get(self.reason, "dead")
+
+    def wait(self, now: float) -> float:
+        """Seconds until it may be passed; infinite while a probe is out, whose end wakes whoever waits."""
+        return self.until - now if self.until > now else FOREVER
+
+
+class Transition(NamedTuple):
+    """One change of one mark. *state* None clears it."""
+
+    scope: ScopeKey
+    state: State | None
+    until: float = 0.0
+    reason: str = ""
+    strikes: int = 0
+    since: float = 0.0
+    shorten: bool = False
+    """The one exception to "never shortened": a mass of 401 turned out to be the provider's fault."""
+
+
+class Verdict(NamedTuple):
+    """What `judge` decided: the transitions, and a sentence for the owner when something is alarming."""
+
+    transitions: list[Transition]
+    alarm: str = ""
+
+
+def scopes_of(candidate: Candidate) -> tuple[ScopeKey, ...]:
+    """The five scopes that a candidate obeys: key, group, group_model, key_model, deployment."""
+    (provider, model), credential = candidate
+    mark, group = credential.fingerprint, credential.group
+    return (
+        ("key", provider, mark),
+        ("group", provider, group),
+        ("group_model", provider, group, model),
+        ("key_model", provider, mark, model),
+        ("deployment", provider, model),
+    )
+
+
+def key_scope(credential: Credential) -> ScopeKey:
+    """The scope of the credential itself."""
+    return ("key", credential.provider, credential.fingerprint)
+
+
+class Marks:
+    """All marks of one process. Mutable and deterministic; `now` is monotonic seconds."""
+
+    __slots__ = ("_failing", "_probes", "_table", "_unauthorised")
+
+    def __init__(self) -> None:
+        self._table: dict[ScopeKey, Mark] = {}
+        self._probes: dict[str, list[Mark]] = {}
+        self._failing: dict[ScopeKey, list[str]] = {}
+        """Per deployment: the credentials of its latest faults with no success between, latest last."""
+        self._unauthorised: dict[str, dict[str, float]] = {}
+        """Per provider: when each credential last answered 401."""
+
+    def get(self, scope: ScopeKey) -> Mark | None:
+        return self._table.get(scope)
+
+    def blocked(self, scopes: Iterable[ScopeKey], now: float) -> Mark | None:
+        """The mark that forbids a candidate with these scopes, the latest to end; None when it may be used."""
+        table = self._table
+        if not table:
+            return None
+        worst: Mark | None = None
+        for scope in scopes:
+            mark = table.get(scope)
+            if mark is None or mark.state == "counting" or (mark.until <= now and mark.probe is None):
+                continue
+            if worst is None or mark.wait(now) > worst.wait(now):
+                worst = mark
+        return worst
+
+    def begin(self, scopes: Iterable[ScopeKey], attempt: str, now: float) -> None:
+        """An attempt starts: it becomes the probe of every mark of its scopes whose time is up."""
+        if not self._table:
+            return
+        for scope in scopes:
+            mark = self._table.get(scope)
+            if mark is not None and mark.state != "counting" and mark.probe is None:
+                mark.probe = attempt
+                self._probes.setdefault(attempt, []).append(mark)
+
+    def end(self, attempt: str) -> list[ScopeKey]:
+        """An attempt is over without a verdict of its own on these marks: the next request may probe."""
+        freed = []
+        for mark in self._probes.pop(attempt, ()):
+            if mark.probe == attempt:
+                mark.probe = None
+                freed.append(mark.scope)
+        return freed
+
+    def apply(self, change: Transition) -> bool:
+        """Perform *change*. True when something became usable that was not."""
+        mark = self._table.get(change.scope)
+        if change.state is None:
+            self._failing.pop(change.scope, None)
+            return self._table.pop(change.scope, None) is not None
+        if mark is None:
+            self._table[change.scope] = Mark(
+                change.scope, change.state, change.until, change.reason, change.strikes, change.since
+            )
+            return False
+        mark.strikes = change.strikes
+        if change.shorten or change.until >= mark.until or mark.state == "counting":
+            mark.state, mark.until, mark.reason = change.state, change.until, change.reason
+        mark.since = max(mark.since, change.since)
+        mark.probe = None
+        return change.shorten
+
+    def of(self, provider: str) -> list[Mark]:
+        """Every mark of *provider* that is or was a restriction."""
+        return [mark for mark in self._table.values() if mark.scope[1] == provider and mark.state != "counting"]
+
+    def failed(self, deployment: ScopeKey, credential: str) -> list[str]:
+        """Remember a fault of *credential* on *deployment*; the faults in a row there, this one last."""
+        row = self._failing.setdefault(deployment, [])
+        row.append(credential)
+        del row[:-8]
+        return row
+
+    def failing(self, deployment: ScopeKey) -> bool:
+        """Whether *deployment* had faults since its last success."""
+        return deployment in self._failing
+
+    def unauthorised(self, provider: str, credential: str, now: float) -> list[str]:
+        """Remember a 401; the provider's credentials that answered 401 within the last minute."""
+        seen = self._unauthorised.setdefault(provider, {})
+        seen[credential] = now
+        for old in [name for name, when in seen.items() if now - when > MASS_401_WINDOW]:
+            del seen[old]
+        return list(seen)
+
+
+class Report(NamedTuple):
+    """What `judge` is told about one finished attempt. Times are monotonic seconds."""
+
+    candidate: Candidate
+    scopes: tuple[ScopeKey, ...]
+    outcome: Outcome
+    started: float
+    now: float
+    siblings: int
+    """How many credentials the provider has here."""
+    in_chain: bool = False
+    """Other deployments were planned for the call: only then is an absent model remembered."""
+    first_step: float | None = None
+    """`rotation.cooldown_seconds`: the first step of the minute row; later steps are never shorter."""
+
+
+SUCCESSES: frozenset[Meaning] = frozenset({"ok"})
+INNOCENT: frozenset[Meaning] = frozenset({"bad_request", "content_filter", "context_length"})
+
+
+def judge(marks: Marks, report: Report, draw: Draw) -> Verdict:
+    """The transitions that one outcome causes, by the table above; the provider's own word comes first."""
+    outcome = report.outcome
+    if outcome.meaning in SUCCESSES:
+        return Verdict(_cleared(marks, report))
+    if outcome.meaning in INNOCENT or (outcome.scope == "request" and outcome.meaning not in ("timeout", "unknown")):
+        return Verdict([])
+    if outcome.meaning == "not_found" and not report.in_chain:
+        return Verdict([])
+    if outcome.meaning == "invalid_key":
+        return _unauthorised(marks, report, draw)
+    if outcome.meaning in ("server_error", "timeout"):
+        return Verdict([_fault(marks, report, draw)])
+    row = TABLE["no_quota" if outcome.no_quota else outcome.meaning]
+    scope_kind = "deployment" if outcome.meaning == "rate_limited" and outcome.scope == "provider" else row.scope
+    return Verdict([_step(marks, _scope(report, scope_kind), row, report, draw)])
+
+
+def _cleared(marks: Marks, report: Report) -> list[Transition]:
+    cleared = []
+    for scope in report.scopes:
+        mark = marks.get(scope)
+        if mark is None:
+            if scope[0] == "deployment" and marks.failing(scope):
+                cleared.append(Transition(scope, None))
+        elif mark.state != "disabled" and report.started >= mark.since:
+            cleared.append(Transition(scope, None))
+    return cleared
+
+
+def _scope(report: Report, kind: ScopeKind) -> ScopeKey:
+    return next(scope for scope in report.scopes if scope[0] == kind)
+
+
+def _step(
+    marks: Marks, scope: ScopeKey, row: Row, report: Report, draw: Draw, strikes: int | None = None
+) -> Transition:
+    """The next step of *row* on *scope*; the provider's own wait wins over the step's length."""
+    mark = marks.get(scope)
+    before = mark.strikes if mark is not None else 0
+    late = mark is not None and report.started < mark.since
+    count = strikes if strikes is not None else max(before, 1) if late else before + 1
+    stated = report.outcome.wait_s
+    if stated is not None:
+        length = stated + draw() * min(1.0, stated * 0.05)
+    else:
+        length = row.steps[min(count, len(row.steps)) - 1]
+        if row.steps is LADDER and report.first_step is not None:
+            length = report.first_step if count == 1 else max(length, report.first_step)
+        length += draw() * length * 0.05 if length < FOREVER else 0.0
+    since = mark.since if late and mark is not None else report.now
+    state = row.state if length > 0 else "counting"
+    return Transition(scope, state, report.now + length, report.outcome.meaning, count, since)
+
+
+def _fault(marks: Marks, report: Report, draw: Draw) -> Transition:
+    """5xx, timeouts, transport: the credential's, or the whole deployment's when every credential sees it."""
+    deployment = _scope(report, "deployment")
+    row = marks.failed(deployment, report.candidate.credential.fingerprint)
+    everyone = len(row) >= 3 and len(set(row[-3:])) == 3
+    if everyone or report.siblings == 1:
+        return _step(marks, deployment, TABLE["server_error"], report, draw, strikes=len(row))
+    return _step(marks, _scope(report, "key_model"), TABLE["server_error"], report, draw)
+
+
+def _unauthorised(marks: Marks, report: Report, draw: Draw) -> Verdict:
+    credential, now = report.candidate.credential, report.now
+    row = TABLE["invalid_key" if report.outcome.explicit else "unclear_401"]
+    if report.outcome.status != 401:
+        return Verdict([_step(marks, _scope(report, "key"), row, report, draw)])
+    recent = marks.unauthorised(credential.provider, credential.fingerprint, now)
+    if len(recent) < 3 or len(recent) * 2 <= report.siblings:
+        return Verdict([_step(marks, _scope(report, "key"), row, report, draw)])
+    changes = [_step(marks, _scope(report, "key"), TABLE["unclear_401"], report, draw)]
+    for other in recent:
+        mark = marks.get(("key", credential.provider, other))
+        if mark is not None and mark.state == "invalid" and now - mark.since <= MASS_401_WINDOW:
+            until = mark.since + MASS_401_LENGTH
+            changes.append(
+                Transition(mark.scope, "cooling", until, "invalid_key", mark.strikes, mark.since, shorten=True)
+            )
+    alarm = (
+        f"{len(recent)} of {report.siblings} {credential.provider} keys answered 401 within a minute: treated as a "
+        "fault of the provider, the keys rest for 5 minutes"
+    )
+    return Verdict(changes, alarm)
+
+
+def model_scope(deployment: Deployment, group: str) -> str:
+    """The name under which the limits of one quota group and model are counted."""
+    return f"{deployment.provider}/{group}|{deployment.model}"
+
+
+def credential_scope(credential: Credential) -> str:
+    """The name under which the limits of one credential over all its models are counted."""
+    return f"{credential.provider}/{credential.fingerprint}"

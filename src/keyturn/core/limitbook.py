@@ -1,0 +1,124 @@
+"""Which limits are known: what the owner declared, what is shipped, and what providers report in their headers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from .windows import Window
+
+Metric = Literal["requests", "tokens", "input_tokens", "output_tokens", "concurrency"]
+METRICS: dict[str, Metric] = {name: name for name in get_args(Metric)}
+Source = Literal["declared", "reported", "learned", "default"]
+Owner = Literal["candidate", "caller"]
+
+BELIEVED = 24 * 3600.0
+"""Seconds that a reported limit holds after it was last reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most *capacity* units of *metric* over *window*, counted under the name *scope*.
+
+    A capacity is at least 1: what is unlimited has no limit, and what is not offered is no question of limits. Raises
+    ValueError otherwise.
+    """
+
+    scope: str
+    metric: Metric
+    window: Window
+    capacity: int
+    source: Source = "declared"
+    owner: Owner = "candidate"
+    """Whose limit it is: a denial by a caller's own limit ends the call, another candidate is no remedy."""
+    key: str = field(init=False, repr=False, compare=False)
+    """Names what is counted: limits that differ in capacity and source alone are one counter."""
+
+    def __post_init__(self) -> None:
+        if self.capacity < 1:
+            raise ValueError(f"a limit of {self.capacity} {self.metric} for {self.scope}: at least 1 is needed")
+        kind, seconds, zone = self.window
+        object.__setattr__(self, "key", f"{self.metric} {kind} {seconds!r} {zone} {self.scope}")
+
+
+@dataclass(slots=True)
+class _Reported:
+    limit: Limit
+    until: float
+
+
+class LimitBook:
+    """The limits of every scope, merged: of the same metric and window one holds.
+
+    A reported limit wins over one that was shipped or learned. Beside one that the owner declared, the tighter of the
+    two holds: an owner may keep below a provider's limit, and a provider knows when an owner hopes for too much.
+    """
+
+    __slots__ = ("_declared", "_due", "_merged", "_reported")
+
+    def __init__(self) -> None:
+        self._declared: dict[str, tuple[Limit, ...]] = {}
+        self._reported: dict[str, dict[str, _Reported]] = {}
+        self._merged: dict[str, tuple[Limit, ...]] = {}
+        self._due: deque[tuple[float, Limit]] = deque()
+        """When to look whether a reported limit is still reported."""
+
+    def of(self, scope: str) -> tuple[Limit, ...]:
+        """The limits that hold for *scope*."""
+        return self._merged.get(scope, ())
+
+    def declare(self, scope: str, limits: Iterable[Limit]) -> None:
+        """Replace what is declared for *scope*; none forgets it."""
+        declared = tuple(limits)
+        if declared:
+            self._declared[scope] = declared
+        else:
+            self._declared.pop(scope, None)
+        self._merge(scope)
+
+    def report(self, limit: Limit, now: float) -> bool:
+        """A provider reported *limit*; believed for a day. True when another limit holds now than before."""
+        rows = self._reported.setdefault(limit.scope, {})
+        row = rows.get(limit.key)
+        if row is None:
+            rows[limit.key] = _Reported(limit, now + BELIEVED)
+            self._due.append((now + BELIEVED, limit))
+        else:
+            row.until = now + BELIEVED
+            if row.limit == limit:
+                return False
+            row.limit = limit
+        return self._merge(limit.scope)
+
+    def expire(self, now: float) -> None:
+        """Forget what was not reported for a day."""
+        while self._due and self._due[0][0] <= now:
+            _, limit = self._due.popleft()
+            rows = self._reported[limit.scope]
+            row = rows[limit.key]
+            if row.until > now:
+                self._due.append((row.until, limit))
+                continue
+            del rows[limit.key]
+            if not rows:
+                del self._reported[limit.scope]
+            self._merge(limit.scope)
+
+    def _merge(self, scope: str) -> bool:
+        chosen: dict[str, Limit] = {}
+        for limit in self._declared.get(scope, ()):
+            other = chosen.get(limit.key)
+            if other is None or limit.capacity < other.capacity:
+                chosen[limit.key] = limit
+        for row in self._reported.get(scope, {}).values():
+            other = chosen.get(row.limit.key)
+            if other is None or other.source != "declared" or row.limit.capacity < other.capacity:
+                chosen[row.limit.key] = row.limit
+        before, after = self.of(scope), tuple(chosen.values())
+        if after:
+            self._merged[scope] = after
+        else:
+            self._merged.pop(scope, None)
+        return before != after

@@ -1,0 +1,223 @@
+"""The values that every other room speaks in: secrets, credentials, deployments, calls, attempts, trails, clocks."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol
+
+from .message import Usage
+
+Meaning = Literal[
+    "rate_limited",
+    "daily_quota",
+    "insufficient_credit",
+    "invalid_key",
+    "forbidden",
+    "not_found",
+    "context_length",
+    "content_filter",
+    "bad_request",
+    "overloaded",
+    "server_error",
+    "timeout",
+    "ok",
+    "unknown",
+]
+Scope = Literal["key", "quota_group", "model", "provider", "request"]
+Kind = Literal["chat", "embeddings"]
+
+
+class Secret:
+    """A value that cannot be printed, formatted, pickled or encoded; `reveal` is for header builders only."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself. Called where a header is built and where secrets are looked for to redact them."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "<secret>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret cannot be pickled or copied out of the process")
+
+
+def fingerprint(provider: str, secret: str) -> str:
+    """The identity of a secret: first 16 hex digits of SHA-256(`keyturn:` + provider + `:` + secret)."""
+    return hashlib.sha256(f"keyturn:{provider}:{secret}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Credential:
+    """One secret for one provider account.
+
+    *number* is the variable's own (bare = 0). *group* names the quota group, unique within the provider; by default
+    the credential's own fingerprint. Credentials are compared by identity of the object: there is one per secret.
+    """
+
+    provider: str
+    secret: Secret
+    number: int
+    fingerprint: str
+    group: str
+    plan: str | None = None
+    priority: int = 1
+    weight: float = 1.0
+    origin: str = ""
+    """The variable that it came from; never the value."""
+
+    @classmethod
+    def of(cls, provider: str, secret: str, number: int = 0, *, group: str = "", **more: Any) -> Credential:
+        """A credential with its fingerprint computed; without *group* it is a quota group of its own."""
+        mark = fingerprint(provider, secret)
+        return cls(provider, Secret(secret), number, mark, group or mark, **more)
+
+    @property
+    def label(self) -> str:
+        """`groq-2`."""
+        return f"{self.provider}-{self.number}"
+
+    @property
+    def shown(self) -> str:
+        """Label and first 6 of the fingerprint, `groq-2:9f3a1c`: the only form that logs and answers show."""
+        return f"{self.provider}-{self.number}:{self.fingerprint[:6]}"
+
+
+class Deployment(NamedTuple):
+    """A provider and the upstream's own model name."""
+
+    provider: str
+    model: str
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.model}"
+
+
+class Candidate(NamedTuple):
+    """A deployment with a credential, considered for one call."""
+
+    deployment: Deployment
+    credential: Credential
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is asking. With one gateway key there is one caller, `default`."""
+
+    name: str = "default"
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One request of a client: the raw members of its body and the thin view that routing needs.
+
+    *members* maps each top-level member to its raw JSON text, untouched. Sizes are in bytes, tokens are estimates.
+    """
+
+    dialect: str
+    kind: Kind
+    model: str
+    members: Mapping[str, bytes]
+    size: int
+    stream: bool = False
+    wants_usage: bool = False
+    """The client itself asked for usage in the stream."""
+    max_output: int | None = None
+    needs: frozenset[str] = frozenset()
+    """Of `tools`, `vision`, `json`, `audio`."""
+    text_bytes: int = 0
+    """Bytes of prompt text (messages, tools, input) without inline media."""
+    media: int = 0
+    """How many images, audio clips or files the prompt carries."""
+    timeout: float | None = None
+    """`x-request-timeout-ms` in seconds: the call's deadline."""
+    group_key: str = ""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One request handed to a transport, and what became of it. Times are monotonic seconds."""
+
+    id: str
+    provider: str
+    model: str
+    key: str
+    started: float
+    meaning: str = ""
+    status: int | None = None
+    detail: str = ""
+    first_token: float | None = None
+    ended: float | None = None
+    usage: Usage | None = None
+    resend: bool = False
+    """Sent again on the same credential."""
+
+    def brief(self) -> dict[str, object]:
+        """The form that error bodies and `--json` output carry."""
+        return {
+            "provider": self.provider,
+            "model": self.model,
+            "key": self.key,
+            "meaning": self.meaning or "unfinished",
+            "status": self.status,
+        }
+
+
+@dataclass(slots=True)
+class Trail:
+    """All attempts of one call, with every refusal and its reason, and what was changed on the way."""
+
+    call: str
+    route: str
+    started: float
+    attempts: list[Attempt] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    waited: float = 0.0
+    status: int = 0
+    code: str = ""
+    """The error code answered, empty when the call was served."""
+    ended: float | None = None
+    stream: bool = False
+
+
+class TimerHandle(Protocol):
+    """What `Clock.call_at` returns."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Time as a parameter. *mono* for durations, *wall* (Unix seconds) for calendars and dates."""
+
+    def mono(self) -> float: ...
+    def wall(self) -> float: ...
+    def sleep_until(self, when: float) -> Awaitable[None]: ...
+    def call_at(self, when: float, callback: Callable[[], object]) -> TimerHandle: ...
+
+
+Draw = Callable[[], float]
+"""A uniform number in [0, 1): the only randomness that decisions see."""

@@ -1,0 +1,202 @@
+"""What rate-limit headers say, in one shape for all providers.
+
+A row per limit: `{"requests": {"limit": 60, "remaining": 59, "reset_s": 1.0, "window": "minute"}, …}`. Header families:
+`x-ratelimit-{limit,remaining,reset}[-metric][-window]` (OpenAI, Groq, Azure, Mistral, Cerebras, SambaNova, Fireworks,
+xAI, G4F), the same without a metric (Together, OpenRouter, GitHub), `anthropic-ratelimit-metric-{limit,…}`,
+`x-tokenlimit-*` (Together), `ratelimitbysize-*` (older Mistral), `x-trial-endpoint-call-limit` (Cohere) and the IETF
+fields `RateLimit` and `RateLimit-Policy` (Hugging Face Hub). A header's name is understood once and remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from .hints import number, reset
+from .rules import Rules
+
+FIELDS = frozenset({"limit", "remaining", "reset", "renewalperiod"})
+METRICS = {"": "requests", "req": "requests", "request": "requests", "token": "tokens"}
+NAMED = {"tokens-cache-adjusted-prompt": "tokens_uncached_prompt"}
+WHOLE = {
+    "x-trial-endpoint-call-limit": ("limit", "requests", "minute"),
+    "x-endpoint-monthly-call-limit": ("limit", "requests", "month"),
+    "ratelimit-policy": ("policy", "", ""),
+    "ratelimit": ("structured", "", ""),
+    "x-ratelimit-policy": ("policy", "", ""),
+}
+PREFIXES = (
+    ("x-ratelimitbysize-", "tokens"),
+    ("ratelimitbysize-", "tokens"),
+    ("x-tokenlimit-", "tokens"),
+    ("anthropic-ratelimit-", ""),
+    ("anthropic-priority-", "priority"),
+    ("x-ratelimit-", ""),
+    ("ratelimit-", ""),
+)
+WINDOW_WORDS = ("second", "minute", "hour", "day", "week", "month")
+LENGTHS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0, "week": 604800.0, "month": 2.6e6}
+BY_LENGTH = {int(seconds): word for word, seconds in LENGTHS.items()}
+
+
+class Role(NamedTuple):
+    """What one header tells: which field of which metric over which window (empty: the provider's default)."""
+
+    field: str
+    metric: str
+    window: str
+
+
+@lru_cache(maxsize=1024)
+def _role(name: str) -> Role | None:
+    """The role of the header *name*, in whatever case it is written; None when it is no limit."""
+    name = name.lower().replace("rate-limit", "ratelimit")
+    if name in WHOLE:
+        return Role(*WHOLE[name])
+    for prefix, implied in PREFIXES:
+        if name.startswith(prefix):
+            return _read_name(name[len(prefix) :], implied)
+    return None
+
+
+def _read_name(rest: str, implied: str) -> Role | None:
+    """`limit-tokens-minute`, `input-tokens-remaining`, `limit-minute`, `tokens-query-cost`, `reset`."""
+    if rest.endswith("query-cost"):
+        metric = rest.removesuffix("query-cost").strip("-") or implied
+        return Role("cost", metric, "") if metric == "tokens" else None
+    first, _, tail = rest.partition("-")
+    if first in FIELDS:
+        field, metric = first, tail
+    else:
+        metric, _, field = rest.rpartition("-")
+        if field not in FIELDS or metric.startswith("unified"):
+            return None
+    known, window = _split_window(metric)
+    if implied == "tokens":
+        return Role(field, "tokens", window)
+    known = METRICS.get(known, known)
+    if window and known not in ("requests", "tokens"):
+        known = metric
+    known = NAMED.get(known, known.replace("-", "_"))
+    return Role(field, f"{implied}_{known}" if implied else known, window)
+
+
+def _split_window(metric: str) -> tuple[str, str]:
+    """`tokens-minute` -> (`tokens`, `minute`); `req-10-second` -> (`req`, `10s`)."""
+    head, _, word = metric.rpartition("-")
+    if word not in WINDOW_WORDS:
+        return metric, ""
+    head = head.removesuffix("-per") if head != "per" else ""
+    body, _, count = head.rpartition("-")
+    if count.isdigit() and len(count) < 6:
+        seconds = int(int(count) * LENGTHS[word])
+        return body, BY_LENGTH.get(seconds, f"{seconds}s")
+    return head, word
+
+
+def window_seconds(window: str) -> float:
+    """How long a window's name lasts: `minute`, `10s`, `300s fixed`; 0 when unknown."""
+    known = LENGTHS.get(window)
+    if known is not None:
+        return known
+    return number(window.partition("s")[0]) or 0.0
+
+
+def parse_limits(headers: Mapping[str, str], rules: Rules, now: float) -> dict[str, Any]:
+    """The limits that *headers* state, `{}` when none. *now* is the moment of the answer, in Unix seconds.
+
+    Beside the rows there may be `query_cost_tokens`, a number (Mistral: what this very call was charged).
+    """
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    extra: dict[str, Any] = {}
+    structured = policy = ""
+    for name, value in headers.items():
+        if "imit" not in name and "IMIT" not in name:  # most headers; cheaper than the look-up below
+            continue
+        role = _role(name)
+        if role is None:
+            continue
+        field, metric, window = role
+        if field == "structured":
+            structured = value
+        elif field == "policy":
+            policy = value
+        elif field == "cost":
+            if (cost := _count(value)) is not None:
+                extra["query_cost_tokens"] = cost
+        else:
+            window = window or rules.header_windows.get(metric, "minute")
+            row = rows.get((metric, window))
+            if row is None:
+                row = rows[metric, window] = {"limit": None, "remaining": None, "reset_s": None, "window": window}
+            _fill(row, field, value, rules, now)
+    if structured or policy:
+        _read_structured(rows, structured, policy)
+    return {**_name(rows), **extra} if rows or extra else {}
+
+
+def _fill(row: dict[str, Any], field: str, value: str, rules: Rules, now: float) -> None:
+    if field == "reset":
+        seconds, epoch_ms = reset(value, now, rules.reset_unit)
+        row["reset_s"] = seconds
+        if epoch_ms is not None:
+            row["reset_epoch_ms"] = epoch_ms
+            if 0 < epoch_ms / 1000.0 - now <= 61.0:
+                row["window"] = "minute"
+    elif field == "renewalperiod":
+        if (seconds := _count(value)) is not None:
+            row["window"] = BY_LENGTH.get(seconds, f"{seconds}s")
+    else:
+        row[field] = _count(value)
+
+
+def _count(value: str) -> int | None:
+    """A whole number, at least 0."""
+    plain = number(value.strip())
+    return None if plain is None else max(int(plain), 0)
+
+
+def _name(rows: dict[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
+    """Rows by name. A metric with one window has its bare name; once a metric has several, limits above a minute carry
+    their window in the name, and so does every month."""
+    several = len({metric for metric, _ in rows}) < len(rows)
+    named: dict[str, Any] = {}
+    for (metric, window), row in sorted(rows.items(), key=lambda item: window_seconds(item[0][1])):
+        if all(row[field] is None for field in ("limit", "remaining", "reset_s")) and "reset_epoch_ms" not in row:
+            continue
+        long = several and window_seconds(window) > 60 and not metric.endswith(window)
+        long = long or (window == "month" and metric in ("requests", "tokens"))
+        name = f"{metric}_{window}" if long or metric in named else metric
+        named[name] = row
+    return named
+
+
+def _read_structured(rows: dict[tuple[str, str], dict[str, Any]], values: str, policies: str) -> None:
+    """`RateLimit: "api";r=999;t=295` beside `RateLimit-Policy: "fixed window";"api";q=1000;w=300`."""
+    quotas: dict[str, tuple[int | None, str]] = {}
+    for item in policies[:1024].split(",")[:8]:
+        name, members = _parts(item)
+        seconds = _count(members.get("w", ""))
+        fixed = " fixed" if "fixed window" in item else ""
+        quotas[name] = (_count(members.get("q", "")), f"{seconds}s{fixed}" if seconds is not None else "minute")
+    for position, item in enumerate(values[:1024].split(",")[:8]):
+        name, members = _parts(item)
+        limit, window = quotas.get(name) or next(iter(quotas.values()), (None, "minute"))
+        reset_s = number(members.get("t", "").strip())
+        if limit is None and (stated := _count(members.get("limit", ""))) is not None:
+            limit = stated
+        row = {"limit": limit, "remaining": _count(members.get("r", "")), "reset_s": reset_s, "window": window}
+        rows["requests" if position == 0 else f"requests_{name or position}", window] = row
+
+
+def _parts(item: str) -> tuple[str, dict[str, str]]:
+    """The last bare name of a structured item and its parameters."""
+    name, members = "", {}
+    for part in item.split(";")[:12]:
+        key, equals, value = part.strip().partition("=")
+        if equals:
+            members[key.strip()] = value.strip().strip('"')
+        else:
+            name = key.strip('"')
+    return name, members

@@ -1,0 +1,126 @@
+"""What a name means: from the model that a client asks for to the deployments that may answer, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import NamedTuple
+
+from keyturn.errors import ModelNotFound, NoValidCredentials
+
+from .model import Call, Caller, Deployment
+
+
+class Step(NamedTuple):
+    """One step of a fallback chain: deployments that are asked before the next step is."""
+
+    deployments: tuple[Deployment, ...]
+
+
+class Plan(NamedTuple):
+    """The steps to try for one call, in order."""
+
+    route: str
+    steps: tuple[Step, ...]
+    refusals: tuple[str, ...] = ()
+    """Who was left out, and why."""
+
+    @property
+    def deployments(self) -> tuple[Deployment, ...]:
+        return tuple(each for step in self.steps for each in step.deployments)
+
+
+class Offer(NamedTuple):
+    """One provider as routing sees it."""
+
+    tier: int
+    usable: bool
+    """It has at least one credential."""
+    models: frozenset[str] | None
+    """The upstream ids that it is known to offer; None while unknown."""
+    set_up: str = ""
+    """How to make it usable: the variable to set."""
+    kinds: frozenset[str] = frozenset({"chat", "embeddings"})
+
+
+@dataclass(frozen=True, slots=True)
+class RouteCatalog:
+    """A snapshot of all providers by name, their aliases, and the known providers that are not configured."""
+
+    offers: Mapping[str, Offer]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    unconfigured: Mapping[str, str] = field(default_factory=dict)
+    """Known provider or alias without a key -> the variable to set."""
+
+    def provider(self, name: str) -> str | None:
+        """The configured provider of that name or alias."""
+        lowered = name.lower().replace("-", "_")
+        found = self.aliases.get(lowered, lowered)
+        return found if found in self.offers else None
+
+    def names(self) -> Iterable[str]:
+        """Every `provider/model` that is known to be offered."""
+        for provider, offer in self.offers.items():
+            for model in offer.models or ():
+                yield f"{provider}/{model}"
+
+
+def needs_listing(name: str, catalog: RouteCatalog) -> bool:
+    """Whether resolving *name* depends on what the providers offer: a bare id rather than `provider/model`."""
+    head, slash, rest = name.partition("/")
+    return not (slash and rest and catalog.provider(head))
+
+
+def resolve(call: Call, caller: Caller, catalog: RouteCatalog) -> Plan:
+    """The plan for *call*. First match: `<configured provider or alias>/<rest>`; a bare id that configured providers
+    offer, by provider tier.
+
+    Raises ModelNotFound, with the nearest names or the variable to set, and NoValidCredentials.
+    """
+    head, slash, rest = call.model.partition("/")
+    provider = catalog.provider(head) if slash and rest else None
+    if provider is not None:
+        offer = catalog.offers[provider]
+        if call.kind not in offer.kinds:
+            raise ModelNotFound(f"{provider} offers no {call.kind} here; ask a provider that does", param="model")
+        if not offer.usable:
+            raise NoValidCredentials(f"no usable key for {provider}: set {offer.set_up}")
+        return Plan(call.model, (Step((Deployment(provider, rest),)),))
+    return _bare(call, catalog)
+
+
+def _bare(call: Call, catalog: RouteCatalog) -> Plan:
+    name, refusals = call.model, []
+    ranked = sorted(catalog.offers.items(), key=lambda item: (item[1].tier, item[0]))
+    able = [(provider, offer) for provider, offer in ranked if call.kind in offer.kinds and offer.usable]
+    found = [(provider, offer) for provider, offer in able if offer.models is not None and name in offer.models]
+    if not found:
+        found = [(provider, offer) for provider, offer in able if offer.models is None]
+    for provider, offer in ranked:
+        if (provider, offer) not in found:
+            refusals.append(f"{provider}: {'does not offer it' if offer.usable else 'no usable key'}")
+    if not found:
+        raise _not_found(name, catalog)
+    return Plan(name, tuple(Step((Deployment(provider, name),)) for provider, _ in found), tuple(refusals))
+
+
+def nearest_models(name: str, catalog: RouteCatalog, count: int = 3) -> list[str]:
+    """Up to *count* names on offer that look like *name*, nearest first."""
+    known = {full.lower(): full for full in catalog.names()}
+    for full in list(known.values()):
+        known.setdefault(full.partition("/")[2].lower(), full)
+    near = get_close_matches(name.lower(), list(known)[:5000], n=count * 2, cutoff=0.5)
+    return list(dict.fromkeys(known[each] for each in near))[:count]
+
+
+def _not_found(name: str, catalog: RouteCatalog) -> ModelNotFound:
+    head = name.partition("/")[0].lower().replace("-", "_")
+    if head in catalog.unconfigured:
+        return ModelNotFound(
+            f"model {name!r} needs a key that is not set: set {catalog.unconfigured[head]} and start again",
+            param="model",
+        )
+    near = nearest_models(name, catalog)
+    hint = f"nearest: {', '.join(near)}" if near else "GET /v1/models lists what is"
+    return ModelNotFound(f"model {name!r} is not offered by any configured provider; {hint}", param="model")

@@ -1,0 +1,219 @@
+"""Every error that Keyturn raises or answers, in one tree.
+
+KeyturnError
+├── ConfigError              config invalid: every mistake at once (exit code 3)
+├── RequestError             the client's request cannot be served as it stands
+│   ├── BadRequest           400 bad_request
+│   ├── RequestExceedsLimit  400 request_exceeds_limit
+│   ├── PaidRoute            400 paid_route
+│   ├── InvalidCallerKey     401 invalid_api_key
+│   ├── RouteNotAllowed      403 route_not_allowed
+│   ├── ModelNotFound        404 model_not_found
+│   ├── UnknownPath          404 unknown_path
+│   ├── MethodNotAllowed     405 method_not_allowed
+│   ├── TooLarge             413 too_large
+│   ├── UnsupportedEncoding  415 unsupported_encoding
+│   ├── WrongHost            421 wrong_host
+│   └── HeadersTooLarge      431 headers_too_large
+├── PoolError                nothing could answer
+│   ├── Capacity             429 capacity (with Retry-After)
+│   ├── BadUpstream          502 bad_upstream
+│   ├── NoValidCredentials   503 no_valid_credentials
+│   ├── Draining             503 draining
+│   ├── Overloaded           503 overloaded
+│   ├── UpstreamInterrupted  (event) upstream_interrupted: a stream cut after output
+│   └── DeadlineExceeded     504 deadline
+├── DataFolderInUse          another process owns the data folder
+└── TransportError           an upstream could not be reached or broke off; never leaves dispatch
+
+`code` is stable and documented; `status` is the HTTP status that the edge answers with.
+"""
+
+from __future__ import annotations
+
+
+class KeyturnError(Exception):
+    """Base of all errors. *message* says what is wrong and how to mend it; it never holds a secret."""
+
+    code: str = "internal_error"
+    status: int = 500
+    should_retry: bool | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+        """Seconds until it is worth trying again, when that is known."""
+
+
+class ConfigError(KeyturnError):
+    """The configuration has mistakes; *problems* lists all of them, a line each."""
+
+    code = "config_invalid"
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class RequestError(KeyturnError):
+    """The request itself is the cause; sending it again as it is cannot help."""
+
+    code = "bad_request"
+    status = 400
+
+
+class BadRequest(RequestError):
+    """Broken JSON, a missing or wrong field."""
+
+
+class RequestExceedsLimit(RequestError):
+    """Even its lower bound is above a declared or reported limit."""
+
+    code = "request_exceeds_limit"
+
+
+class PaidRoute(RequestError):
+    """The route is marked paid and the paid gate is shut."""
+
+    code = "paid_route"
+
+
+class InvalidCallerKey(RequestError):
+    """The caller's own key is missing or wrong."""
+
+    code = "invalid_api_key"
+    status = 401
+
+
+class RouteNotAllowed(RequestError):
+    """The caller may not use this route."""
+
+    code = "route_not_allowed"
+    status = 403
+
+
+class ModelNotFound(RequestError):
+    """No configured provider offers the name that was asked for."""
+
+    code = "model_not_found"
+    status = 404
+
+
+class UnknownPath(RequestError):
+    """Nothing is served at this path."""
+
+    code = "unknown_path"
+    status = 404
+
+
+class MethodNotAllowed(RequestError):
+    """The path is served, but not with this method."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class TooLarge(RequestError):
+    """The request body is larger than the gateway accepts."""
+
+    code = "too_large"
+    status = 413
+
+
+class UnsupportedEncoding(RequestError):
+    """The request body is compressed; the gateway reads plain bodies only."""
+
+    code = "unsupported_encoding"
+    status = 415
+
+
+class WrongHost(RequestError):
+    """The Host header names a host that this gateway does not answer for."""
+
+    code = "wrong_host"
+    status = 421
+
+
+class HeadersTooLarge(RequestError):
+    """The request headers are larger than the gateway accepts."""
+
+    code = "headers_too_large"
+    status = 431
+
+
+class PoolError(KeyturnError):
+    """Nothing in the pool could answer."""
+
+    code = "bad_upstream"
+    status = 502
+
+
+class Capacity(PoolError):
+    """Only limits stand in the way; `retry_after` says when they no longer do."""
+
+    code = "capacity"
+    status = 429
+
+
+class BadUpstream(PoolError):
+    """Upstreams failed or answered garbage."""
+
+
+class NoValidCredentials(PoolError):
+    """No usable key is left for what was asked."""
+
+    code = "no_valid_credentials"
+    status = 503
+    should_retry = False
+
+
+class Draining(PoolError):
+    """The gateway is shutting down."""
+
+    code = "draining"
+    status = 503
+
+
+class Overloaded(PoolError):
+    """The gateway sheds load to protect what it already serves."""
+
+    code = "overloaded"
+    status = 503
+
+
+class UpstreamInterrupted(PoolError):
+    """A stream was cut after output had reached the client; sent as an event, never as a status."""
+
+    code = "upstream_interrupted"
+
+
+class DeadlineExceeded(PoolError):
+    """The call's deadline passed."""
+
+    code = "deadline"
+    status = 504
+
+
+class DataFolderInUse(KeyturnError):
+    """Another process owns the data folder."""
+
+    code = "data_folder_in_use"
+
+
+class TransportError(KeyturnError):
+    """An upstream could not be reached, or broke off.
+
+    *kind* is one of: dns, refused, unreachable, tls, connect_timeout, stale, reset, closed, protocol, too_large,
+    timeout. `stale` is a reused connection that the peer had closed before any byte of an answer; `closed` is an
+    end before the announced length; *sent* tells whether the whole request had been written.
+    """
+
+    code = "transport"
+    status = 502
+
+    def __init__(self, kind: str, message: str, *, sent: bool = False) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.sent = sent

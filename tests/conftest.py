@@ -1,0 +1,131 @@
+"""What holds for every test: repeatable examples, no network but loopback, nothing left running."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import re
+import socket
+from asyncio import runners
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "repeatable", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("explore", deadline=None, max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+REALTIME_BUDGET = 60.0
+"""Seconds that all tests marked `realtime` may take together."""
+
+_wrongs: list[str] = []
+"""What the running test did that no test may do; it fails for that after its own assertions have passed."""
+
+
+def _is_local(host: object) -> bool:
+    if host in (None, "", b"", "localhost", b"localhost"):
+        return True
+    text = host.decode() if isinstance(host, bytes) else str(host)
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def _refuse(host: object) -> None:
+    """Notes a reach beyond this machine and fails it the way an unreachable network would."""
+    _wrongs.append(f"reached for {host!r}: tests speak with loopback only")
+    raise OSError(f"tests speak with loopback only, not with {host!r}")
+
+
+class _LoopbackSocket(socket.socket):
+    """A socket that connects to this machine only."""
+
+    def connect(self, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_local(address[0]):
+            _refuse(address[0])
+        super().connect(address)
+
+    def connect_ex(self, address: Any) -> int:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_local(address[0]):
+            _refuse(address[0])
+        return super().connect_ex(address)
+
+
+_resolve = socket.getaddrinfo
+
+
+def _resolve_local(host: Any, *args: Any, **kwargs: Any) -> Any:
+    if str(host).rstrip(".").endswith(".invalid"):  # reserved never to exist: what any resolver would answer
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    if not _is_local(host):
+        _refuse(host)
+    return _resolve(host, *args, **kwargs)
+
+
+_cancel_all_tasks: Any = getattr(runners, "_cancel_all_tasks")  # noqa: B009 - private, so invisible to type stubs
+
+
+def _note_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Runs when `asyncio.run` ends: what it would cancel silently was left over."""
+    _wrongs.extend(f"left a task running: {task!r}" for task in asyncio.all_tasks(loop))
+    _cancel_all_tasks(loop)
+
+
+class _AsyncioErrors(logging.Handler):
+    """Errors that asyncio can only log: tasks destroyed while pending, exceptions that nobody retrieved."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _wrongs.append(f"asyncio: {record.getMessage()}")
+
+
+OWNERS_SETTINGS = re.compile(
+    r"_API_KEY(_\d+)?$|_API_BASE$|_MODELS$|_CHAT_MODEL$|^(KEYTURN|PROXY|QUOTA_GROUP|KEY_PLAN|KEY_WEIGHTS|ROTATION_MODE|"
+    r"PROVIDER_PRIORITY|MAX_CONCURRENT_REQUESTS|LIMITS|USE_PAID|FREE_ONLY|ALLOWED_MODEL|TIMEOUT|GLOBAL_TIMEOUT)(_|$)"
+)
+"""Variables of whoever runs the tests that would change what the tests see, and keys that they must never touch."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    patch = pytest.MonkeyPatch()
+    for name in [name for name in os.environ if OWNERS_SETTINGS.search(name)]:
+        patch.delenv(name)
+    patch.setattr(socket, "socket", _LoopbackSocket)
+    patch.setattr(socket, "getaddrinfo", _resolve_local)
+    patch.setattr(runners, "_cancel_all_tasks", _note_tasks)
+    errors = _AsyncioErrors(level=logging.ERROR)
+    logging.getLogger("asyncio").addHandler(errors)
+    config.add_cleanup(patch.undo)
+    config.add_cleanup(lambda: logging.getLogger("asyncio").removeHandler(errors))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    _wrongs.clear()
+    yield
+    if _wrongs:
+        pytest.fail("\n".join(_wrongs), pytrace=False)
+
+
+_realtime: dict[str, float] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if "realtime" in report.keywords:
+        _realtime[report.nodeid] = _realtime.get(report.nodeid, 0.0) + report.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    spent = sum(_realtime.values())
+    if _realtime:
+        terminalreporter.write_line(f"{len(_realtime)} realtime tests took {spent:.1f} s of {REALTIME_BUDGET:.0f} s")
+    if spent > REALTIME_BUDGET:
+        slowest = sorted(_realtime, key=_realtime.__getitem__, reverse=True)[:5]
+        terminalreporter.write_line("over budget; slowest: " + ", ".join(slowest), red=True)

@@ -1,0 +1,1 @@
+"""What tests share: virtual time, and calling ASGI applications without a server."""
