@@ -1,0 +1,135 @@
+"""The catalog: one row of data per provider, loaded once from catalog.toml, and rows made for unknown servers."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from keyturn.core import Meaning, Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """What is special about one upstream. *variables* are prefixes of its environment variables, the first canonical."""
+
+    name: str
+    title: str = ""
+    aliases: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    base_url: str = ""
+    """Empty: there is no default, `<P>_API_BASE` must be set."""
+    dialect: str = "openai_chat"
+    auth_header: str = "authorization"
+    auth_prefix: str = "Bearer "
+    headers: tuple[tuple[str, str], ...] = ()
+    chat_path: str = "/chat/completions"
+    embeddings_path: str = "/embeddings"
+    """Empty: it serves no embeddings."""
+    models_path: str = "/models"
+    """Empty: it has no list; *models* is one."""
+    models_at_root: bool = False
+    """*models_path* begins at the host's root, not at the base URL."""
+    models_auth_header: str = ""
+    """Where the secret goes, bare, when the list wants it elsewhere than the rest."""
+    models_headers: tuple[tuple[str, str], ...] = ()
+    models: tuple[str, ...] = ()
+    model_prefix: str = ""
+    """What ids in its list carry in front of the name that requests use."""
+    rejects: frozenset[str] = frozenset()
+    """Top-level members that it answers with an error; dropped with a note."""
+    renames: Mapping[str, str] = field(default_factory=dict)
+    tier: int = 4
+    keyless: bool = False
+    """It works without a key."""
+    counts_output: bool = True
+    """Its token limits count output."""
+    charges_max_output: bool = False
+    """It charges the largest allowed output at admission."""
+    usage_in_stream: Literal["option", "always", "never"] = "option"
+    windows: Mapping[str, str] = field(default_factory=dict)
+    zone: str = "UTC"
+    shared_by: str = ""
+    """What its limits are counted in, for people."""
+    local_app: str = ""
+    """Answered by the ASGI application of this name in this process."""
+    rules: Rules = field(default_factory=Rules)
+
+
+class _Catalog(Mapping[str, Provider]):
+    """All known providers by name; catalog.toml is read at the first look."""
+
+    def __getitem__(self, name: str) -> Provider:
+        return _rows()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_rows())
+
+    def __len__(self) -> int:
+        return len(_rows())
+
+
+CATALOG: Mapping[str, Provider] = _Catalog()
+
+
+@cache
+def _rows() -> dict[str, Provider]:
+    text = files(__package__).joinpath("catalog.toml").read_text("utf-8")
+    return {name: _row(name, members) for name, members in tomllib.loads(text).items()}
+
+
+@cache
+def _aliases() -> dict[str, Provider]:
+    found: dict[str, Provider] = {}
+    for row in _rows().values():
+        for name in (row.name, *row.aliases):
+            found[name] = row
+    return found
+
+
+def _row(name: str, members: dict[str, Any]) -> Provider:
+    """A row of the catalog. A member that no field has is a mistake of ours: TypeError."""
+    members = dict(members)
+    rules = dict(members.pop("rules", {}))
+    for member in ("headers", "models_headers"):
+        if member in members:
+            members[member] = tuple((key.lower(), value) for key, value in members[member].items())
+    members = {key: tuple(value) if isinstance(value, list) else value for key, value in members.items()}
+    members["rejects"] = frozenset(members.get("rejects", ()))
+    return Provider(name=name, rules=_rules(name, rules), **members)
+
+
+def _rules(name: str, members: dict[str, Any]) -> Rules:
+    statuses: dict[int, Meaning] = {int(status): meaning for status, meaning in members.pop("statuses", {}).items()}
+    members = {key: tuple(value) if isinstance(value, list) else value for key, value in members.items()}
+    return Rules(name=name, statuses=statuses, **members)
+
+
+def plain_name(name: str) -> str:
+    """*name* as the catalog spells names: lower case, underscores for dashes, dots and spaces."""
+    plain = name.strip().lower()
+    for sign in "-. ":
+        plain = plain.replace(sign, "_")
+    return plain
+
+
+def known(name: str) -> Provider | None:
+    """The provider of this name or alias, in any spelling; None when there is none."""
+    return _aliases().get(plain_name(name))
+
+
+def custom(name: str, base_url: str) -> Provider:
+    """A row for an unknown OpenAI-compatible server."""
+    plain = plain_name(name)
+    return Provider(plain, name, variables=(plain.upper(),), base_url=base_url.rstrip("/"), rules=Rules(name=plain))
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of *names* that was probably meant; None when nothing is near."""
+    spelled = {each.lower(): each for each in names}
+    close = get_close_matches(name.strip().lower()[:200], spelled, n=1, cutoff=0.6)
+    return spelled[close[0]] if close else None

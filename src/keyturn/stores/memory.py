@@ -1,0 +1,101 @@
+"""Live state of one process, in plain memory: never awaited, gone at exit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from keyturn.core import (
+    Claim,
+    Denied,
+    Limit,
+    LimitRow,
+    Mark,
+    Marks,
+    Meters,
+    ScopeKey,
+    Transition,
+    Usage,
+    Window,
+)
+
+from .live import Reservation
+
+
+class MemoryState:
+    """The meters and marks of this process, behind the shape that a shared store has too."""
+
+    __slots__ = ("_listeners", "_marks", "_meters")
+
+    def __init__(self, marks: Marks, *, wall_offset: float = 0.0) -> None:
+        self._marks = marks
+        self._meters = Meters(self._wake)
+        self._meters.wall_offset = wall_offset
+        self._listeners: list[Callable[[str], None]] = []
+
+    @property
+    def wall_offset(self) -> float:
+        return self._meters.wall_offset
+
+    @wall_offset.setter
+    def wall_offset(self, seconds: float) -> None:
+        self._meters.wall_offset = seconds
+
+    def view(self, now: float) -> MemoryState:
+        return self
+
+    def limits(self, scope: str) -> tuple[Limit, ...]:
+        return self._meters.limits(scope)
+
+    def load(self, scope: str, now: float) -> tuple[float, float]:
+        return self._meters.load(scope, now)
+
+    def snapshot(self, scope: str, now: float) -> list[LimitRow]:
+        return self._meters.snapshot(scope, now)
+
+    def blocked(self, scopes: Sequence[ScopeKey], now: float) -> Mark | None:
+        return self._marks.blocked(scopes, now)
+
+    def declare(self, scope: str, limits: Iterable[Limit]) -> None:
+        self._meters.declare(scope, limits)
+
+    def report(
+        self, scope: str, metric: str, window: Window, capacity: int, now: float, remaining: int | None = None
+    ) -> bool:
+        return self._meters.report(scope, metric, window, capacity, now, remaining)
+
+    def reserve(self, attempt_id: str, claims: Sequence[Claim], now: float) -> Reservation | Denied:
+        denied = self._meters.reserve(attempt_id, claims, now)
+        return Reservation(attempt_id, self._close) if denied is None else denied
+
+    def counted(self, attempt_id: str, now: float) -> None:
+        self._meters.counted(attempt_id, now)
+
+    def settle(self, attempt_id: str, usage: Usage | None, now: float) -> None:
+        self._meters.settle(attempt_id, usage, now)
+
+    def release(self, attempt_id: str) -> None:
+        self._meters.release(attempt_id)
+
+    def held(self) -> int:
+        """How many reservations are open: 0 when idle."""
+        return self._meters.held()
+
+    def cool(self, transition: Transition) -> bool:
+        return self._marks.apply(transition)
+
+    def begin(self, scopes: Iterable[ScopeKey], attempt_id: str, now: float) -> None:
+        self._marks.begin(scopes, attempt_id, now)
+
+    def end(self, attempt_id: str) -> list[ScopeKey]:
+        return self._marks.end(attempt_id)
+
+    def subscribe(self, wake: Callable[[str], None]) -> None:
+        self._listeners.append(wake)
+
+    def _close(self, attempt_id: str) -> None:
+        if self._meters.holds(attempt_id):  # a settled id needs no tombstone: it will not be reserved again
+            self._meters.release(attempt_id)
+
+    def _wake(self, scope: str) -> None:
+        for wake in self._listeners:
+            wake(scope)

@@ -1,0 +1,210 @@
+"""Connections to upstreams: aiohttp's pool and connection, with what they lack to be safe to share.
+
+aiohttp 3.14 was read and tried for this. Four things are added to it: a bound for each phase of connecting; knowing
+whether a connection was used before and whether a byte of an answer came; telling a reset from an orderly end, where
+aiohttp takes a body that ends with a reset for complete; and an end for a body whose framing breaks, where aiohttp
+leaves its reader waiting for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from types import TracebackType
+from typing import Any, Self
+
+import aiohappyeyeballs
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+
+from keyturn.core import Clock, TimerHandle
+from keyturn.errors import TransportError
+
+KEEPALIVE = 60.0
+"""Seconds that an idle connection is kept. A peer that closes earlier is noticed at once."""
+
+_DNS_TTL = 60
+_HAPPY_EYEBALLS = 0.25
+
+
+class Wire(ResponseHandler):
+    """One connection. *uses* counts its exchanges, *heard* tells whether the current one has received a byte."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.uses = 0
+        self.heard = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # Writing pauses as soon as the kernel takes no more, so that a drained request is one that has left us.
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(high=1, low=0)
+
+    def begin(self) -> None:
+        """A new exchange."""
+        self.uses += 1
+        self.heard = False
+
+    def data_received(self, data: bytes) -> None:
+        if data:
+            self.heard = True
+        super().data_received(data)
+
+    def close(self) -> None:
+        """At once. Whoever closes has nothing left to say, and a peer that reads no more must not hold it open."""
+        self.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        body = self._payload
+        if body is None or body.is_eof():
+            super().connection_lost(exc)
+            return
+        fault: TransportError | None = None
+        if exc is not None:
+            fault = TransportError("reset", "the connection broke in the middle of the answer", sent=True)
+            body.set_exception(fault)  # before aiohttp closes the body in good order
+        super().connection_lost(exc)
+        if not body.is_eof() and body.exception() is None:
+            fault = TransportError("protocol", "the answer's framing is broken", sent=True)
+        if fault is not None:
+            body.set_exception(fault)
+
+
+class Request(aiohttp.ClientRequest):
+    """A request that carries its own bounds for connecting, in seconds. aiohttp adds no header of its own choice."""
+
+    connect_timeout: float
+    tls_timeout: float
+
+    def update_auto_headers(self, skip_auto_headers: Any) -> None:
+        """Nothing: what is sent is what the provider's row says."""
+
+    def update_auth(self, auth: aiohttp.BasicAuth | None, trust_env: bool = False) -> None:
+        """User and password of the URL count where the request names no key: a local server behind a guard."""
+        if "authorization" not in self.headers:
+            super().update_auth(auth, trust_env)
+
+
+class Connector(aiohttp.TCPConnector):
+    """The pool. It has no size of its own: how much is sent is decided by the limits of the keys."""
+
+    def __init__(self, clock: Clock, tls: ssl.SSLContext | None, resolver: AbstractResolver | None) -> None:
+        super().__init__(
+            limit=0, keepalive_timeout=KEEPALIVE, ttl_dns_cache=_DNS_TTL, ssl=tls or True, resolver=resolver
+        )
+        self._clock = clock
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    @property
+    def acquired(self) -> int:
+        """Connections in use or being made."""
+        return len(self._acquired)
+
+    @property
+    def idle(self) -> int:
+        return sum(map(len, self._conns.values()))
+
+    async def lend(self, request: Request) -> Connection:
+        """A connection to send *request* on. Raises TransportError when none can be made."""
+        while True:
+            connection = await self.connect(request, [], _UNBOUNDED)
+            wire = connection.protocol
+            # What a peer says unasked, behind an answer or while idle, would be taken for the answer to this request.
+            if not (isinstance(wire, Wire) and wire.uses and wire.should_close):
+                return connection
+            connection.close()
+
+    async def _create_connection(self, req: aiohttp.ClientRequest, traces: Any, timeout: Any) -> Wire:
+        assert isinstance(req, Request)
+        host = (req.url.raw_host or "").rstrip(".")
+        peer = f"{host}:{req.port}"
+        raw = await self._dial(req, host, peer)
+        tls = self._get_ssl_context(req)
+        try:
+            with _Within(self._clock, req.tls_timeout):
+                _, wire = await self._loop.create_connection(
+                    lambda: Wire(self._loop), sock=raw, ssl=tls, server_hostname=host if tls else None
+                )
+        except TimeoutError:
+            raise TransportError("tls", f"no TLS handshake with {peer} in {req.tls_timeout:g} s") from None
+        except ssl.SSLError as error:
+            reason = getattr(error, "verify_message", "") or error.reason or "handshake failed"
+            raise TransportError("tls", f"TLS with {peer}: {reason}") from None
+        except (OSError, ValueError, RuntimeError) as error:
+            kind = "tls" if tls else "reset"
+            raise TransportError(kind, f"{peer} broke off: {_cause(error)}") from None
+        return wire
+
+    async def _dial(self, req: Request, host: str, peer: str) -> socket.socket:
+        """Look the name up and connect to the first address that answers, both within the bound for connecting."""
+        phase = "dns"
+        try:
+            with _Within(self._clock, req.connect_timeout):
+                hosts = await self._resolve_host(host, req.port or 0)
+                phase = "connect"
+                return await aiohappyeyeballs.start_connection(
+                    self._convert_hosts_to_addr_infos(hosts), happy_eyeballs_delay=_HAPPY_EYEBALLS, loop=self._loop
+                )
+        except TimeoutError:
+            what = "the name did not resolve" if phase == "dns" else "no connection"
+            raise TransportError("connect_timeout", f"{peer}: {what} in {req.connect_timeout:g} s") from None
+        except (OSError, ValueError, RuntimeError) as error:
+            kind = "dns" if phase == "dns" else _refusal(error)
+            raise TransportError(kind, f"{peer}: {_cause(error)}") from None
+
+
+class _Within:
+    """Ends what is awaited inside after *seconds* with TimeoutError. A cancellation from outside stays one."""
+
+    __slots__ = ("_cancelling", "_clock", "_fired", "_seconds", "_task", "_timer")
+
+    _task: asyncio.Task[Any]
+    _timer: TimerHandle
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._fired = False
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._timer = self._clock.call_at(self._clock.mono() + self._seconds, self._fire)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._fired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _fire(self) -> None:
+        self._fired = True
+        self._task.cancel()
+
+
+_UNBOUNDED = aiohttp.ClientTimeout()
+"""No bound of aiohttp's own; `Request` carries them."""
+
+
+def _refusal(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    if number == errno.ECONNREFUSED or isinstance(error, ConnectionRefusedError):
+        return "refused"
+    return "connect_timeout" if number == errno.ETIMEDOUT else "unreachable"
+
+
+def _cause(error: Exception) -> str:
+    """The system's own words about a connection that could not be made; nothing that is sent later is in them."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,44 @@
+"""Token usage in every OpenAI-like shape, read into one Usage."""
+
+from __future__ import annotations
+
+from keyturn.core import Usage
+
+_MOST = 1_000_000_000
+"""No answer uses more tokens; a larger figure is a mistake that must not spend a budget for ever."""
+
+
+def read_usage(given: object) -> Usage | None:
+    """The Usage in the decoded member `usage`, or None when it tells nothing. Never raises.
+
+    All zero tells nothing: an answer always costs its prompt, and some servers fill in zeros for figures they do not
+    have. Output is `total_tokens` less the prompt where that is more than `completion_tokens`: xAI and Gemini leave
+    reasoning out of the latter.
+    """
+    if not isinstance(given, dict):
+        return None
+    get = given.get
+    prompt = _count(get("prompt_tokens")) or _count(get("input_tokens"))
+    output = _count(get("completion_tokens")) or _count(get("output_tokens"))
+    total = _count(get("total_tokens"))
+    if not prompt:
+        prompt = max(0, total - output)
+    output = max(output, total - prompt)
+    if not prompt and not output:
+        return None
+    cached = _part(get("prompt_tokens_details"), "cached_tokens") or _count(get("prompt_cache_hit_tokens"))  # DeepSeek
+    reasoning = _part(get("completion_tokens_details"), "reasoning_tokens")
+    return Usage(prompt, output, min(cached, prompt), min(reasoning, output))
+
+
+def _part(details: object, name: str) -> int:
+    return _count(details.get(name)) if isinstance(details, dict) else 0
+
+
+def _count(value: object) -> int:
+    """A whole number of tokens from 0 to `_MOST`; 0 for what is no number, or below 0."""
+    if type(value) is int:  # not bool
+        return min(value, _MOST) if value > 0 else 0
+    if type(value) is float:
+        return int(min(value, _MOST)) if value > 0 else 0
+    return 0
