@@ -1,0 +1,12 @@
+"""Plays providers: an ASGI app with true limiters, real error bodies and headers, and a script of faults.
+
+It counts its own 429s: the judge of a limiter is the upstream, never our counters.
+"""
+
+from .app import Simulator, application
+from .personas import PERSONAS, Persona
+from .quotas import KeyRule
+from .record import Exchange
+from .script import Fault, fault_of
+
+__all__ = ["PERSONAS", "Exchange", "Fault", "KeyRule", "Persona", "Simulator", "application", "fault_of"]

@@ -1,0 +1,262 @@
+"""Who is being played: how each provider words its errors, states its limits, and shapes its lists and streams."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from . import bodies
+from .bodies import Row
+from .limiters import Kind, Limiter
+
+Headers = list[tuple[str, str]]
+
+FALLBACKS = {
+    "daily_quota": "rate_limited",
+    "too_large": "rate_limited",
+    "upstream_limited": "rate_limited",
+    "shared_capacity": "overloaded",
+    "rejected_member": "bad_request",
+    "content_filter": "bad_request",
+    "key_limit": "insufficient_credit",
+    "not_offered": "forbidden",
+}
+"""What a provider says that has no words of its own for a case; what is missing then comes from OpenAI's rows."""
+
+CASES = frozenset(bodies.OPENAI) | frozenset(FALLBACKS)
+"""Every case that a key's state or a fault may name."""
+
+
+class DemoModel(NamedTuple):
+    """How a model of the demo behaves: seconds to the first byte, seconds per piece, whether it calls tools at once."""
+
+    latency: float = 0.0
+    pace: float = 0.0
+    eager_tools: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Persona:
+    """One provider as the simulator plays it. *minute*, *day*, *zone* and *charge* say how it counts by default."""
+
+    name: str
+    errors: Mapping[str, Row] = field(default_factory=lambda: bodies.OPENAI)
+    hosts: tuple[str, ...] = ()
+    models: tuple[str, ...] = ("simulated-large", "simulated-small", "simulated-embed")
+    strict: bool = False
+    """Only *models* exist; otherwise every name is served."""
+    context: int = 131_072
+    rejects: frozenset[str] = frozenset()
+    rate_headers: Literal["", "openai", "groq", "together", "mistral"] = ""
+    usage: Literal["option", "finish", "x_groq", "repeat"] = "option"
+    """Where a stream carries usage: when asked for, in the finish chunk, in `x_groq`, or in a repeated finish chunk."""
+    stream_error: Literal["data", "event", "chunk"] = "data"
+    reasoning: str = "reasoning_content"
+    listing: Literal["openai", "array", "openrouter", "mistral", "gemini", "groq"] = "openai"
+    opening: bytes = b""
+    id_prefix: str = "chatcmpl-"
+    minute: Kind = "rolling"
+    day: Kind = "bucket"
+    zone: str = "UTC"
+    charge: Literal["input", "output", "max_output"] = "output"
+    behaviours: tuple[tuple[str, DemoModel], ...] = ()
+
+    def behaviour(self, model: str) -> DemoModel:
+        """The pace of *model*: a demo model's own, else immediate."""
+        return dict(self.behaviours).get(model, DemoModel())
+
+
+PERSONAS: dict[str, Persona] = {
+    persona.name: persona
+    for persona in (
+        Persona(
+            name="openai",
+            hosts=("api.openai.com",),
+            models=("gpt-4o", "gpt-4o-mini", "text-embedding-3-small"),
+            rate_headers="openai",
+            minute="bucket",
+        ),
+        Persona(
+            name="groq",
+            errors=bodies.GROQ,
+            hosts=("api.groq.com",),
+            models=("llama-3.1-8b-instant", "llama-3.3-70b-versatile", "openai/gpt-oss-20b"),
+            rejects=frozenset({"logprobs", "logit_bias", "top_logprobs"}),
+            rate_headers="groq",
+            usage="x_groq",
+            stream_error="event",
+            reasoning="reasoning",
+            listing="groq",
+        ),
+        Persona(
+            name="together",
+            errors=bodies.TOGETHER,
+            hosts=("api.together.ai", "api.together.xyz"),
+            models=("meta-llama/Llama-3.3-70B-Instruct-Turbo", "BAAI/bge-large-en-v1.5"),
+            rate_headers="together",
+            usage="finish",
+            reasoning="reasoning",
+            listing="array",
+            id_prefix="",
+        ),
+        Persona(
+            name="openrouter",
+            errors=bodies.OPENROUTER,
+            hosts=("openrouter.ai",),
+            models=("deepseek/deepseek-r1-0528:free", "meta-llama/llama-3.3-70b-instruct:free", "openai/gpt-4o"),
+            usage="repeat",
+            stream_error="chunk",
+            reasoning="reasoning",
+            listing="openrouter",
+            opening=b": OPENROUTER PROCESSING\n\n",
+            id_prefix="gen-",
+            minute="fixed",
+            day="calendar",
+        ),
+        Persona(
+            name="gemini",
+            errors=bodies.GEMINI,
+            hosts=("generativelanguage.googleapis.com",),
+            models=("gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini-embedding-001"),
+            context=1_048_576,
+            rejects=frozenset({"frequency_penalty", "presence_penalty", "seed", "top_k", "logit_bias", "reasoning"}),
+            listing="gemini",
+            id_prefix="",
+            minute="fixed",
+            day="calendar",
+            zone="America/Los_Angeles",
+            charge="input",
+        ),
+        Persona(
+            name="mistral",
+            errors=bodies.MISTRAL,
+            hosts=("api.mistral.ai", "codestral.mistral.ai"),
+            models=("mistral-small-latest", "mistral-large-latest", "mistral-embed"),
+            rejects=frozenset({"max_completion_tokens", "seed"}),
+            rate_headers="mistral",
+            usage="finish",
+            listing="mistral",
+            id_prefix="",
+        ),
+        Persona(
+            name="deepseek",
+            errors=bodies.DEEPSEEK,
+            hosts=("api.deepseek.com",),
+            models=("deepseek-chat", "deepseek-reasoner"),
+            usage="finish",
+            id_prefix="",
+        ),
+        Persona(
+            name="demo",
+            models=("echo", "fast", "slow", "tools", "embed"),
+            strict=True,
+            rate_headers="openai",
+            behaviours=(
+                ("echo", DemoModel(latency=0.15, pace=0.02)),
+                ("slow", DemoModel(latency=1.5, pace=0.15)),
+                ("tools", DemoModel(latency=0.15, eager_tools=True)),
+            ),
+        ),
+    )
+}
+
+
+def render(persona: Persona, case: str, names: Mapping[str, object], *, echo: str = "") -> tuple[int, Headers, bytes]:
+    """Status, headers and body with which *persona* answers *case*; *echo* is a secret that its text then quotes."""
+    row = row_of(persona, case)
+    body = _filled(row.body, names)
+    if echo:
+        body = _with_echo(body, f" (you sent {echo})")
+    headers: Headers = [(name.lower(), str(value).format_map(names)) for name, value in row.headers]
+    if not any(name == "content-type" for name, _ in headers):
+        headers.insert(0, ("content-type", "application/json"))
+    payload = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return row.status, headers, payload.encode()
+
+
+def row_of(persona: Persona, case: str) -> Row:
+    """The row for *case*, by way of the fallbacks."""
+    names = (case, FALLBACKS.get(case, case))
+    rows = [errors[name] for errors in (persona.errors, bodies.OPENAI) for name in names if name in errors]
+    return rows[0]
+
+
+def rate_headers(persona: Persona, meters: Mapping[tuple[str, str], Limiter], now: float, cost: int) -> Headers:
+    """What *persona* states about its limits on every answer; *cost* is the request's tokens."""
+    if persona.rate_headers == "openai":
+        requests = meters.get(("requests", "minute")) or meters.get(("requests", "day"))
+        rows = [("requests", requests), ("tokens", meters.get(("tokens", "minute")))]
+        return _openai_headers(rows, now)
+    if persona.rate_headers == "groq":  # requests are counted by the day there, tokens by the minute
+        rows = [("requests", meters.get(("requests", "day"))), ("tokens", meters.get(("tokens", "minute")))]
+        return _openai_headers(rows, now)
+    if persona.rate_headers == "together":  # a bucket of requests per second
+        second = meters.get(("requests", "second"))
+        if second is None:
+            return []
+        return [
+            ("x-ratelimit-limit", str(second.capacity)),
+            ("x-ratelimit-remaining", str(_remaining(second, now))),
+            ("x-ratelimit-reset", str(math.ceil(second.full_in(now)))),
+        ]
+    if persona.rate_headers == "mistral":  # never says when anything resets
+        headers: Headers = []
+        for name, meter in (("req", meters.get(("requests", "minute"))), ("tokens", meters.get(("tokens", "minute")))):
+            if meter is not None:
+                headers.append((f"x-ratelimit-limit-{name}-minute", str(meter.capacity)))
+                headers.append((f"x-ratelimit-remaining-{name}-minute", str(_remaining(meter, now))))
+        return [*headers, ("x-ratelimit-tokens-query-cost", str(cost))] if headers else []
+    return []
+
+
+def go_duration(seconds: float) -> str:
+    """The way Go prints a duration: `26ms`, `1.4s`, `6m0s`, `1h2m3s`."""
+    if seconds <= 0:
+        return "0s"
+    if seconds < 1:
+        return f"{max(1, round(seconds * 1000))}ms"
+    whole, thousandths = divmod(round(seconds * 1000), 1000)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    fraction = f".{thousandths:03d}".rstrip("0") if thousandths else ""
+    if hours:
+        return f"{hours}h{minutes}m{rest}{fraction}s"
+    return f"{minutes}m{rest}{fraction}s" if minutes else f"{rest}{fraction}s"
+
+
+def _remaining(meter: Limiter, now: float) -> int:
+    return max(0, math.floor(meter.capacity - meter.used(now) + 1e-6))
+
+
+def _openai_headers(rows: Sequence[tuple[str, Limiter | None]], now: float) -> Headers:
+    present = [(name, meter) for name, meter in rows if meter is not None]
+    return (
+        [(f"x-ratelimit-limit-{name}", str(meter.capacity)) for name, meter in present]
+        + [(f"x-ratelimit-remaining-{name}", str(_remaining(meter, now))) for name, meter in present]
+        + [(f"x-ratelimit-reset-{name}", go_duration(meter.full_in(now))) for name, meter in present]
+    )
+
+
+def _filled(value: Any, names: Mapping[str, object]) -> Any:
+    if isinstance(value, str):
+        return value.format_map(names)
+    if isinstance(value, dict):
+        return {key: _filled(part, names) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_filled(part, names) for part in value]
+    return value
+
+
+def _with_echo(value: Any, addition: str) -> Any:
+    """*addition* behind the first text named message or detail, wherever the provider's shape has it."""
+    if isinstance(value, str):
+        return value + addition
+    if isinstance(value, list):
+        return [_with_echo(value[0], addition), *value[1:]]
+    for name in ("message", "detail", "error"):
+        if name in value:
+            return value | {name: _with_echo(value[name], addition)}
+    return value
