@@ -1,0 +1,45 @@
+"""The composition root: from a configuration to a gateway that can answer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from keyturn.config import Config
+from keyturn.core import FOREVER, Clock, Marks, Redactor, Transition, Transport, key_scope
+from keyturn.stores import MemoryState, NullLedger
+from keyturn.transport import ASGIApp, Transports
+
+from .clock import SystemClock
+from .gateway import Gateway
+
+
+def build(
+    config: Config,
+    *,
+    clock: Clock | None = None,
+    transport: Transport | None = None,
+    apps: Mapping[str, ASGIApp] | None = None,
+    disabled: Collection[str] = (),
+) -> Gateway:
+    """A gateway over everything in *config*. *apps* answer providers that live in this process (the demo);
+    *disabled* holds the fingerprints of credentials that the owner took out of use."""
+    clock = clock or SystemClock()
+    marks = Marks()
+    live = MemoryState(marks, wall_offset=clock.wall() - clock.mono())
+    credentials = [each for group in config.credentials.values() for each in group]
+    secrets = [each.secret for each in credentials]
+    if config.caller_key is not None:
+        secrets.append(config.caller_key)
+    gateway = Gateway(
+        config,
+        clock,
+        transport or Transports(clock, apps or {}),
+        live,
+        marks,
+        NullLedger(),
+        Redactor(secrets),
+    )
+    for each in credentials:
+        if each.fingerprint in disabled:
+            live.cool(Transition(key_scope(each), "disabled", FOREVER, "disabled", 0, clock.mono()))
+    return gateway

@@ -1,0 +1,100 @@
+"""The real clock, randomness and the one kind of timeout: the only place that touches time, random and sleep."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from keyturn.core import Clock, TimerHandle
+from keyturn.errors import TransportError
+
+draw: Callable[[], float] = random.random
+
+
+class SystemClock:
+    """The Clock of a running gateway: the loop's monotonic time and the system's wall time."""
+
+    __slots__ = ()
+
+    def mono(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+    async def sleep_until(self, when: float) -> None:
+        await asyncio.sleep(when - time.monotonic())
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> TimerHandle:
+        return asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()), callback)
+
+
+def new_id(wall: float) -> str:
+    """A UUIDv7: sortable by its time, Unix seconds *wall*, with 74 random bits (RFC 9562 §5.7)."""
+    stamp = int(wall * 1000) & ((1 << 48) - 1)
+    noise = int.from_bytes(os.urandom(10), "big")
+    value = stamp << 80 | 0x7 << 76 | (noise >> 68) << 64 | 0b10 << 62 | noise & ((1 << 62) - 1)
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class Watch:
+    """Interrupts the task inside its `with` block when `deadline` passes, by a TransportError `timeout`.
+
+    Moving the deadline later is a plain assignment: the timer looks when it fires and sets itself again. So a stream
+    whose deadline moves with each chunk costs no timer per chunk. The block may be entered again and again; the timer
+    is left to run between and finds out for itself that nobody is inside.
+    """
+
+    __slots__ = ("_cancelling", "_clock", "_handle", "_task", "deadline", "expired", "reason")
+
+    def __init__(self, clock: Clock, deadline: float, reason: str) -> None:
+        self.deadline = deadline
+        self.reason = reason
+        """Which phase ran out: becomes the fault of the outcome."""
+        self.expired = False
+        self._clock = clock
+        self._handle: TimerHandle | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+
+    def __enter__(self) -> Watch:
+        self._task = task = asyncio.current_task()
+        self._cancelling = task.cancelling() if task is not None else 0
+        if self._handle is None:
+            self._handle = self._clock.call_at(self.deadline, self._fire)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        if not self.expired or task is None:
+            return
+        if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TransportError("timeout", f"nothing came in time ({self.reason})", sent=True) from error
+
+    def tighten(self, deadline: float, reason: str) -> None:
+        """Set a deadline that may be nearer than the moment that the timer is set to."""
+        self.close()
+        self.deadline, self.reason = deadline, reason
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _fire(self) -> None:
+        self._handle = None
+        if self._task is None:
+            return
+        if self._clock.mono() < self.deadline:
+            self._handle = self._clock.call_at(self.deadline, self._fire)
+        elif not self.expired:
+            self.expired = True
+            self._task.cancel()

@@ -1,0 +1,62 @@
+"""What happened, for logs, metrics and hooks: small values and the one place that hands them on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from keyturn.core import Call, Caller, Trail
+
+_log = logging.getLogger("keyturn")
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """A call is over. *answer* holds the first bytes of what the client got, when recording is on."""
+
+    call: Call | None
+    """None when the request could not be read."""
+    caller: Caller
+    trail: Trail
+    answer: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cooled:
+    """Something may not be used for *seconds*: a key, for *model* or (empty) for all."""
+
+    provider: str
+    key: str
+    model: str
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """The owner should look."""
+
+    text: str
+
+
+Event = CallEnded | Cooled | Alarm
+
+
+class Events:
+    """Hands each event to every subscriber, at once; a subscriber must not block."""
+
+    __slots__ = ("_subscribers",)
+
+    def __init__(self) -> None:
+        self._subscribers: list[Callable[[Event], None]] = []
+
+    def subscribe(self, subscriber: Callable[[Event], None]) -> None:
+        self._subscribers.append(subscriber)
+
+    def emit(self, event: Event) -> None:
+        for subscriber in self._subscribers:
+            try:
+                subscriber(event)
+            except Exception:  # a broken hook must not break the call it watches
+                _log.exception("a subscriber failed on %s", type(event).__name__)

@@ -1,0 +1,256 @@
+"""One attempt: the request handed to the transport, its answer judged, what it reserved settled exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING
+
+from keyturn.core import (
+    Facts,
+    Outcome,
+    Reply,
+    Report,
+    UpstreamResponse,
+    Usage,
+    classify,
+    judge,
+    model_scope,
+    parse_limits,
+)
+from keyturn.errors import DeadlineExceeded, TransportError
+from keyturn.providers import Provider, prepare
+from keyturn.wire import ChatStream, read_reply
+
+from .clock import Watch, draw
+from .pools import SECONDS, window_of
+from .run import Failed, Grant, Run
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+
+LARGEST_ANSWER = 64 * 1024 * 1024
+LARGEST_ERROR = 1024 * 1024
+MOST_HELD = 4 * 1024 * 1024
+"""Bytes of preamble that are held back before a stream's first content."""
+REPORT_EVERY = 5.0
+"""Seconds between two looks at the limit headers of one quota group and model."""
+METRICS = frozenset({"requests", "tokens", "input_tokens", "output_tokens"})
+OK = Outcome("ok", "request", None, False, False, False, {})
+REASONING = ("o1", "o3", "o4", "gpt-5", "reason", "think", "-r1", "qwq", "magistral", "deep-research")
+"""Parts of the names of models that think before they speak."""
+
+
+class Exchange:
+    """Carries one attempt. After `perform` it either answered (plain: `reply`, stream: `stream`) or `Failed`."""
+
+    __slots__ = (
+        "_gateway",
+        "_grant",
+        "_run",
+        "answered",
+        "body",
+        "chunks",
+        "held",
+        "now",
+        "provider",
+        "redact",
+        "reply",
+        "response",
+        "stream",
+        "timeouts",
+        "wall",
+        "watch",
+    )
+
+    def __init__(self, gateway: Gateway, run: Run, grant: Grant) -> None:
+        self._gateway = gateway
+        self._run = run
+        self._grant = grant
+        self.now = gateway.clock.mono
+        self.wall = gateway.clock.wall
+        self.redact = gateway.redact
+        self.timeouts = gateway.config.timeouts
+        self.answered = False
+        self.provider: Provider = gateway.config.providers[grant.entry.candidate.deployment.provider]
+        self.response: UpstreamResponse | None = None
+        self.reply: Reply | None = None
+        self.body = b""
+        self.stream: ChatStream | None = None
+        self.chunks: AsyncIterator[bytes] | None = None
+        self.held = b""
+        self.watch = self._watch()
+
+    def _watch(self) -> Watch:
+        """The nearest of the bounds of this attempt until its first content."""
+        run, timeouts = self._run, self._gateway.config.timeouts
+        now = self._gateway.clock.mono()
+        if not run.call.stream:
+            phase, length = "no_content", timeouts.no_content
+        else:
+            phase, length = "first_token", timeouts.first_token
+            model = self._grant.entry.candidate.deployment.model.lower()
+            if "reasoning_effort" in run.call.members or any(part in model for part in REASONING):
+                length = max(length, timeouts.reasoning_first_token)
+        bound = min(run.deadline, run.content_by)
+        if now + length < bound:
+            return Watch(self._gateway.clock, now + length, phase)
+        return Watch(self._gateway.clock, bound, "deadline")
+
+    async def perform(self) -> Failed | None:
+        """Send, and read until the answer is complete or, for a stream, has begun. None: there is an answer to relay.
+
+        Raises DeadlineExceeded when the call's own time is up.
+        """
+        run, grant, gateway = self._run, self._grant, self._gateway
+        fault, detail, body = None, "", b""
+        try:
+            request = prepare(self.provider, run.call, grant.entry.candidate, run.trail.notes)
+            with self.watch:
+                response = self.response = await gateway.transport.send(request, self._sent)
+                fault, body = await self._read(response)
+        except TransportError as error:
+            fault, detail = self._phase(error), error.message
+        if self.answered:
+            self._report(OK)
+            return None
+        status, headers = (0, {}) if self.response is None else (self.response.status, self.response.headers)
+        in_stream = run.call.stream and 200 <= status < 300
+        now, rules = gateway.clock.wall(), self.provider.rules
+        outcome = classify(Facts(status or None, headers, body, now, stream=in_stream, fault=fault, rules=rules))
+        self._report(outcome)
+        grant.attempt.status = status or None
+        self.finish(outcome, None, detail or outcome.message or fault or "")
+        return Failed(grant.entry, outcome, status, headers.get("content-type", ""), body)
+
+    async def _read(self, response: UpstreamResponse) -> tuple[str | None, bytes]:
+        """Read what came; sets `answered`, or returns the fault and the body to classify."""
+        if not 200 <= response.status < 300:
+            return None, await response.read(LARGEST_ERROR)
+        if self._run.call.stream:
+            return await self._hold(response)
+        body = await response.read(LARGEST_ANSWER)
+        found = read_reply(body, self._run.call.kind)
+        if not isinstance(found, Reply):
+            return ("garbage", b"") if found is None else (None, found)
+        self.reply, self.body, self.answered = found, body, True
+        return None, b""
+
+    async def _hold(self, response: UpstreamResponse) -> tuple[str | None, bytes]:
+        """Read a stream until its first content."""
+        stream = self.stream = ChatStream(drop_usage=not self._run.call.wants_usage)
+        chunks = self.chunks = response.chunks()
+        held: list[bytes] = []
+        size = 0
+        async for chunk in chunks:
+            piece = stream.feed(chunk)
+            if piece:
+                held.append(piece)
+                size += len(piece)
+            if stream.error is not None or stream.started or size > MOST_HELD:
+                break
+        complete = stream.started or stream.end()
+        if stream.error is not None:
+            return None, stream.error
+        if not complete:
+            return ("cut" if held and "html" not in response.headers.get("content-type", "") else "garbage"), b""
+        self.held, self.answered = b"".join(held), True
+        self._grant.attempt.first_token = self._gateway.clock.mono()
+        return None, b""
+
+    def _phase(self, error: TransportError) -> str:
+        """The fault that *error* is; our own deadline is nobody's fault and ends the call."""
+        if self.watch.expired:
+            if self.watch.reason == "deadline":
+                self._grant.attempt.meaning = "deadline"
+                self.close()
+                raise DeadlineExceeded("the call's deadline passed before an upstream had answered") from error
+            return self.watch.reason
+        return error.kind
+
+    def _sent(self) -> None:
+        grant = self._grant
+        grant.sent = True
+        self._gateway.live.counted(grant.attempt.id, self._gateway.clock.mono())
+
+    def _report(self, outcome: Outcome) -> None:
+        """Take over the limits that the provider stated in its headers."""
+        response, gateway, entry = self.response, self._gateway, self._grant.entry
+        now = gateway.clock.mono()
+        if response is None or (outcome is OK and now < entry.report_due):
+            return
+        entry.report_due = now + REPORT_EVERY
+        stated = outcome.limits or parse_limits(response.headers, self.provider.rules, gateway.clock.wall())
+        deployment, credential = entry.candidate
+        scope = model_scope(deployment, credential.group)
+        for name, row in stated.items():
+            if not isinstance(row, Mapping):
+                continue
+            metric = name if name.endswith("_tokens") else name.partition("_")[0]
+            window, capacity, remaining = str(row.get("window")), row.get("limit"), row.get("remaining")
+            if metric in METRICS and window in SECONDS and isinstance(capacity, int) and capacity > 0:
+                left = remaining if isinstance(remaining, int) else None
+                gateway.live.report(scope, metric, window_of(self.provider, metric, window), capacity, now, left)
+
+    def succeeded(self) -> None:
+        """The upstream has begun to answer well: clear what stood against the candidate."""
+        self._judge(OK)
+
+    def finish(self, outcome: Outcome, usage: Usage | None, detail: str = "") -> None:
+        """Settle, cool, record: once, whoever calls first."""
+        if self._end(outcome.meaning, usage):
+            self._grant.attempt.detail = self._gateway.redact(detail)[:300]
+            self._judge(outcome)
+            self._over()
+
+    def close(self, usage: Usage | None = None) -> None:
+        """The client left, or our own deadline came: nobody's fault; what was sent stays charged."""
+        if self._end("cancelled", usage):
+            self._over()
+
+    def estimate(self) -> int:
+        """The input tokens that this call probably costs."""
+        return self._gateway.estimator.estimate(self._run.call).likely
+
+    def _end(self, meaning: str, usage: Usage | None) -> bool:
+        """Let the upstream go and settle; False when that was done before."""
+        grant, gateway = self._grant, self._gateway
+        self.watch.close()
+        if self.response is not None:
+            self.response.close()
+        if not grant.shut():
+            return False
+        attempt, now = grant.attempt, gateway.clock.mono()
+        attempt.ended, attempt.usage = now, usage
+        attempt.meaning = attempt.meaning or meaning
+        if grant.sent:
+            gateway.live.settle(attempt.id, usage, now)
+        else:
+            grant.reservation.close()
+        grant.pool.done(grant.entry)
+        return True
+
+    def _over(self) -> None:
+        attempt = self._grant.attempt
+        self._gateway.freed(self._gateway.live.end(attempt.id))
+        self._gateway.ledger.finish(attempt)
+
+    def _judge(self, outcome: Outcome) -> None:
+        grant, gateway = self._grant, self._gateway
+        candidate = grant.entry.candidate
+        verdict = judge(
+            gateway.marks,
+            Report(
+                candidate,
+                grant.entry.scopes,
+                outcome,
+                grant.attempt.started,
+                gateway.clock.mono(),
+                len(grant.pool.entries),
+                len(self._run.deployments) > 1,
+            ),
+            draw,
+        )
+        if verdict.transitions or verdict.alarm:
+            gateway.cool(verdict, candidate)
+        if outcome.meaning in ("rate_limited", "daily_quota"):
+            grant.pool.strategy.moved(grant.pool, grant.entry)

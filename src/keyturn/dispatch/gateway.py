@@ -1,0 +1,395 @@
+"""The life of one call: plan, pick, reserve, attempt, judge, relay, settle, record."""
+
+from __future__ import annotations
+
+import asyncio
+
+from keyturn.config import Config
+from keyturn.core import (
+    Attempt,
+    Call,
+    Caller,
+    Candidate,
+    Clock,
+    Cost,
+    Credential,
+    Denied,
+    Deployment,
+    Entry,
+    Estimator,
+    Exhausted,
+    Marks,
+    Pool,
+    Redactor,
+    Refuse,
+    Relay,
+    ScopeKey,
+    Trail,
+    Transport,
+    TryNext,
+    Verdict,
+    advance,
+    charge,
+    claims,
+    key_scope,
+    needs_listing,
+    pick,
+    refusal,
+    resolve,
+    stand_by,
+    together,
+)
+from keyturn.errors import DeadlineExceeded, Draining, KeyturnError, RequestExceedsLimit
+from keyturn.stores import Ledger, LiveState, Reservation
+from keyturn.wire import error_body, error_headers
+
+from . import overview
+from .clock import draw, new_id
+from .events import Alarm, CallEnded, Cooled, Events
+from .exchange import OK, Exchange
+from .models import ModelLists, ModelRow
+from .pools import Pools
+from .relay import RelayStream
+from .reply import Reply
+from .run import Failed, Grant, Run
+from .waiting import WaitingRoom
+
+FOREVER = float("inf")
+JSON = (b"content-type", b"application/json")
+SSE = (b"content-type", b"text/event-stream; charset=utf-8")
+
+
+class Gateway:
+    """One pool of credentials and all that answers from it. Made by `build`."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        transport: Transport,
+        live: LiveState,
+        marks: Marks,
+        ledger: Ledger,
+        redactor: Redactor,
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.transport = transport
+        self.live = live
+        self.marks = marks
+        self.ledger = ledger
+        self.events = Events()
+        self.estimator = Estimator()
+        self.keep_answer = 0
+        """How many bytes of each answer `CallEnded` carries: 0 unless requests are recorded."""
+        self.redactor = redactor
+        self.redact = redactor.text
+        self.room: WaitingRoom[Grant] = WaitingRoom(clock)
+        self.pools = Pools(config, live, self.room.freed)
+        self.lists = ModelLists(config, clock, transport, self._pickable)
+        self.inflight = 0
+        self.draining = False
+        self._idle: asyncio.Event | None = None
+
+    async def handle(self, call: Call, caller: Caller, call_id: str) -> Reply:
+        """Answer *call*. Errors come back as replies; only cancellation is raised, and leaves nothing behind."""
+        run = Run(call, caller, Trail(call_id, call.model, self.clock.mono(), stream=call.stream), self.config.timeouts)
+        self.inflight += 1
+        reply = None
+        try:
+            reply = await self._answer(run)
+        except KeyturnError as error:
+            reply = self._refused(run, error)
+        finally:
+            if reply is None or reply.stream is None:
+                self._ended(run, reply)
+        return reply
+
+    async def _answer(self, run: Run) -> Reply:
+        await self._plan(run)
+        resend: Entry | None = None
+        while True:
+            grant = await self._grant(run, resend)
+            if isinstance(grant, Exhausted):
+                return self._given_up(run, grant)
+            run.progress.attempts += 1
+            run.trail.attempts.append(grant.attempt)
+            exchange, failed, reply = Exchange(self, run, grant), None, None
+            try:
+                pending = self.ledger.intend(grant.attempt)
+                if pending is not None:
+                    await pending
+                failed = await exchange.perform()
+                if failed is None:
+                    reply = self._relayed(run, grant, exchange)
+                    return reply
+            finally:
+                if failed is None and reply is None:
+                    exchange.close()
+            move = advance(run.progress, grant.entry, failed.outcome, self.clock.mono())
+            if isinstance(move, Relay):
+                return self._as_it_came(run, failed)
+            run.remember(failed)
+            if isinstance(move, Refuse):
+                return self._given_up(run, together([]))
+            resend = move.resend if isinstance(move, TryNext) else None
+
+    async def _plan(self, run: Run) -> None:
+        if self.draining:
+            raise Draining("the gateway is shutting down; ask again in a moment", retry_after=1.0)
+        if needs_listing(run.call.model, self.lists.catalog):
+            await self.lists.refresh()
+        run.planned(resolve(run.call, run.caller, self.lists.catalog))
+
+    async def _grant(self, run: Run, resend: Entry | None) -> Grant | Exhausted:
+        """An entry with its reservation; waits for one when none is free. Exhausted: none will be in time."""
+        line, now = run.deployments, self.clock.mono()
+        newcomer = not run.progress.attempts
+        got = self.room.shortage(line) if newcomer and self.room.ahead(line) else self._take(run)
+        if isinstance(got, Grant):
+            return got
+        if resend is not None:
+            again = self._reserve(run, self.pools.of(resend.candidate.deployment), resend, now)
+            if isinstance(again, Grant):
+                again.attempt.resend = True
+                run.progress.resent.add((resend.candidate.deployment, resend.order))
+                return again
+        if isinstance(stand_by(got, now, run.wait_until), Refuse) or self.room.full:
+            return got
+        returns, hindered = now + got.wait, not newcomer
+        granted = await self.room.wait(
+            line, lambda: self._take(run), returns=returns, latest=run.wait_until, hindered=hindered
+        )
+        run.trail.waited += self.clock.mono() - now
+        if granted is None:
+            return self.room.shortage(line) if self.room.ahead(line) else got
+        return granted
+
+    def _take(self, run: Run) -> Grant | Exhausted:
+        """The first candidate in the order of the plan that may be asked now; never waits."""
+        now, short = self.clock.mono(), []
+        for deployment in run.deployments:
+            if not run.progress.open(deployment):
+                continue
+            pool = self.pools.of(deployment)
+            cost = run.costs.get(deployment) or self._cost(run, deployment)
+            tried = run.progress.tried.setdefault(deployment, set())
+            while True:
+                entry = pick(pool, cost, tried, now, draw)
+                if isinstance(entry, Exhausted):
+                    short.append(entry)
+                    break
+                grant = self._reserve(run, pool, entry, now)
+                if isinstance(grant, Grant):
+                    return grant
+                self._set_aside(run, pool, entry, grant, cost, now)
+        return together(short)
+
+    def _reserve(self, run: Run, pool: Pool, entry: Entry, now: float) -> Grant | Denied:
+        """Take every limit of *entry* at once, before a byte is sent."""
+        deployment, credential = entry.candidate
+        limits = [limit for scope in entry.limit_scopes for limit in self.live.limits(scope)]
+        attempt = Attempt(new_id(self.clock.wall()), deployment.provider, deployment.model, credential.shown, now)
+        got = self.live.reserve(attempt.id, claims(limits, run.costs[deployment]) if limits else (), now)
+        if isinstance(got, Denied):
+            return got
+        if not isinstance(got, Reservation):
+            raise TypeError("a live state that decides later is not supported yet")
+        pool.used(entry)
+        self.live.begin(entry.scopes, attempt.id, now)
+        return Grant(self.live, pool, entry, attempt, got)
+
+    def _set_aside(self, run: Run, pool: Pool, entry: Entry, denied: Denied, cost: Cost, now: float) -> None:
+        """The limiter said no: keep *entry* out of the picks until it can say yes."""
+        if denied.never:
+            run.too_big = denied.limit
+            run.progress.tried[pool.deployment].add(entry.order)
+        elif denied.wait_any > 0:
+            until = now + denied.wait_any
+            pool.park(entry, until, "limit" if until < FOREVER else "busy")
+        else:
+            entry.short_cost, entry.short_until = cost.input + cost.output, now + denied.wait
+
+    def _cost(self, run: Run, deployment: Deployment) -> Cost:
+        provider = self.config.providers[deployment.provider]
+        cost = run.costs[deployment] = charge(
+            self.estimator.estimate(run.call, str(deployment)),
+            run.call,
+            counts_output=provider.counts_output,
+            charges_max_output=provider.charges_max_output,
+            learned_output=self.estimator.output(str(deployment)),
+        )
+        return cost
+
+    def _relayed(self, run: Run, grant: Grant, exchange: Exchange) -> Reply:
+        """A good answer on its way to the client."""
+        response = exchange.response
+        grant.attempt.status = response.status if response is not None else None
+        headers = self._headers(run, grant.attempt)
+        if exchange.stream is not None:
+            exchange.succeeded()
+            stream = RelayStream(exchange, run, self._stream_ended, self.keep_answer)
+            run.trail.status = 200
+            return Reply(200, [SSE, *headers], stream=stream)
+        usage = exchange.reply.usage if exchange.reply is not None else None
+        exchange.finish(OK, usage)
+        if usage is not None and usage.exact:
+            self.estimator.learn(str(grant.entry.candidate.deployment), run.call, usage)
+        return Reply(200, [JSON, *headers], exchange.body)
+
+    def _as_it_came(self, run: Run, failed: Failed) -> Reply:
+        """The upstream's own answer to a client's mistake: its status and its body, without any key it may echo."""
+        attempt = run.trail.attempts[-1]
+        content_type = failed.content_type if failed.status >= 400 else "application/json"
+        run.trail.code = failed.outcome.meaning
+        head = (b"content-type", content_type.encode("latin-1", "replace") or JSON[1])
+        status = failed.status if failed.status >= 400 else 400
+        return Reply(status, [head, *self._headers(run, attempt)], self.redactor.data(failed.body))
+
+    def _given_up(self, run: Run, shortage: Exhausted) -> Reply:
+        """Nothing is left to try: the first final answer, if that is all that stood in the way, or the refusal."""
+        first = run.first_final
+        if first is not None and run.finals == run.progress.attempts:
+            return self._as_it_came(run, first)
+        raise self._refusal(run, shortage)
+
+    def _refusal(self, run: Run, shortage: Exhausted) -> KeyturnError:
+        """The error that tells the truth, with the moment at which asking again will help."""
+        if run.too_big is not None and not run.progress.attempts and not (shortage.limits or shortage.busy):
+            limit = run.too_big
+            return RequestExceedsLimit(
+                f"this request needs more than {limit.capacity} {limit.metric.replace('_', ' ')}, the "
+                f"{limit.source} limit of every key for {run.call.model}: send less, or ask a model with a higher limit"
+            )
+        if self.clock.mono() >= min(run.deadline, run.content_by):
+            return DeadlineExceeded(f"no key for {run.call.model} was free before the call's deadline")
+        return refusal(run.progress, shortage, run.call.model, self._returns(run, shortage))
+
+    def _returns(self, run: Run, shortage: Exhausted) -> float | None:
+        """Seconds until some candidate may be used, those that were tried in this call included."""
+        now, wait = self.clock.mono(), shortage.wait
+        for deployment, orders in run.progress.tried.items():
+            entries = self.pools.of(deployment).entries
+            for order in orders:
+                mark = self.marks.blocked(entries[order].scopes, now)
+                if mark is not None and mark.block in ("limit", "fault"):
+                    wait = min(wait, mark.wait(now))
+        return wait if wait < FOREVER else None
+
+    def _refused(self, run: Run, error: KeyturnError) -> Reply:
+        """An error of ours, in the client's dialect."""
+        run.trail.code = error.code
+        attempts = [attempt.brief() for attempt in run.trail.attempts]
+        headers = [(name.encode(), value.encode()) for name, value in error_headers(error)]
+        headers.append((b"x-keyturn-call", run.trail.call.encode()))
+        headers.append((b"x-keyturn-attempts", b"%d" % len(attempts)))
+        return Reply(error.status, [JSON, *headers], error_body(error, run.trail.call, attempts))
+
+    def _headers(self, run: Run, attempt: Attempt) -> list[tuple[bytes, bytes]]:
+        """The headers that tell what answered."""
+        headers = [
+            (b"x-keyturn-call", run.trail.call.encode()),
+            (b"x-keyturn-provider", attempt.provider.encode()),
+            (b"x-keyturn-model", attempt.model.encode("ascii", "replace")),
+            (b"x-keyturn-key", attempt.key.encode()),
+            (b"x-keyturn-attempts", b"%d" % len(run.trail.attempts)),
+        ]
+        if attempt.provider != run.deployments[0].provider:
+            headers.append((b"x-fallback-provider", attempt.provider.encode()))
+        return headers
+
+    def _stream_ended(self, stream: RelayStream) -> None:
+        usage = stream.attempt.usage
+        if usage is not None and usage.exact and not stream.run.trail.code:
+            self.estimator.learn(f"{stream.attempt.provider}/{stream.attempt.model}", stream.run.call, usage)
+        self._record(stream.run, stream.kept)
+
+    def _ended(self, run: Run, reply: Reply | None) -> None:
+        """A call without a stream is over; *reply* None: the client left."""
+        run.trail.status = 499 if reply is None else reply.status
+        run.trail.code = run.trail.code if reply is not None else "client_left"
+        self._record(run, reply.body[: self.keep_answer] if reply is not None and self.keep_answer else None)
+
+    def _record(self, run: Run, answer: bytes | None) -> None:
+        run.trail.ended = self.clock.mono()
+        self.inflight -= 1
+        if not self.inflight and self._idle is not None:
+            self._idle.set()
+        self.events.emit(CallEnded(run.call, run.caller, run.trail, answer))
+
+    def cool(self, verdict: Verdict, candidate: Candidate | None) -> None:
+        """Perform what `judge` decided, and tell."""
+        now = self.clock.mono()
+        for change in verdict.transitions:
+            self.live.cool(change)
+            if change.state is None or change.shorten:
+                self.pools.wake_marked([change.scope])
+            elif candidate is not None and change.state != "counting":
+                model = (
+                    candidate.deployment.model if change.scope[0] in ("group_model", "key_model", "deployment") else ""
+                )
+                key = "" if change.scope[0] == "deployment" else candidate.credential.shown
+                self.events.emit(Cooled(change.scope[1], key, model, change.reason, change.until - now))
+        if verdict.alarm:
+            self.events.emit(Alarm(verdict.alarm))
+
+    def freed(self, scopes: list[ScopeKey]) -> None:
+        """Probes are over without a verdict: the next one may try."""
+        if scopes:
+            self.pools.wake_marked(scopes)
+
+    def _pickable(self, credential: Credential) -> bool:
+        mark = self.marks.get(key_scope(credential))
+        return mark is None or mark.state != "disabled"
+
+    async def models(self) -> list[ModelRow]:
+        """Every model on offer, as `GET /v1/models` lists them."""
+        return await self.lists.rows()
+
+    def keys(self, provider: str | None = None) -> list[dict[str, object]]:
+        """The rows of `keys list --json`."""
+        return overview.keys(self, provider)
+
+    def providers(self) -> list[dict[str, object]]:
+        """The rows of `GET /v1/providers`."""
+        return overview.providers(self)
+
+    def reset(self, key: str | None) -> list[str]:
+        """Clear the cooldowns of the keys that *key* names, of all by default; their shown names."""
+        return overview.reset(self, key)
+
+    def disable(self, key: str) -> list[str]:
+        """Take the keys that *key* names out of use; their shown names."""
+        return overview.disable(self, key)
+
+    def enable(self, key: str) -> list[str]:
+        """Take disabled keys into use again; their shown names."""
+        return overview.enable(self, key)
+
+    def ready(self) -> str | None:
+        """Why no traffic should be sent here; None when it should."""
+        if self.draining:
+            return "shutting down"
+        if not any(offer.usable for offer in self.lists.catalog.offers.values()):
+            return "no provider has a usable key"
+        return None
+
+    def drain(self) -> None:
+        """Take no new calls; those that wait are refused, those that run go on."""
+        self.draining = True
+        self.room.dismiss()
+
+    async def drained(self, seconds: float) -> bool:
+        """Wait until nothing runs, at most *seconds*; True when nothing does."""
+        if self.inflight:
+            self._idle = asyncio.Event()
+            timer = self.clock.call_at(self.clock.mono() + seconds, self._idle.set)
+            await self._idle.wait()
+            timer.cancel()
+        return not self.inflight
+
+    async def close(self) -> None:
+        """End the background work and close the connections to upstreams."""
+        self.drain()
+        await self.lists.close()
+        await self.transport.close()

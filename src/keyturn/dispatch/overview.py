@@ -1,0 +1,170 @@
+"""What the owner sees of the pool: keys with their state and limits, providers, models; and what he may change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from keyturn.core import FOREVER, Credential, Mark, Transition, Verdict, key_scope
+
+from .pools import window_name
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+
+STATES = ("disabled", "invalid", "exhausted", "unentitled", "cooling", "probation")
+"""The worst first: the state of a key is its worst mark."""
+
+
+def keys(gateway: Gateway, provider: str | None = None) -> list[dict[str, object]]:
+    """The rows of `keys list --json`, in the order of the configuration."""
+    rows: list[dict[str, object]] = []
+    for name, credentials in gateway.config.credentials.items():
+        if provider in (None, name):
+            marks = _marks(gateway, name)
+            rows.extend(_row(gateway, each, _of(marks, each)) for each in credentials)
+    return rows
+
+
+def states(gateway: Gateway, name: str) -> dict[str, int]:
+    """How many keys of provider *name* are in each state."""
+    marks = _marks(gateway, name)
+    counts: dict[str, int] = {}
+    for credential in gateway.config.credentials.get(name, ()):
+        state = _state(_of(marks, credential), gateway.clock.mono())[0]
+        counts[state] = counts.get(state, 0) + 1
+    return counts
+
+
+def providers(gateway: Gateway) -> list[dict[str, object]]:
+    """The rows of `GET /v1/providers`, by tier, then name."""
+    rows: list[dict[str, object]] = []
+    offers = gateway.lists.catalog.offers
+    for name, offer in sorted(offers.items(), key=lambda item: (item[1].tier, item[0])):
+        counts = states(gateway, name)
+        resting = counts.get("probation", 0) + counts.get("cooling", 0) + counts.get("exhausted", 0)
+        rows.append(
+            {
+                "name": name,
+                "tier": offer.tier,
+                "base_url": gateway.config.providers[name].base_url,
+                "credentials": sum(counts.values()),
+                "models": len(offer.models or ()),
+                "state": "ready" if counts.get("healthy") else "cooling" if resting else "unavailable",
+            }
+        )
+    return rows
+
+
+def reset(gateway: Gateway, key: str | None) -> list[str]:
+    """Clear every mark but `disabled` of the keys that *key* names (None: of all); the keys that had one."""
+    touched, changes = [], {}
+    for credential in matching(gateway, key):
+        own = [mark for mark in _of(_marks(gateway, credential.provider), credential) if mark.state != "disabled"]
+        changes.update({mark.scope: Transition(mark.scope, None) for mark in own})
+        if own:
+            touched.append(credential.shown)
+    if key is None or key in gateway.config.credentials:
+        for name in gateway.config.credentials if key is None else [key]:
+            shared = [mark for mark in gateway.marks.of(name) if mark.scope[0] == "deployment"]
+            changes.update({mark.scope: Transition(mark.scope, None) for mark in shared})
+    gateway.cool(Verdict(list(changes.values())), None)
+    return touched
+
+
+def disable(gateway: Gateway, key: str) -> list[str]:
+    """Take the keys that *key* names out of use until `enable`; their shown names."""
+    now = gateway.clock.mono()
+    found = matching(gateway, key)
+    changes = [Transition(key_scope(each), "disabled", FOREVER, "disabled", 0, now) for each in found]
+    gateway.cool(Verdict(changes), None)
+    gateway.lists.changed()
+    return [each.shown for each in found]
+
+
+def enable(gateway: Gateway, key: str) -> list[str]:
+    """Take the keys that *key* names into use again; those that were disabled."""
+    marked = [(each, gateway.marks.get(key_scope(each))) for each in matching(gateway, key)]
+    found = [each for each, mark in marked if mark is not None and mark.state == "disabled"]
+    gateway.cool(Verdict([Transition(key_scope(each), None) for each in found]), None)
+    gateway.lists.changed()
+    return [each.shown for each in found]
+
+
+def matching(gateway: Gateway, key: str | None) -> list[Credential]:
+    """The credentials named by a label (`groq-2`), the shown form, a fingerprint or a provider; None: all."""
+    every = [each for credentials in gateway.config.credentials.values() for each in credentials]
+    if key is None:
+        return every
+    return [each for each in every if key in (each.label, each.shown, each.fingerprint, each.provider)]
+
+
+def _marks(gateway: Gateway, provider: str) -> dict[str, list[Mark]]:
+    """Fingerprint or quota group -> the marks on it."""
+    found: dict[str, list[Mark]] = {}
+    for mark in gateway.marks.of(provider):
+        if mark.scope[0] != "deployment":
+            found.setdefault(mark.scope[2], []).append(mark)
+    return found
+
+
+def _of(marks: Mapping[str, list[Mark]], credential: Credential) -> list[Mark]:
+    return [mark for owner in {credential.fingerprint, credential.group} for mark in marks.get(owner, ())]
+
+
+def _state(marks: Iterable[Mark], now: float) -> tuple[str, Mark | None]:
+    """The worst state that *marks* amount to, and the mark that says so."""
+    worst = min(
+        ((STATES.index(mark.state if mark.until > now else "probation"), -mark.until, mark.scope) for mark in marks),
+        default=None,
+    )
+    if worst is None:
+        return "healthy", None
+    return STATES[worst[0]], next(mark for mark in marks if mark.scope == worst[2])
+
+
+def _row(gateway: Gateway, credential: Credential, marks: list[Mark]) -> dict[str, object]:
+    now = gateway.clock.mono()
+    state, mark = _state(marks, now)
+    until, reason = None, None
+    if mark is not None:
+        until = _date(gateway, mark.until) if mark.until > now else None
+        reason = f"{mark.reason} ({mark.scope[3]})" if len(mark.scope) > 3 else mark.reason
+    return {
+        "provider": credential.provider,
+        "key": credential.shown,
+        "state": state,
+        "until": until,
+        "reason": reason,
+        "limits": list(_limits(gateway, credential)),
+    }
+
+
+def _limits(gateway: Gateway, credential: Credential) -> Iterator[dict[str, object]]:
+    now, seen = gateway.clock.mono(), set()
+    for pool, entry in gateway.pools.entries(credential):
+        for scope in entry.limit_scopes:
+            if scope in seen:
+                continue
+            seen.add(scope)
+            for row in gateway.live.view(now).snapshot(scope, now):
+                yield {
+                    "metric": row.metric,
+                    "window": window_name(row.window),
+                    "model": pool.deployment.model if "|" in scope else None,
+                    "capacity": row.capacity,
+                    "used": row.used,
+                    "reserved": row.reserved,
+                    "free": row.free,
+                    "resets_at": _date(gateway, now + row.resets_in),
+                    "source": row.source,
+                }
+
+
+def _date(gateway: Gateway, mono: float) -> str | None:
+    """A monotonic moment as RFC 3339 in UTC."""
+    if mono >= FOREVER:
+        return None
+    wall = mono - gateway.clock.mono() + gateway.clock.wall()
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
