@@ -1,0 +1,50 @@
+"""What `serve` says once it listens: what is configured, what to know, and a command that works when pasted."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .pool import known_models, usual_model
+
+if TYPE_CHECKING:
+    from keyturn.config import Config
+
+
+def banner(config: Config, url: str) -> Iterator[str]:
+    """The lines to print, without any secret."""
+    if config.demo:
+        yield "DEMO: no key is configured. Only models named demo/… are served, by a simulator: no answer is real."
+        yield "`keyturn keys add PROVIDER` adds a key; then start again."
+    for name, keys in config.credentials.items():
+        count = sum(1 for key in keys if key.secret)
+        if not config.demo:
+            yield f"{name}: {count} {'key' if count == 1 else 'keys'}" if count else f"{name}: no key needed"
+    paid = "routes marked paid may be used" if config.use_paid else "routes marked paid are skipped"
+    yield f"USE_PAID_MODELS={str(config.use_paid).lower()}: {paid}"
+    for note in config.notes:
+        yield f"note: {note}"
+    if config.server.trust_local:
+        yield "caller key: not needed by callers on this machine"
+    else:
+        where = "PROXY_API_KEY" if config.caller_key is not None else str(config.data / "caller.key")
+        yield f"caller key: {where}"
+    yield "try it:"
+    yield f"  {curl(config, url)}"
+
+
+def curl(config: Config, url: str) -> str:
+    """One command line that asks the gateway something. It reads the caller key from its file, today and later."""
+    words = ["curl"]
+    model = usual_model(config) or next(iter(known_models(config)), None)
+    words.append(f"{url}/v1/chat/completions" if model else f"{url}/v1/models")
+    if not config.server.trust_local:
+        key = "$PROXY_API_KEY" if config.caller_key else f"$(cat {shlex.quote(str(config.data / 'caller.key'))})"
+        words.append(f'-H "Authorization: Bearer {key}"')
+    if model:
+        question = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+        body = json.dumps(question, separators=(",", ":"), ensure_ascii=True)
+        words += ["-H 'Content-Type: application/json'", f"-d {shlex.quote(body)}"]
+    return " ".join(words)

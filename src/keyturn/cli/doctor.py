@@ -1,0 +1,164 @@
+"""`keyturn doctor`: what is set up, what is missing, what stands in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import click
+
+from keyturn.errors import ConfigError
+
+from .entry import CONFIG_INVALID, FAILED
+from .output import json_option, print_json, print_table
+from .setup import Place, place_options, read_config
+
+if TYPE_CHECKING:
+    from keyturn.config import Config, DataFolder
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at. `fail` stops Keyturn, `warn` is worth a look."""
+
+    check: str
+    state: Literal["ok", "warn", "fail"]
+    detail: str
+
+
+@click.command()
+@click.option("--env", "with_env", is_flag=True, help="List the environment variables instead, keys by fingerprint.")
+@click.option("--online", is_flag=True, help="Also ask every provider one cheap question.")
+@place_options
+@json_option
+def command(with_env: bool, online: bool, as_json: bool, **place: Any) -> None:
+    """Say what is configured, what is missing and what is in the way. Exits with 1 when something is."""
+    if with_env:
+        _print_environment(Place(**place), as_json)
+        return
+    findings, invalid = [], False
+    try:
+        config = read_config(Place(**place))
+    except ConfigError as error:
+        findings, invalid = [Finding("configuration", "fail", problem) for problem in error.problems], True
+    else:
+        findings = [*_providers(config), *_files(config), *_listening(config)]
+        if online:
+            findings += _online(config)
+        findings += [Finding("note", "warn", note) for note in config.notes]
+    if as_json:
+        print_json([finding._asdict() for finding in findings])
+    else:
+        print_table(("", "CHECK", "FOUND"), [(finding.state, finding.check, finding.detail) for finding in findings])
+    if any(finding.state == "fail" for finding in findings):
+        sys.exit(CONFIG_INVALID if invalid else FAILED)
+
+
+def _providers(config: Config) -> Iterator[Finding]:
+    if config.demo:
+        yield Finding("providers", "warn", "none: only demo/… is served; `keyturn keys add PROVIDER` adds a key")
+        return
+    for name, keys in config.credentials.items():
+        count = sum(1 for key in keys if key.secret)
+        groups = len({key.group for key in keys})
+        said = f"{count} {'key' if count == 1 else 'keys'}" if count else "no key needed"
+        shared = f" in {groups} quota groups" if groups < count else ""
+        yield Finding(name, "ok", f"{said}{shared}, {config.providers[name].base_url}")
+
+
+def _files(config: Config) -> Iterator[Finding]:
+    from keyturn.config import DataFolder
+
+    if config.env_file is not None:
+        yield _private(config.env_file, "env file")
+    folder = DataFolder(config.data)
+    place = config.data if config.data.exists() else _existing_parent(config.data)
+    if not os.access(place, os.W_OK | os.X_OK):
+        yield Finding("data folder", "fail", f"{config.data} cannot be written; choose another with --data")
+    elif config.data.exists():
+        yield _private(config.data, "data folder")
+    else:
+        yield Finding("data folder", "ok", f"{config.data} will be made at the first start")
+    if config.caller_key is not None:
+        yield Finding("caller key", "ok", "PROXY_API_KEY")
+    else:
+        yield _caller_key(folder)
+    disabled = folder.disabled()
+    if disabled:
+        yield Finding("disabled keys", "ok", ", ".join(sorted(disabled.values())))
+
+
+def _caller_key(folder: DataFolder) -> Finding:
+    if folder.existing_caller_key() is None:
+        return Finding("caller key", "ok", f"will be made in {folder.caller_key_file} at the first start")
+    return Finding("caller key", "ok", str(folder.caller_key_file))
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(parent for parent in path.parents if parent.exists())
+
+
+def _private(path: Path, check: str) -> Finding:
+    """Whether others on this machine can read *path*."""
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077 and sys.platform != "win32":
+        right = "700" if path.is_dir() else "600"
+        return Finding(check, "warn", f"{path} is open to other users ({mode:03o}): chmod {right} {path}")
+    return Finding(check, "ok", str(path))
+
+
+def _listening(config: Config) -> Iterator[Finding]:
+    from keyturn.config import DataFolder
+
+    host, port = config.server.host, config.server.port
+    owner = DataFolder(config.data).owner()
+    if owner is not None:
+        yield Finding("gateway", "ok", f"running as process {owner.pid} at {owner.url}")
+        return
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        yield Finding("port", "fail", f"{host}:{port} cannot be used: {error.strerror}; choose another with --port")
+    else:
+        yield Finding("port", "ok", f"{host}:{port} is free")
+
+
+def _online(config: Config) -> Iterator[Finding]:
+    from .probe import probe
+
+    if config.demo:
+        return
+    firsts = [keys[0] for keys in config.credentials.values()]
+    for found in asyncio.run(probe(config, firsts)):
+        state: Literal["ok", "warn", "fail"] = (
+            "ok" if found.meaning == "ok" else "fail" if found.status is None and found.meaning != "unknown" else "warn"
+        )
+        status = f", status {found.status}" if found.status else ""
+        said = f": {found.message}" if found.message else ""
+        yield Finding(f"{found.credential.provider} online", state, f"{found.meaning}{status}{said}")
+
+
+def _print_environment(place: Place, as_json: bool) -> None:
+    """Every variable that is read, with its value or, for a key, its fingerprint; and the families that are unset."""
+    from keyturn.config import VARIABLES
+
+    config = read_config(place)
+    keys = {key.origin: key.shown for found in config.credentials.values() for key in found if key.secret}
+    rows = [
+        {"variable": name, "value": keys.get(name, "<secret>" if "_API_KEY" in name else "set"), "from": origin}
+        for name, origin in sorted(_variables(config.origins).items())
+    ]
+    unset = [known for known in VARIABLES if "<" not in known.name and known.name not in config.origins]
+    rows += [{"variable": known.name, "value": known.default, "from": "default"} for known in unset]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(("VARIABLE", "VALUE", "FROM"), [tuple(row.values()) for row in rows])
+
+
+def _variables(origins: Mapping[str, str]) -> dict[str, str]:
+    return {name: origin for name, origin in origins.items() if not origin.startswith("--")}

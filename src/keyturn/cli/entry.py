@@ -1,0 +1,84 @@
+"""The `keyturn` command: which commands there are, loaded one by one, and what exit code an error means."""
+
+from __future__ import annotations
+
+import importlib
+from typing import IO, Any
+
+import click
+
+from keyturn.errors import ConfigError, KeyturnError
+
+COMMANDS = {
+    "serve": ("serve", "Run the gateway."),
+    "demo": ("demo", "Watch a rehearsed story on simulated providers."),
+    "keys": ("keys", "List, test, reset, add, disable and enable keys."),
+    "models": ("models", "List the models that can be asked for."),
+    "chat": ("chat", "Ask one question and print the answer."),
+    "dry-run": ("dry_run", "Print the request that would be sent, without sending it."),
+    "classify": ("classify", "Say what a provider's answer means."),
+    "config": ("configuration", "Show or check the configuration."),
+    "doctor": ("doctor", "Say what is set up, what is missing and what is in the way."),
+    "simulator": ("simulator", "Serve simulated providers."),
+}
+"""Command → the module that holds it as `command`, and its one line in `--help`."""
+
+FAILED, CONFIG_INVALID = 1, 3
+
+
+class Failure(click.ClickException):
+    """Ends a command with its message on stderr and exit code 1."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(self.message, err=True, file=file)
+
+
+class Invalid(Failure):
+    """The same with the exit code of an invalid configuration."""
+
+    exit_code = CONFIG_INVALID
+
+
+class Commands(click.Group):
+    """A group that knows its commands by name and imports one only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __package__).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            count = len(error.problems)
+            head = "The configuration has a mistake:" if count == 1 else f"The configuration has {count} mistakes:"
+            raise Invalid("\n  ".join([head, *error.problems])) from error
+        except KeyturnError as error:
+            raise Failure(error.message) from error
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from keyturn import __version__
+
+        click.echo(f"keyturn {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print it.")
+def main() -> None:
+    """One endpoint that never runs out of keys.
+
+    Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 configuration invalid.
+    """

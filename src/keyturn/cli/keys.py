@@ -1,0 +1,197 @@
+"""`keyturn keys …`: see, test, add, and switch keys; the running gateway is told, else files are changed."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .output import json_option, print_json, print_table, say
+from .setup import Place, place_options, read_config
+
+if TYPE_CHECKING:
+    from keyturn.config import Config
+    from keyturn.core import Credential
+
+
+@click.group()
+def command() -> None:
+    """List, test, reset, add, disable and enable keys.
+
+    KEY is a label (groq-2), what `keys list` shows (groq-2:9f3a1c), a fingerprint, or a provider for all its keys.
+    """
+
+
+@command.command("list")
+@click.argument("provider", required=False)
+@place_options
+@json_option
+def list_keys(provider: str | None, as_json: bool, **place: Any) -> None:
+    """List keys with their state and limits."""
+    from .live import find_gateway
+
+    config = read_config(Place(**place))
+    gateway = find_gateway(config, "this is the configuration, without live state")
+    rows = gateway.ask("/admin/keys") if gateway is not None else _configured(config)
+    rows = [row for row in rows if provider in (None, row["provider"])]
+    if as_json:
+        print_json(rows)
+        return
+    head = ("KEY", "STATE", "UNTIL", "REASON", "LIMITS")
+    print_table(
+        head, [(row["key"], row["state"], row["until"] or "", row["reason"] or "", _limits(row)) for row in rows]
+    )
+
+
+def _limits(row: dict[str, Any]) -> str:
+    """The fullest of a key's limits, in short."""
+    shown = [
+        f"{limit['metric']}/{limit['window']} {'-' if limit['used'] is None else limit['used']} of {limit['capacity']}"
+        + (f" ({limit['model']})" if limit["model"] else "")
+        for limit in row["limits"]
+    ]
+    return "; ".join(shown[:2]) + (f"; {len(shown) - 2} more" if len(shown) > 2 else "")
+
+
+def _configured(config: Config) -> list[dict[str, Any]]:
+    """The rows of `keys list` as far as they are known without a gateway."""
+    from keyturn.config import DataFolder
+
+    disabled = DataFolder(config.data).disabled()
+    unknown = {"used": None, "reserved": None, "free": None, "resets_at": None, "source": "declared", "model": None}
+    return [
+        {
+            "provider": key.provider,
+            "key": key.shown,
+            "state": "disabled" if key.fingerprint in disabled else "configured",
+            "until": None,
+            "reason": "disabled" if key.fingerprint in disabled else None,
+            "limits": [limit._asdict() | unknown for limit in config.limits.get(key.provider, ())],
+        }
+        for keys in config.credentials.values()
+        for key in keys
+    ]
+
+
+@command.command()
+@click.argument("key", required=False)
+@place_options
+@json_option
+def test(key: str | None, as_json: bool, **place: Any) -> None:
+    """Ask every provider one cheap question with each key (or with KEY) and say what the answer means.
+
+    Exits with 1 when a key did not work.
+    """
+    from .probe import probe
+
+    config = read_config(Place(**place))
+    if config.demo:
+        raise click.UsageError("no key is configured; `keyturn keys add PROVIDER` adds one")
+    findings = asyncio.run(probe(config, _named(config, key)))
+    rows = [
+        {
+            "provider": finding.credential.provider,
+            "key": finding.credential.shown,
+            "variable": finding.credential.origin,
+            "meaning": finding.meaning,
+            "status": finding.status,
+            "ms": round(finding.seconds * 1000),
+            "message": finding.message,
+        }
+        for finding in findings
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(("KEY", "VARIABLE", "MEANING", "STATUS", "MS", "MESSAGE"), [_tested(row) for row in rows])
+    if any(row["meaning"] != "ok" for row in rows):
+        sys.exit(1)
+
+
+def _tested(row: dict[str, Any]) -> tuple[object, ...]:
+    return row["key"], row["variable"], row["meaning"], row["status"] or "-", row["ms"], row["message"][:100]
+
+
+def _named(config: Config, key: str | None) -> tuple[Credential, ...]:
+    """The credentials that KEY names, all without one. Raises UsageError when it names none."""
+    everything = tuple(each for keys in config.credentials.values() for each in keys)
+    found = everything if key is None else config.find_keys(key)
+    if not found:
+        raise click.UsageError(f"no key is called {key}; there are {', '.join(each.shown for each in everything)}")
+    return found
+
+
+@command.command()
+@click.argument("key", required=False)
+@place_options
+def reset(key: str | None, **place: Any) -> None:
+    """Forget the cooldowns of all keys (or of KEY), so that they are tried again at once."""
+    from .live import find_gateway
+
+    config = read_config(Place(**place))
+    _named(config, key)
+    gateway = find_gateway(config, "there are no cooldowns to forget")
+    if gateway is not None:
+        shown = gateway.ask("/admin/keys/reset", {"key": key})["keys"]
+        click.echo(f"reset: {', '.join(shown) or 'nothing, no key was resting'}")
+
+
+@command.command()
+@click.argument("key")
+@place_options
+def disable(key: str, **place: Any) -> None:
+    """Take KEY out of use until `keys enable`, restarts included."""
+    _switch(key, "disable", read_config(Place(**place)))
+
+
+@command.command()
+@click.argument("key")
+@place_options
+def enable(key: str, **place: Any) -> None:
+    """Take KEY into use again."""
+    _switch(key, "enable", read_config(Place(**place)))
+
+
+def _switch(key: str, action: str, config: Config) -> None:
+    from keyturn.config import DataFolder
+
+    from .live import find_gateway
+
+    found = _named(config, key)
+    gateway = find_gateway(config, "it will know at its next start")
+    if gateway is not None:
+        shown = gateway.ask(f"/admin/keys/{action}", {"key": key})["keys"]
+    else:
+        shown = [each.shown for each in found]
+        folder = DataFolder(config.data)
+        disabled = folder.disabled()
+        for each in found:
+            if action == "disable":
+                disabled[each.fingerprint] = each.shown
+            else:
+                disabled.pop(each.fingerprint, None)
+        folder.write_disabled(disabled)
+    click.echo(f"{action}d: {', '.join(shown) or 'nothing, it was so already'}")
+
+
+@command.command()
+@click.argument("provider")
+@place_options
+def add(provider: str, **place: Any) -> None:
+    """Add a key of PROVIDER to the env file. It is read from a hidden prompt, or from stdin; never from an argument."""
+    from keyturn.config import add_key, environment
+    from keyturn.dispatch import SystemClock
+
+    prompt = f"Key of {provider} (not shown)"
+    secret = click.prompt(prompt, hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read()
+    stamp = datetime.fromtimestamp(SystemClock().wall(), UTC).astimezone().strftime("%Y%m%d_%H%M%S")
+    env_file = Place(**place).env_file
+    added = add_key(environment(), env_file, Path.cwd(), provider=provider, secret=secret.strip(), stamp=stamp)
+    click.echo(f"{added.variable} was added to {added.file}")
+    if added.backup is not None:
+        click.echo(f"the file as it was before: {added.backup}")
+    say("A running gateway knows the key after its next start.")

@@ -1,0 +1,28 @@
+"""What commands print: answers on stdout, as a table or as JSON; everything said about them on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import click
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal, never part of the answer."""
+    click.echo(text, err=True)
+
+
+def print_json(value: object) -> None:
+    """*value* as indented JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Aligned columns under *head*."""
+    cells = [[*map(str, row)] for row in (head, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    for row in cells:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,56 @@
+"""The pool inside this process: for commands that answer without a running gateway, and for `serve` itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from keyturn.config import Config
+    from keyturn.dispatch import Gateway
+
+
+def open_pool(config: Config) -> Gateway:
+    """A gateway over *config*: without the keys that its owner disabled, with the simulator behind the demo."""
+    from keyturn.config import DataFolder
+    from keyturn.dispatch import SystemClock, build, draw
+
+    clock = SystemClock()
+    local = {provider.local_app for provider in config.providers.values() if provider.local_app}
+    apps = {}
+    if local:
+        from keyturn.simulator import Simulator
+
+        simulator = Simulator(clock, draw, log_limit=1000)
+        apps = dict.fromkeys(local, simulator)
+    return build(config, clock=clock, apps=apps, disabled=DataFolder(config.data).disabled())
+
+
+def usual_model(config: Config) -> str | None:
+    """The route to ask when none is named: the `<P>_CHAT_MODEL` of the first provider by tier, or the demo."""
+    ranked = sorted(config.providers.values(), key=lambda each: (config.tiers.get(each.name, each.tier), each.name))
+    for provider in ranked:
+        if provider.name in config.chat_models:
+            return f"{provider.name}/{config.chat_models[provider.name]}"
+    return "demo/echo" if config.demo else None
+
+
+def model_to_ask(config: Config, model: str | None) -> str:
+    """*model*, or the usual one. Raises UsageError, naming some models, when there is neither."""
+    chosen = model or usual_model(config)
+    if chosen is None:
+        examples = known_models(config)[:5]
+        hint = f" One of {', '.join(examples)};" if examples else ""
+        variables = ", ".join(f"{provider.variables[0]}_CHAT_MODEL" for provider in config.providers.values())
+        raise click.UsageError(f"which model? Say it with -m.{hint} `keyturn models` lists all; or set {variables}.")
+    return chosen
+
+
+def known_models(config: Config) -> list[str]:
+    """Every `provider/model` that is known without asking a provider."""
+    return [
+        f"{name}/{model}"
+        for name, provider in config.providers.items()
+        for model in dict.fromkeys((*config.static_models.get(name, ()), *provider.models))
+    ]

@@ -1,0 +1,71 @@
+"""`keyturn serve`: reads the configuration, takes the data folder, serves, and says what it serves."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Literal
+
+import click
+
+from .output import say
+from .setup import Place, place_options, read_config
+
+
+@click.command()
+@click.option("--host", help="The address to listen on (127.0.0.1).")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port (8000); 0 takes a free one.")
+@click.option("--workers", type=click.IntRange(1), help="How many processes; more than one needs REDIS_URL.")
+@click.option(
+    "--log-requests",
+    "--enable-request-logging",
+    is_flag=True,
+    default=None,
+    help="Keep requests, attempts and answers in DATA/requests/, redacted.",
+)
+@click.option(
+    "--trust-local", is_flag=True, default=None, help="Callers on this machine with an allowed Host need no caller key."
+)
+@click.option("--log-format", type=click.Choice(["console", "json"]), help="How log lines look (console).")
+@place_options
+def command(
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    log_requests: bool | None,
+    trust_local: bool | None,
+    log_format: Literal["console", "json"] | None,
+    **place: Any,
+) -> None:
+    """Run the gateway until Ctrl-C; running answers are then finished first."""
+    if workers is not None and workers > 1:
+        raise click.UsageError("more than one worker would multiply every limit without shared state (REDIS_URL)")
+    config = read_config(
+        Place(**place), host=host, port=port, log_requests=log_requests, trust_local=trust_local, log_format=log_format
+    )
+    from keyturn.config import DataFolder
+    from keyturn.server import run
+    from keyturn.telemetry import Telemetry, redact_libraries
+
+    from .banner import banner
+    from .pool import open_pool
+
+    folder = DataFolder(config.data)
+    folder.lock()
+    try:
+        gateway = open_pool(config)
+        as_json = config.server.log_format == "json"
+        recordings = config.data / "requests" if config.server.log_requests else None
+        redact_libraries(gateway.redactor, sys.stderr)
+        telemetry = Telemetry(gateway, sys.stderr, as_json=as_json, recordings=recordings)
+
+        def on_ready(url: str) -> None:
+            for line in banner(config, url):
+                telemetry.say(line) if as_json else say(line)
+
+        try:
+            code = run(gateway, folder=folder, observer=telemetry, on_ready=on_ready)
+        finally:
+            telemetry.close()
+    finally:
+        folder.release()
+    sys.exit(code)

@@ -1,0 +1,27 @@
+"""Files and environment into one frozen Config, and the data folder: the only place that reads the environment."""
+
+from .additions import Added, add_key
+from .environment import environment
+from .folder import DataFolder, Owner, write_private
+from .load import load
+from .model import Config, LimitSpec, LogFormat, Options, ServerSettings, Strategy, Timeouts
+from .variables import VARIABLES, Variable
+
+__all__ = [
+    "VARIABLES",
+    "Added",
+    "Config",
+    "DataFolder",
+    "LimitSpec",
+    "LogFormat",
+    "Options",
+    "Owner",
+    "ServerSettings",
+    "Strategy",
+    "Timeouts",
+    "Variable",
+    "add_key",
+    "environment",
+    "load",
+    "write_private",
+]

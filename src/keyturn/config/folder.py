@@ -1,0 +1,195 @@
+"""The data folder: its owner's lock, the caller and admin keys, where the gateway listens, which keys are disabled.
+
+Every file in it is private (0600, in a folder made 0700) and written whole or not at all: into a temporary file,
+flushed to the disk, then renamed. None of this is on the path of a call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from keyturn.core import Secret
+from keyturn.errors import ConfigError, DataFolderInUse
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+CALLER_KEY_PREFIX = "kt-"
+
+
+class Owner(NamedTuple):
+    """The gateway that owns a data folder: its process and where it listens."""
+
+    pid: int
+    url: str
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replaces *path* by *content* with mode 0600: a reader, or a crash, sees the old file or the new one."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    if sys.platform != "win32":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class DataFolder:
+    """The files under *path*. Nothing is created before it is needed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.caller_key_file = path / "caller.key"
+        self.admin_key_file = path / "admin.key"
+        self.gateway_file = path / "gateway.json"
+        self.lock_file = path / "lock"
+        self.disabled_file = path / "disabled.json"
+        self._lock: int | None = None
+
+    def create(self) -> None:
+        """Makes the folder, private; one that exists is left as it is. Raises ConfigError when that cannot be done."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError([f"data folder {self.path}: {error.strerror}; choose another with --data"]) from error
+
+    def lock(self) -> None:
+        """Takes the folder for this process until `release` or its end. Raises DataFolderInUse."""
+        self.create()
+        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _lock_exclusively(descriptor)
+        except OSError as error:
+            pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip() if sys.platform != "win32" else ""
+            os.close(descriptor)
+            raise DataFolderInUse(
+                f"process {pid or '(unknown)'} already runs a gateway on {self.path}. Stop it, or give this one "
+                "another --data folder and other keys: two gateways on the same keys need shared state (REDIS_URL)."
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
+        self._lock = descriptor
+
+    def release(self) -> None:
+        """Gives the folder up. The lock file stays: removing it would let two owners in."""
+        if self._lock is None:
+            return
+        for file in (self.gateway_file, self.admin_key_file):
+            file.unlink(missing_ok=True)
+        os.close(self._lock)
+        self._lock = None
+
+    def publish(self, url: str) -> None:
+        """Tells commands where this process listens. Only for the owner."""
+        write_private(self.gateway_file, json.dumps({"pid": os.getpid(), "url": url}).encode())
+
+    def owner(self) -> Owner | None:
+        """The running gateway, None when there is none or what it left behind is stale."""
+        try:
+            found = json.loads(self.gateway_file.read_bytes())
+            owner = Owner(int(found["pid"]), str(found["url"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return owner if _alive(owner.pid) else None
+
+    def caller_key(self) -> Secret:
+        """The key that callers present: made on first use, the same ever after. Raises ConfigError when unreadable."""
+        return self.existing_caller_key() or self._new_caller_key()
+
+    def existing_caller_key(self) -> Secret | None:
+        """The caller key, None when there is none yet. A blank file counts as none: nobody can have used it."""
+        key = _read_key(self.caller_key_file)
+        if key and not (key.isascii() and key.isprintable() and " " not in key):
+            raise ConfigError(
+                [f"{self.caller_key_file}: is not one line of plain characters; remove it and a new key is made"]
+            )
+        return Secret(key) if key else None
+
+    def _new_caller_key(self) -> Secret:
+        self.create()
+        key = CALLER_KEY_PREFIX + secrets.token_urlsafe(32)
+        write_private(self.caller_key_file, key.encode() + b"\n")
+        return Secret(key)
+
+    def new_admin_key(self) -> Secret:
+        """A fresh key for our own commands, replacing the last one. Only for the owner."""
+        key = secrets.token_urlsafe(32)
+        write_private(self.admin_key_file, key.encode() + b"\n")
+        return Secret(key)
+
+    def admin_key(self) -> Secret | None:
+        """The running gateway's admin key, None when there is none."""
+        key = _read_key(self.admin_key_file)
+        return Secret(key) if key else None
+
+    def disabled(self) -> dict[str, str]:
+        """Credentials that their owner switched off: fingerprint → the shown form it had then.
+
+        Raises ConfigError when the file is broken, rather than use a key that was switched off.
+        """
+        try:
+            found = json.loads(self.disabled_file.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise ConfigError([f"{self.disabled_file}: cannot be read ({error}); mend it or remove it"]) from error
+        if not isinstance(found, dict) or not all(isinstance(shown, str) for shown in found.values()):
+            raise ConfigError([f"{self.disabled_file}: must be an object of fingerprints; mend it or remove it"])
+        return found
+
+    def write_disabled(self, disabled: Mapping[str, str]) -> None:
+        """Replaces the set of credentials that are switched off."""
+        self.create()
+        write_private(self.disabled_file, json.dumps(dict(disabled), indent=2, sort_keys=True).encode() + b"\n")
+
+
+def _lock_exclusively(descriptor: int) -> None:
+    if sys.platform == "win32":
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _alive(pid: int) -> bool:
+    if sys.platform == "win32" or pid <= 0:
+        return pid > 0  # os.kill would end the process on Windows; a stale address then shows by not answering
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _read_key(path: Path) -> str:
+    try:
+        key = path.read_bytes().decode().strip()
+        if sys.platform != "win32" and path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read; remove it and a new one is made at the next start"]) from error
+    return key

@@ -1,0 +1,66 @@
+"""Collects what is wrong or odd in a configuration, so that all of it is told at once and no secret with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from keyturn.errors import ConfigError
+
+LONGEST_QUOTE = 60
+SHORTEST_PART = 6
+"""Characters of a secret that are already too many to show."""
+
+
+class Value(NamedTuple):
+    """The text of one variable and where it was set: `environment` or `.env:3`."""
+
+    text: str
+    origin: str
+
+
+Values = Mapping[str, Value]
+
+
+class Report:
+    """Problems stop the program, notes do not. Both name the variable and its place, and say how to mend it."""
+
+    def __init__(self, values: Values) -> None:
+        self._values = values
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self._hidden = [
+            value.text.strip() for name, value in values.items() if "_API_KEY" in name.upper() and value.text.strip()
+        ]
+
+    def problem(self, variable: str, text: str) -> None:
+        """Something that must be mended before Keyturn can run."""
+        self.problems.append(f"{self.place(variable)}: {text}")
+
+    def note(self, variable: str, text: str) -> None:
+        """Something that the owner should know; a default or nothing was taken instead."""
+        self.notes.append(f"{self.place(variable)}: {text}")
+
+    def place(self, variable: str) -> str:
+        """`GROQ_API_KEY_2 (.env:3)`; just the name when it came from the environment."""
+        value = self._values.get(variable)
+        return variable if value is None or value.origin == "environment" else f"{variable} ({value.origin})"
+
+    def quote(self, text: str) -> str:
+        """*text* for a message, unless it may be a secret in the wrong place."""
+        if any(secret in text or (len(text) >= SHORTEST_PART and text in secret) for secret in self._hidden):
+            return "its value (not shown, it is also a key)"
+        if len(text) > LONGEST_QUOTE or not text.isprintable():
+            return "its value"
+        return f"'{text}'"
+
+    def finish(self) -> None:
+        """Raises ConfigError when there is any problem."""
+        if self.problems:
+            raise ConfigError(self.problems)
+
+
+def listed(names: Iterable[str]) -> str:
+    """`a, b and c`."""
+    *most, last = list(names)
+    return f"{', '.join(most)} and {last}" if most else last

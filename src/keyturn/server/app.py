@@ -1,0 +1,143 @@
+"""The ASGI application: admits a request, reads it, has the gateway or a page answer it, and writes the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from itertools import chain
+
+from keyturn.core import Call, Caller, Kind, Trail
+from keyturn.dispatch import CallEnded, Gateway, new_id, read_call
+from keyturn.errors import (
+    Draining,
+    HeadersTooLarge,
+    KeyturnError,
+    UpstreamInterrupted,
+    WrongHost,
+)
+from keyturn.wire import error_body, error_event, error_headers
+
+from .access import CALLER, Access, RawHeaders
+from .body import read_body
+from .exchange import ClientLeft, Exchange, Headers, Receive, Scope, Send
+from .pages import JSON, Pages
+from .paths import WrongMethod, find
+from .watch import DisconnectWatch
+
+_log = logging.getLogger("keyturn.server")
+
+CALL_KINDS: dict[str, Kind] = {"chat": "chat", "embeddings": "embeddings"}
+LARGEST_ADMIN_BODY = 64 * 1024
+TIMEOUT_HEADER = b"x-request-timeout-ms"
+
+
+class App:
+    """Serves one gateway. Once *stopping* is set, who cancels its tasks is ending the server; clients are told so."""
+
+    def __init__(self, gateway: Gateway, access: Access, pages: Pages) -> None:
+        self.stopping = False
+        self._gateway = gateway
+        self._access = access
+        self._pages = pages
+        self._max_body = gateway.config.server.max_body
+        self._max_headers = gateway.config.server.max_headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return  # no lifespan and no websocket: the server that speaks ASGI to us is told so by silence
+        clock = self._gateway.clock
+        exchange = Exchange(scope, receive, send, new_id(clock.wall()))
+        started = clock.mono()
+        try:
+            await self._respond(scope, exchange)
+        except KeyturnError as error:
+            self._record(exchange, error, started)
+            await self._refuse(exchange, error)
+        except ClientLeft:
+            pass
+        except asyncio.CancelledError:
+            if not self.stopping:
+                raise
+            await self._stop_short(exchange)
+        except Exception:
+            _log.exception("call %s failed in the gateway itself", exchange.call_id)
+            if not exchange.started:
+                await self._refuse(exchange, KeyturnError("the gateway itself failed; its log says more"))
+
+    async def _respond(self, scope: Scope, exchange: Exchange) -> None:
+        headers = self._admissible_headers(scope)
+        endpoint, argument = find(scope["raw_path"])
+        endpoint.check_method(scope["method"])
+        caller = self._access.admit(endpoint.need, scope.get("client"), headers)
+        kind = CALL_KINDS.get(endpoint.name)
+        if kind is not None:
+            call = read_call(kind, await read_body(exchange.receive, headers, self._max_body), _call_headers(headers))
+            await self._answer_call(exchange, call, caller)
+            return
+        body = b""
+        if endpoint.method == "POST":
+            body = await read_body(exchange.receive, headers, LARGEST_ADMIN_BODY)
+        page = await self._pages.page(endpoint.name, argument, body)
+        await exchange.answer(page.status, [page.content_type, _mark(exchange)], page.body)
+
+    def _admissible_headers(self, scope: Scope) -> RawHeaders:
+        """The headers by name. Raises HeadersTooLarge, WrongHost, RouteNotAllowed."""
+        raw = scope["headers"]
+        if sum(map(len, chain.from_iterable(raw))) > self._max_headers:
+            raise HeadersTooLarge(f"the request headers are larger than {self._max_headers // 1024} KiB")
+        headers: RawHeaders = dict(raw)
+        if len(headers) != len(raw) and sum(name == b"host" for name, _ in raw) > 1:
+            raise WrongHost("the request names more than one host")
+        self._access.check_host(headers)
+        self._access.check_origin(headers)
+        return headers
+
+    async def _answer_call(self, exchange: Exchange, call: Call, caller: Caller) -> None:
+        with DisconnectWatch(exchange.receive, self._gateway.clock):
+            reply = await self._gateway.handle(call, caller, exchange.call_id)
+            if reply.stream is None:
+                await exchange.answer(reply.status, reply.headers, reply.body)
+                return
+            try:
+                await exchange.begin_stream(reply.status, reply.headers)
+                async for piece in reply.stream:
+                    await exchange.write(piece)
+                await exchange.end_stream()
+            finally:
+                reply.close()
+
+    def _record(self, exchange: Exchange, error: KeyturnError, started: float) -> None:
+        """A request that was refused before it became a call is in the log and in the figures all the same."""
+        trail = Trail(exchange.call_id, "", started, refusals=[error.message], status=error.status, code=error.code)
+        trail.ended = self._gateway.clock.mono()
+        self._gateway.events.emit(CallEnded(None, CALLER, trail))
+
+    async def _refuse(self, exchange: Exchange, error: KeyturnError) -> None:
+        headers: Headers = [JSON, _mark(exchange)]
+        headers += [(name.encode(), value.encode()) for name, value in error_headers(error)]
+        if isinstance(error, WrongMethod):
+            headers.append((b"allow", error.allow.encode()))
+        elif error.status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        await exchange.answer(error.status, headers, error_body(error, exchange.call_id, ()))
+
+    async def _stop_short(self, exchange: Exchange) -> None:
+        """The server ends and this answer is not done: say so, in the form that it has by now."""
+        if not exchange.started:
+            await self._refuse(exchange, Draining("the gateway is shutting down", retry_after=1.0))
+            return
+        if not exchange.streaming:
+            return
+        error = UpstreamInterrupted("the answer was interrupted: the gateway is shutting down")
+        await exchange.write(error_event(error, exchange.call_id, ()))
+        await exchange.end_stream()
+
+
+def _mark(exchange: Exchange) -> tuple[bytes, bytes]:
+    return (b"x-keyturn-call", exchange.call_id.encode())
+
+
+def _call_headers(headers: RawHeaders) -> dict[str, str]:
+    """The few headers that say something about a call; all others stay here."""
+    timeout = headers.get(TIMEOUT_HEADER)
+    return {} if timeout is None else {TIMEOUT_HEADER.decode(): timeout.decode("latin-1")}

@@ -1,0 +1,155 @@
+"""uvicorn's HTTP protocol with the bounds it lacks: on a request's arrival, its head, a client that does not read.
+
+Each connection has at most one timer, and a request that arrives in one piece, as nearly all do, sets none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.config import Config as UvicornConfig
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from keyturn.core import Clock, TimerHandle
+
+GRACE = 30.0
+"""Seconds that a whole request may take to arrive, whatever its rate."""
+LEAST_RATE = 8 * 1024
+"""Bytes per second, on average, beyond that."""
+READ_PATIENCE = 60.0
+"""Seconds that a client may leave an answer unread while we have more to write."""
+BODIES_SKIPPED = 4
+"""So many times the largest accepted body is read and dropped after a refusal, so that clients get to see it."""
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than clients and proxies keep theirs."""
+
+_TOO_LARGE = (
+    b'{"error":{"message":"the request headers are too large","type":"invalid_request_error","param":null,'
+    b'"code":"headers_too_large"}}'
+)
+_HEADERS_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(_TOO_LARGE), _TOO_LARGE)
+)
+
+
+class Listener(HttpToolsProtocol):
+    """One client connection.
+
+    A request is *arriving* from its first byte (a connection's first one: from the start) to its last.
+    """
+
+    def __init__(
+        self,
+        config: UvicornConfig,
+        state: ServerState,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        max_body: int,
+        max_headers: int,
+    ) -> None:
+        super().__init__(config, state, {}, loop)
+        self._clock = clock
+        self._most = BODIES_SKIPPED * max_body
+        self._max_headers = max_headers
+        self._arriving = True
+        self._in_head = True
+        self._refused = False
+        self._received = 0
+        """Bytes of the request that is arriving, those of its first piece left out."""
+        self._began = 0.0
+        self._arrival: TimerHandle | None = None
+        self._unread: TimerHandle | None = None
+        self._running: RequestResponseCycle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._arrival, self._unread):
+            if timer is not None:
+                timer.cancel()
+        running = self._running
+        super().connection_lost(exc)
+        if running is not None and not running.response_complete:
+            # uvicorn tells only the newest request that the client left; with pipelining, an older one is being served.
+            running.disconnected = True
+            running.message_event.set()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received > self._most:
+            self.transport.abort()
+            return
+        if self._refused:
+            return
+        super().data_received(data)
+        if self._arriving or self._is_forgotten():
+            if self._arrival is None:
+                self._expect()
+            if self._in_head and self._received > self._max_headers:
+                self._refuse_head()
+        elif self._arrival is not None:
+            self._arrival.cancel()
+            self._arrival = None
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._arriving = self._in_head = True
+        self._received = 0
+        self._began = self._clock.mono()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._in_head = False
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._arriving = False
+        self._received = 0
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self._clock.call_at(self._clock.mono() + READ_PATIENCE, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _is_forgotten(self) -> bool:
+        """True when the connection is idle and uvicorn's own timer for that was stopped by bytes that began nothing."""
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn declares it as always there
+        return cycle is not None and cycle.response_complete and self.timeout_keep_alive_task is None
+
+    def _expect(self) -> None:
+        self._began = self._clock.mono()
+        self._arrival = self._clock.call_at(self._began + GRACE, self._late)
+
+    def _late(self) -> None:
+        """The request is not here yet: close, unless it keeps coming at the least rate."""
+        allowed = self._began + GRACE + self._received / LEAST_RATE
+        if self._clock.mono() < allowed:
+            self._arrival = self._clock.call_at(allowed, self._late)
+        else:
+            self._arrival = None
+            self.transport.abort()
+
+    def _refuse_head(self) -> None:
+        """Answers 431 and reads on for a while: closing at once would take the answer away from who still sends."""
+        self._refused = True
+        if self._arrival is None:
+            self._expect()
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
+            self.transport.write(_HEADERS_TOO_LARGE)
+        else:
+            self.transport.abort()

@@ -1,0 +1,140 @@
+"""The answers that are not calls: models, providers, health, and what our own commands ask of a running gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Protocol
+
+import msgspec
+
+from keyturn import __version__
+from keyturn.config import DataFolder
+from keyturn.dispatch import Gateway, matching
+from keyturn.errors import BadRequest, KeyturnError, ModelNotFound
+from keyturn.providers import nearest
+from keyturn.wire import model_body, models_body
+
+JSON = (b"content-type", b"application/json")
+PROMETHEUS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+
+
+class Observer(Protocol):
+    """What the server needs of telemetry."""
+
+    def metrics_page(self) -> bytes: ...
+    def say(self, text: str) -> None: ...
+
+
+class Page:
+    """One answer: JSON with status 200, unless said otherwise."""
+
+    __slots__ = ("body", "content_type", "status")
+
+    def __init__(self, content: object, status: int = 200, content_type: tuple[bytes, bytes] = JSON) -> None:
+        self.body = content if isinstance(content, bytes) else msgspec.json.encode(content)
+        self.status = status
+        self.content_type = content_type
+
+
+class KeyRequest(msgspec.Struct):
+    """The body of `POST /admin/keys/…`: a label (`groq-2`), a shown form, a fingerprint or a provider."""
+
+    key: str | None = None
+
+
+class Pages:
+    """Reads the gateway and, for the owner, changes it."""
+
+    def __init__(self, gateway: Gateway, observer: Observer, folder: DataFolder) -> None:
+        self._gateway = gateway
+        self._observer = observer
+        self._folder = folder
+
+    async def page(self, name: str, argument: str, body: bytes) -> Page:
+        """The page called *name* in paths.py. Raises RequestError."""
+        match name:
+            case "models":
+                return Page(models_body(await self._gateway.models()))
+            case "model":
+                return await self._model(argument)
+            case "providers":
+                return Page({"object": "list", "data": self._gateway.providers()})
+            case "home":
+                return Page({"status": "ok", "name": "keyturn", "version": __version__})
+            case "healthz":
+                return Page({"status": "ok"})
+            case "readyz":
+                reason = self._gateway.ready()
+                return Page({"status": "ready"}) if reason is None else Page({"status": reason}, 503)
+            case "metrics":
+                return Page(self._observer.metrics_page(), content_type=PROMETHEUS)
+            case _:
+                return await self._admin_page(name, body)
+
+    async def _model(self, name: str) -> Page:
+        rows = await self._gateway.models()
+        for row in rows:
+            if row.id == name:
+                return Page(model_body(row.id, row.provider, row.created))
+        near = nearest(name, [row.id for row in rows])
+        raise ModelNotFound(
+            f"no configured provider offers {name[:200]!r}" + (f"; the nearest name is {near!r}" if near else ""),
+            param="model",
+        )
+
+    async def _admin_page(self, name: str, body: bytes) -> Page:
+        gateway = self._gateway
+        match name:
+            case "admin_keys":
+                return Page(gateway.keys())
+            case "admin_models":
+                return Page([{"id": row.id, "provider": row.provider} for row in await gateway.models()])
+            case "admin_status":
+                return Page(self._status())
+            case "admin_reset":
+                return Page({"keys": gateway.reset(_key_of(body))})
+            case "admin_disable":
+                return Page({"keys": await self._switch(_key_of(body), off=True)})
+            case "admin_enable":
+                return Page({"keys": await self._switch(_key_of(body), off=False)})
+        raise AssertionError(f"paths.py serves {name}, but nothing answers it")
+
+    def _status(self) -> dict[str, object]:
+        gateway = self._gateway
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "ready": gateway.ready(),
+            "draining": gateway.draining,
+            "inflight": gateway.inflight,
+            "waiting": gateway.room.waiting,
+            "providers": gateway.providers(),
+        }
+
+    async def _switch(self, key: str | None, *, off: bool) -> list[str]:
+        """Takes keys out of use or back into it, in this process and for the next start."""
+        if key is None:
+            raise BadRequest('name the key: {"key": "groq-2"}', param="key")
+        found = matching(self._gateway, key)
+        if not found:
+            raise BadRequest(f"no key is named {key[:200]!r}: give a label, a fingerprint or a provider", param="key")
+        disabled = self._folder.disabled()
+        for credential in found:
+            disabled.pop(credential.fingerprint, None)
+            if off:
+                disabled[credential.fingerprint] = credential.shown
+        try:
+            await asyncio.to_thread(self._folder.write_disabled, disabled)
+        except OSError as error:
+            raise KeyturnError(f"this could not be written down, so nothing was changed: {error.strerror}") from error
+        return self._gateway.disable(key) if off else self._gateway.enable(key)
+
+
+def _key_of(body: bytes) -> str | None:
+    if not body.strip():
+        return None
+    try:
+        return msgspec.json.decode(body, type=KeyRequest).key
+    except msgspec.DecodeError as error:
+        raise BadRequest(f'the body must be like {{"key": "groq-2"}}: {error}') from error

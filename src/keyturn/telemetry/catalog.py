@@ -1,0 +1,101 @@
+"""Every metric that `/metrics` shows: its name, its help, its labels, its buckets.
+
+Names and labels follow the OpenTelemetry GenAI conventions (v1.41.1) where they cover it; the rest has our prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+SECONDS = (
+    0.01,
+    0.02,
+    0.04,
+    0.08,
+    0.16,
+    0.32,
+    0.64,
+    1.28,
+    2.56,
+    5.12,
+    10.24,
+    20.48,
+    40.96,
+    81.92,
+    163.84,
+    327.68,
+    655.36,
+)
+"""The conventions' buckets, continued to where our timeouts are."""
+TOKENS = tuple(4.0**n for n in range(14))
+OVERHEAD = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024)
+
+
+class Shape(NamedTuple):
+    """What one metric is: its help, its labels, and, for a histogram, its buckets."""
+
+    help: str
+    labels: tuple[str, ...]
+    buckets: tuple[float, ...] = ()
+
+
+COUNTERS: Mapping[str, Shape] = {
+    "keyturn_requests_total": Shape(
+        "Requests answered, by what became of them.", ("inbound_api", "model_alias", "status_class", "outcome")
+    ),
+    "keyturn_upstream_attempts_total": Shape(
+        "Requests handed to an upstream, by what its answer meant.", ("provider", "model", "result")
+    ),
+    "keyturn_failovers_total": Shape(
+        "Moves from one credential to the next within a call, by what the first one answered.",
+        ("from_provider", "to_provider", "reason"),
+    ),
+    "keyturn_tokens_total": Shape("Tokens used, as upstreams reported them.", ("provider", "model", "kind")),
+    "keyturn_stream_aborted_total": Shape(
+        "Streams that did not reach their end, by whether the client had seen any of it.", ("provider", "phase")
+    ),
+    "keyturn_alarms_total": Shape("Times that something asked for the owner's attention; the log says what.", ()),
+    "keyturn_log_lines_dropped_total": Shape("Log lines given up because the log could not keep pace.", ()),
+}
+
+_CLIENT_OPERATION = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type")
+
+HISTOGRAMS: Mapping[str, Shape] = {
+    "keyturn_request_duration_seconds": Shape(
+        "From a request's last byte to its answer's last byte.",
+        ("inbound_api", "model_alias", "stream", "outcome"),
+        SECONDS,
+    ),
+    "keyturn_gateway_overhead_seconds": Shape(
+        "The part of a call's time that was spent neither upstream nor waiting for a credential.",
+        ("inbound_api",),
+        OVERHEAD,
+    ),
+    "keyturn_queue_wait_seconds": Shape(
+        "How long calls waited for a credential, of those that had to.", ("inbound_api",), SECONDS
+    ),
+    "keyturn_key_cooldown_seconds": Shape(
+        "For how long credentials were set aside.", ("provider", "reason"), (*SECONDS, 3600.0, 86400.0)
+    ),
+    "gen_ai_client_operation_duration_seconds": Shape("Time of one upstream attempt.", _CLIENT_OPERATION, SECONDS),
+    "gen_ai_client_operation_time_to_first_chunk_seconds": Shape(
+        "From the start of a streamed upstream attempt to its first content.", _CLIENT_OPERATION, SECONDS
+    ),
+    "gen_ai_client_token_usage": Shape(
+        "Tokens of one upstream attempt.",
+        ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"),
+        TOKENS,
+    ),
+}
+
+GAUGES: Mapping[str, Shape] = {
+    "keyturn_keys": Shape("Credentials, by what they are doing.", ("provider", "state")),
+    "keyturn_inflight_requests": Shape("Calls being answered.", ()),
+    "keyturn_queue_waiters": Shape("Calls waiting for a credential.", ()),
+}
+
+METRICS: Mapping[str, str] = {
+    name: shape.help for table in (COUNTERS, HISTOGRAMS, GAUGES) for name, shape in table.items()
+}
+"""Every metric that `/metrics` can show, with its help."""

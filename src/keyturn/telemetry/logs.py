@@ -1,0 +1,165 @@
+"""Log lines: one per call, for people or as JSON, and what libraries log; no secret and no control character in any."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TextIO
+
+import msgspec
+
+from keyturn.core import FOREVER, Attempt, Redactor
+from keyturn.dispatch import CallEnded, Cooled, Event
+
+_REMEMBERED = 4096
+"""Texts whose clean form is kept: the same few routes, models and keys come up in every line."""
+
+
+class Lines:
+    """Turns events into log lines. *as_json* chooses JSON, one object per line."""
+
+    def __init__(self, redactor: Redactor, *, as_json: bool = False) -> None:
+        self._redactor = redactor
+        self._as_json = as_json
+        self.clean: Callable[[str], str] = lru_cache(_REMEMBERED)(self._clean)
+
+    def line(self, event: Event, wall: float) -> str:
+        """The line of *event*, which happened at *wall* (Unix seconds)."""
+        if isinstance(event, CallEnded):
+            return self._json_call(event, wall) if self._as_json else self._console_call(event, wall)
+        if isinstance(event, Cooled):
+            return self._cooled(event, wall)
+        return self.note(event.text, wall, "alarm")
+
+    def note(self, text: str, wall: float, kind: str = "note") -> str:
+        """A line of prose: start, stop, an alarm, something the owner should know."""
+        if self._as_json:
+            return _json({"time": _stamp(wall), "event": kind, "text": self.clean(text)})
+        return f"{_clock(wall)} {'ALARM: ' if kind == 'alarm' else ''}{self.clean(text)}"
+
+    def _cooled(self, event: Cooled, wall: float) -> str:
+        key, model, reason = self.clean(event.key), self.clean(event.model), self.clean(event.reason)
+        seconds = round(event.seconds, 3) if event.seconds < FOREVER else None
+        if self._as_json:
+            row = {"provider": event.provider, "key": key, "model": model, "reason": reason, "seconds": seconds}
+            return _json({"time": _stamp(wall), "event": "cooldown", **row})
+        rest = f"rests for {seconds:.0f} s" if seconds is not None else "is out of use"
+        return f"{_clock(wall)} {key or event.provider} {rest}{f' on {model}' if model else ''}: {reason}"
+
+    def _console_call(self, event: CallEnded, wall: float) -> str:
+        trail, clean = event.trail, self.clean
+        input_tokens, output_tokens, exact = tokens_of(trail.attempts)
+        parts = [f"{_clock(wall)} {trail.call} {clean(trail.route) or '-'} {trail.status or 'left'}"]
+        if trail.code:
+            parts.append(clean(trail.code))
+        parts.append(f"{_ms(trail.started, trail.ended):.0f} ms")
+        if trail.waited:
+            parts.append(f"waited {trail.waited * 1000:.0f} ms")
+        if input_tokens or output_tokens:
+            parts.append(f"{'' if exact else '~'}{input_tokens}+{output_tokens} tokens")
+        line = " ".join(parts)
+        if trail.attempts:
+            line += " | " + " | ".join(self._console_attempt(attempt) for attempt in trail.attempts)
+        elif trail.refusals:
+            line += " | " + "; ".join(map(clean, trail.refusals))
+        if trail.notes:
+            line += " | " + "; ".join(map(clean, trail.notes))
+        return line
+
+    def _console_attempt(self, attempt: Attempt) -> str:
+        clean = self.clean
+        outcome = clean(attempt.meaning) or "unfinished"
+        if attempt.meaning != "ok" and attempt.status is not None:
+            outcome += f" {attempt.status}"
+        place = f"{clean(attempt.provider)} → {clean(attempt.model)} → {clean(attempt.key)}"
+        line = f"{place} → {outcome} → {_ms(attempt.started, attempt.ended):.0f} ms"
+        return f"{line} ({clean(attempt.detail)})" if attempt.detail and attempt.meaning != "ok" else line
+
+    def _json_call(self, event: CallEnded, wall: float) -> str:
+        trail, clean = event.trail, self.clean
+        input_tokens, output_tokens, exact = tokens_of(trail.attempts)
+        return _json(
+            {
+                "time": _stamp(wall),
+                "event": "call",
+                "call": trail.call,
+                "caller": clean(event.caller.name),
+                "route": clean(trail.route),
+                "stream": trail.stream,
+                "status": trail.status,
+                "code": clean(trail.code),
+                "ms": round(_ms(trail.started, trail.ended), 1),
+                "waited_ms": round(trail.waited * 1000, 1),
+                "tokens": {"input": input_tokens, "output": output_tokens, "exact": exact},
+                "attempts": [attempt_row(attempt, clean) for attempt in trail.attempts],
+                "refusals": [clean(text) for text in trail.refusals],
+                "notes": [clean(text) for text in trail.notes],
+            }
+        )
+
+    def _clean(self, text: str) -> str:
+        text = self._redactor.text(text)
+        return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
+def attempt_row(attempt: Attempt, clean: Callable[[str], str]) -> dict[str, object]:
+    """One attempt as JSON logs and recordings show it; times in milliseconds."""
+    first = attempt.first_token
+    return {
+        "provider": clean(attempt.provider),
+        "model": clean(attempt.model),
+        "key": clean(attempt.key),
+        "meaning": clean(attempt.meaning) or "unfinished",
+        "status": attempt.status,
+        "ms": round(_ms(attempt.started, attempt.ended), 1),
+        "first_token_ms": round(_ms(attempt.started, first), 1) if first is not None else None,
+        "detail": clean(attempt.detail),
+        "resend": attempt.resend,
+    }
+
+
+def tokens_of(attempts: list[Attempt]) -> tuple[int, int, bool]:
+    """Input and output tokens that all attempts of a call used, and whether every figure is the upstream's own."""
+    used = [attempt.usage for attempt in attempts if attempt.usage is not None]
+    return sum(each.input for each in used), sum(each.output for each in used), all(each.exact for each in used)
+
+
+class RedactedFormatter(logging.Formatter):
+    """Formats what libraries log, tracebacks included, without secrets."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S")
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redactor.text(super().format(record))
+
+
+def redact_libraries(redactor: Redactor, stream: TextIO) -> None:
+    """Sends what is logged through `logging`, by libraries and by us, to *stream*, redacted; warnings and above."""
+    sink = logging.StreamHandler(stream)
+    sink.setFormatter(RedactedFormatter(redactor))
+    root = logging.getLogger()
+    root.handlers[:] = [sink]
+    root.setLevel(logging.WARNING)
+    # uvicorn repeats what the server has logged by itself, and reports every malformed request of a port scan.
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+
+
+def _json(row: dict[str, object]) -> str:
+    return msgspec.json.encode(row).decode()
+
+
+def _ms(start: float, end: float | None) -> float:
+    return (end - start) * 1000 if end is not None else 0.0
+
+
+def _stamp(wall: float) -> str:
+    moment = datetime.fromtimestamp(wall, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def _clock(wall: float) -> str:
+    return f"{datetime.fromtimestamp(wall):%H:%M:%S}"

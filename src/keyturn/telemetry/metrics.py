@@ -1,0 +1,195 @@
+"""Counts calls, attempts and tokens in plain dictionaries, and gives them Prometheus' format when somebody asks.
+
+A label never holds a key or an address, and a model's name becomes a label only once an upstream has answered to it:
+what clients make up is counted as `other`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from keyturn.core import FOREVER, Attempt, Trail
+from keyturn.dispatch import Alarm, CallEnded, Cooled, Event
+
+from .catalog import COUNTERS, GAUGES, HISTOGRAMS
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+OTHER = "other"
+MOST_NAMES = 200
+"""Model names that get a label of their own."""
+
+EXHAUSTED = frozenset({"capacity", "no_valid_credentials", "draining", "overloaded", "deadline"})
+
+Labels = tuple[str, ...]
+Gauges = Callable[[], Iterable[tuple[str, Labels, float]]]
+"""Name, label values and value of each gauge, read when somebody asks."""
+
+
+class Histogram:
+    """How many values fell into each bucket, and their sum."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """(`le`, how many values are not above it), as the format wants it."""
+        rows: list[tuple[str, float]] = []
+        seen = 0
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            seen += count
+            rows.append((bound, float(seen)))
+        return rows
+
+
+class Names:
+    """The model names that may be labels: those that an upstream has answered to, the first 200 of them."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def admit(self, name: str) -> None:
+        if len(self._known) < MOST_NAMES:
+            self._known.add(name)
+
+    def label(self, name: str) -> str:
+        return name if name in self._known else OTHER
+
+
+class Metrics:
+    """All figures of one process. `count` takes events, `page` gives the text for Prometheus."""
+
+    def __init__(self, gauges: Gauges) -> None:
+        self._gauges = gauges
+        self._counters: dict[str, defaultdict[Labels, float]] = {name: defaultdict(float) for name in COUNTERS}
+        self._histograms: dict[str, dict[Labels, Histogram]] = {name: {} for name in HISTOGRAMS}
+        self._routes = Names()
+        self._models = Names()
+
+    def count(self, event: Event) -> None:
+        """Takes one event into the figures."""
+        if isinstance(event, CallEnded):
+            self._count_call(event)
+        elif isinstance(event, Cooled):
+            if event.seconds < FOREVER:
+                self._observe("keyturn_key_cooldown_seconds", (event.provider, event.reason), event.seconds)
+        elif isinstance(event, Alarm):
+            self._add("keyturn_alarms_total", ())
+
+    def set_dropped(self, lines: int) -> None:
+        """So many log lines were given up until now."""
+        self._counters["keyturn_log_lines_dropped_total"][()] = lines
+
+    def page(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        from prometheus_client.exposition import generate_latest
+        from prometheus_client.registry import CollectorRegistry
+
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return generate_latest(registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """What `prometheus_client` asks of a collector."""
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        for name, shape in COUNTERS.items():
+            counter = CounterMetricFamily(name, shape.help, labels=shape.labels)
+            for labels, value in self._counters[name].items():
+                counter.add_metric(labels, value)
+            yield counter
+        for name, shape in HISTOGRAMS.items():
+            histogram = HistogramMetricFamily(name, shape.help, labels=shape.labels)
+            for labels, values in self._histograms[name].items():
+                histogram.add_metric(labels, values.cumulative(), values.total)
+            yield histogram
+        families = {name: GaugeMetricFamily(name, shape.help, labels=shape.labels) for name, shape in GAUGES.items()}
+        for name, labels, value in self._gauges():
+            families[name].add_metric(labels, value)
+        yield from families.values()
+
+    def _count_call(self, event: CallEnded) -> None:
+        trail = event.trail
+        for attempt in trail.attempts:
+            if attempt.meaning == "ok":
+                self._routes.admit(trail.route)
+                self._models.admit(attempt.model)
+        kind = event.call.kind if event.call is not None else ""
+        api = event.call.dialect if event.call is not None else "unread"
+        route, outcome = self._routes.label(trail.route), outcome_of(trail)
+        seconds = (trail.ended or trail.started) - trail.started
+        self._add("keyturn_requests_total", (api, route, f"{trail.status // 100}xx", outcome))
+        stream = "true" if trail.stream else "false"
+        self._observe("keyturn_request_duration_seconds", (api, route, stream, outcome), seconds)
+        if trail.waited:
+            self._observe("keyturn_queue_wait_seconds", (api,), trail.waited)
+        upstream = 0.0
+        before: Attempt | None = None
+        for attempt in trail.attempts:
+            upstream += self._count_attempt(attempt, kind, trail.stream)
+            if before is not None and not attempt.resend:
+                self._add("keyturn_failovers_total", (before.provider, attempt.provider, before.meaning))
+            before = attempt
+        if before is not None and outcome == "ok":
+            self._observe("keyturn_gateway_overhead_seconds", (api,), max(0.0, seconds - upstream - trail.waited))
+        if before is not None and trail.stream and (trail.code == "upstream_interrupted" or outcome == "cancelled"):
+            phase = "mid_stream" if before.first_token is not None else "before_first_byte"
+            self._add("keyturn_stream_aborted_total", (before.provider, phase))
+
+    def _count_attempt(self, attempt: Attempt, kind: str, stream: bool) -> float:
+        """Returns how many seconds it took."""
+        provider, model = attempt.provider, self._models.label(attempt.model)
+        meaning = attempt.meaning or "unfinished"
+        self._add("keyturn_upstream_attempts_total", (provider, model, meaning))
+        labels = (kind, provider, model, "" if meaning == "ok" else meaning)
+        seconds = (attempt.ended or attempt.started) - attempt.started
+        self._observe("gen_ai_client_operation_duration_seconds", labels, seconds)
+        if stream and attempt.first_token is not None:
+            first = attempt.first_token - attempt.started
+            self._observe("gen_ai_client_operation_time_to_first_chunk_seconds", labels, first)
+        usage = attempt.usage
+        if usage is None or not usage.exact:
+            return seconds
+        self._observe("gen_ai_client_token_usage", (kind, provider, model, "input"), usage.input)
+        self._add("keyturn_tokens_total", (provider, model, "input"), usage.input)
+        if kind != "embeddings":
+            self._observe("gen_ai_client_token_usage", (kind, provider, model, "output"), usage.output)
+            self._add("keyturn_tokens_total", (provider, model, "output"), usage.output)
+        if usage.cached:
+            self._add("keyturn_tokens_total", (provider, model, "cached_input"), usage.cached)
+        if usage.reasoning:
+            self._add("keyturn_tokens_total", (provider, model, "reasoning"), usage.reasoning)
+        return seconds
+
+    def _add(self, name: str, labels: Labels, amount: float = 1) -> None:
+        self._counters[name][labels] += amount
+
+    def _observe(self, name: str, labels: Labels, value: float) -> None:
+        histograms = self._histograms[name]
+        histogram = histograms.get(labels)
+        if histogram is None:
+            histogram = histograms[labels] = Histogram(HISTOGRAMS[name].buckets)
+        histogram.observe(value)
+
+
+def outcome_of(trail: Trail) -> str:
+    """What became of a call: ok, client_error, upstream_error, exhausted or cancelled."""
+    if trail.status in (0, 499) or (trail.attempts and trail.attempts[-1].meaning == "cancelled"):
+        return "cancelled"
+    if trail.code in EXHAUSTED:
+        return "exhausted"
+    if trail.status < 400:
+        return "ok" if not trail.code else "upstream_error"
+    return "client_error" if trail.status < 500 else "upstream_error"

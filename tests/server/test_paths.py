@@ -1,0 +1,100 @@
+"""Which raw path reaches which endpoint."""
+
+from __future__ import annotations
+
+import pytest
+
+from keyturn.errors import UnknownPath
+from keyturn.server import ENDPOINTS
+from keyturn.server.paths import WrongMethod, find
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (b"/v1/chat/completions", "chat"),
+        (b"/chat/completions", "chat"),
+        (b"/v1/v1/chat/completions", "chat"),
+        (b"/embeddings", "embeddings"),
+        (b"/v1/v1/models", "models"),
+        (b"/models", "models"),
+        (b"/providers", "providers"),
+        (b"/", "home"),
+        (b"/metrics", "metrics"),
+        (b"/admin/keys/reset", "admin_reset"),
+    ],
+)
+def test_a_missing_or_doubled_v1_is_forgiven(path: bytes, name: str) -> None:
+    assert find(path)[0].name == name
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        (b"/v1/models/gpt-5", "gpt-5"),
+        (b"/v1/models/openrouter/deepseek/r1:free", "openrouter/deepseek/r1:free"),
+        (b"/v1/models/openrouter%2Fdeepseek%2Fr1%3Afree", "openrouter/deepseek/r1:free"),
+        (b"/models/groq/x", "groq/x"),
+        (b"/v1/v1/models/groq/x", "groq/x"),
+        (b"/v1/models/../admin/keys", "../admin/keys"),
+    ],
+)
+def test_a_model_id_may_hold_slashes(path: bytes, model: str) -> None:
+    endpoint, argument = find(path)
+    assert (endpoint.name, argument) == ("model", model)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"//v1/models",
+        b"/v1//models",
+        b"/v1/models/",
+        b"/v1/chat/completions/",
+        b"/v1/chat%2Fcompletions",
+        b"/V1/chat/completions",
+        b"/v1/v1/v1/chat/completions",
+        b"/v1/healthz",
+        b"/v1/admin/keys",
+        b"/admin/keys;a=b",
+        b"/admin/%6beys",
+        b"/./admin/keys",
+        b"/v1/../admin/keys",
+        b"/admin/keys\x00",
+        b"/v1/responses",
+        b"",
+        b"\xff\xfe",
+    ],
+)
+def test_any_other_path_is_unknown_and_the_answer_names_what_is_served(path: bytes) -> None:
+    with pytest.raises(UnknownPath) as caught:
+        find(path)
+    assert "POST /v1/chat/completions" in caught.value.message
+    assert "GET /admin" not in caught.value.message
+    assert caught.value.message.isprintable()
+
+
+def test_every_endpoint_is_found_by_its_own_path() -> None:
+    for endpoint in ENDPOINTS:
+        assert find(endpoint.path.replace("{id}", "x").encode())[0] is endpoint
+
+
+def test_only_what_holds_nothing_is_open() -> None:
+    assert {endpoint.path for endpoint in ENDPOINTS if endpoint.need == "nothing"} == {"/", "/healthz", "/readyz"}
+    assert all(endpoint.need == "admin" for endpoint in ENDPOINTS if endpoint.path.startswith("/admin"))
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "allow"),
+    [(b"/v1/models", "POST", "GET, HEAD"), (b"/v1/chat/completions", "GET", "POST"), (b"/", "OPTIONS", "GET, HEAD")],
+)
+def test_a_wrong_method_is_told_the_right_one(path: bytes, method: str, allow: str) -> None:
+    with pytest.raises(WrongMethod) as caught:
+        find(path)[0].check_method(method)
+    assert caught.value.allow == allow
+
+
+def test_head_is_served_where_get_is() -> None:
+    find(b"/v1/models")[0].check_method("HEAD")
+    with pytest.raises(WrongMethod):
+        find(b"/v1/chat/completions")[0].check_method("HEAD")
