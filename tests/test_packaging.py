@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -93,3 +94,22 @@ def test_help_loads_no_server() -> None:
     )
     assert loaded & {"aiohttp", "starlette", "uvicorn", "pydantic", "rich", "ruamel.yaml", "yaml", "asyncio"} == set()
     assert "keyturn.dispatch" not in loaded
+
+
+@pytest.mark.realtime
+def test_serve_loads_what_it_uses_and_ends_on_a_signal(tmp_path: Path) -> None:
+    """Start-up is counted in modules, not in seconds. Raise the figure only for something that every start needs."""
+    command = [sys.executable, "-X", "importtime", "-c", "from keyturn.cli import main; main()", "serve", "--port", "0"]
+    environ = {"GROQ_API_KEY": "planted-but-never-used", "HOME": str(tmp_path)}
+    said = []
+    with subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said.append(line)
+            if "listens on" in line:
+                process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0
+    loaded = set(re.findall(r"^import time:.*\|\s+(\S+)$", "".join(said), re.MULTILINE))
+    assert {"uvicorn.config", "keyturn.server.app"} <= loaded
+    assert loaded & {"rich", "ruamel.yaml", "pydantic", "keyturn.simulator", "fastapi", "httpx"} == set()
+    assert len(loaded) < 450

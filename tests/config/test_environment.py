@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,12 @@ def test_a_variable_that_is_set_twice_is_noted(tmp_path: Path) -> None:
     config = load({}, cwd=tmp_path)
     assert [key.secret.reveal() for key in config.credentials["groq"]] == ["second"]
     assert config.notes == (".env:2: GROQ_API_KEY was already set at .env:1; the later line counts",)
+
+
+def test_a_pipe_may_be_the_file(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"GROQ_API_KEY=piped\n")
+    os.close(writing)
+    config = load({}, env_file=Path(f"/dev/fd/{reading}"), cwd=tmp_path)
+    os.close(reading)
+    assert config.credentials["groq"][0].secret.reveal() == "piped"

@@ -110,6 +110,9 @@ def test_a_clock_that_steps_back_frees_nothing_and_is_no_negative_count() -> Non
     counter.charge(1, 100.0)
     assert counter.refund(6, mark, 100.0)
     assert counter.used(100.0) == 0
+    assert counter.used(200.0) == 0
+    counter.charge(1, 40.0)
+    assert [counter.used(150.0), counter.used(161.0)] == [1, 0]
 
 
 def test_a_long_idle_ring_holds_nothing() -> None:
@@ -246,6 +249,28 @@ def test_a_bucket_waits_longer_when_the_clock_stepped_back() -> None:
     counter.charge(99, 50.0)
     assert counter.wait(1, 40.0) == pytest.approx(11.0)
     assert counter.fits(1, 51.0)
+
+
+def test_a_bucket_is_steady_for_a_hundredth_and_whole_when_empty() -> None:
+    counter = bucket(1000, 990.0)  # drains one unit a second
+    assert (counter.steady(0.0), counter.whole_in(0.0)) == (inf, 0.0)
+    counter.charge(500, 0.0)
+    assert counter.steady(0.0) == pytest.approx(9.9)
+    assert counter.whole_in(0.0) == pytest.approx(500.0)
+
+
+def test_what_others_hold_of_a_bucket_or_a_day_has_no_date() -> None:
+    for counter in (bucket(10), pacific(10, "2026-01-10T12:00")[0]):
+        counter.held = 9
+        assert counter.wait(5, 0.0) == inf
+
+
+def test_a_calendar_day_is_steady_and_whole_at_midnight() -> None:
+    counter, _ = pacific(10, "2026-01-10T12:00")
+    assert (counter.steady(0.0), counter.whole_in(0.0)) == (inf, 0.0)
+    counter.charge(1, 0.0)
+    assert counter.steady(HOUR) == pytest.approx(20 * HOUR, abs=1e-5)
+    assert counter.whole_in(HOUR) == pytest.approx(19 * HOUR, abs=1e-5)
 
 
 # --- in flight and choice

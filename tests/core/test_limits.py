@@ -12,6 +12,7 @@ from keyturn.core.message import Usage
 from keyturn.core.windows import DAY, INFLIGHT, MINUTE, Window
 
 SCOPE = "groq/g1|llama"
+USUAL = Cost(10, 5)
 
 
 def limit(metric: Metric, capacity: int, window: Window = MINUTE, source: Source = "declared") -> Limit:
@@ -24,11 +25,11 @@ def meters(*limits: Limit) -> Meters:
     return made
 
 
-def take(made: Meters, name: str, now: float, cost: Cost = Cost(10, 5)) -> Denied | None:
+def take(made: Meters, name: str, now: float, cost: Cost = USUAL) -> Denied | None:
     return made.reserve(name, claims(made.limits(SCOPE), cost), now)
 
 
-def spend(made: Meters, name: str, now: float, cost: Cost = Cost(10, 5), usage: Usage | None = None) -> None:
+def spend(made: Meters, name: str, now: float, cost: Cost = USUAL, usage: Usage | None = None) -> None:
     """One whole attempt at one moment."""
     assert take(made, name, now, cost) is None
     made.counted(name, now)
@@ -197,6 +198,14 @@ def test_never_is_said_at_once_though_another_limit_is_full() -> None:
     assert isinstance(denied, Denied)
     assert denied.never
     assert denied.limit.metric == "tokens"
+
+
+def test_a_denial_beside_a_shipped_limit_is_not_for_ever() -> None:
+    made = meters(limit("requests", 1), limit("tokens", 100, source="default"))
+    spend(made, "a", 0.0)
+    denied = take(made, "b", 0.0, Cost(4000, 0, floor=101))
+    assert isinstance(denied, Denied)
+    assert not denied.never
 
 
 def test_a_floor_at_the_capacity_is_no_reason_to_refuse() -> None:
@@ -453,7 +462,7 @@ def test_who_was_told_to_wait_for_others_is_woken_when_their_charge_has_a_date()
     assert woken == [SCOPE]
     again = take(made, "b", 1.0)
     assert isinstance(again, Denied)
-    assert again.wait == 60.0
+    assert again.wait == 61.0
     made.settle("a", Usage(1, 1), 2.0)
     assert woken == [SCOPE]
 
@@ -505,7 +514,9 @@ def test_nothing_is_remembered_for_ever() -> None:
     for number in range(500):
         now = number * 0.01
         one = Limit(f"scope {number}", "requests", MINUTE, 5)
-        made.reserve(f"a{number}", [Claim(one, 1, 1)], now)
+        full = Limit(f"scope {number}", "tokens", MINUTE, 5)
+        made.reserve(f"a{number}", [Claim(one, 1, 1), Claim(full, 5, 1)], now)
+        assert made.reserve(f"c{number}", [Claim(one, 1, 1), Claim(full, 5, 1)], now) is not None
         made.counted(f"a{number}", now)
         made.settle(f"a{number}", None, now)
         made.release(f"b{number}")

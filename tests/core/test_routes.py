@@ -76,7 +76,10 @@ def test_a_kind_that_a_provider_does_not_offer() -> None:
 
 
 def test_only_bare_ids_need_the_lists() -> None:
-    assert not needs_listing("groq/x", CATALOG)
-    assert needs_listing("gpt-4o", CATALOG)
-    assert needs_listing("meta-llama/Llama-3", CATALOG)
+    def asks(model: str) -> bool:
+        return needs_listing(Call("openai_chat", "chat", model, {}, 0), CATALOG)
+
+    assert not asks("groq/x")
+    assert asks("gpt-4o")
+    assert asks("meta-llama/Llama-3")
     assert plan("sonar") == [str(Deployment("perplexity", "sonar"))]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from keyturn.config import DataFolder, ServerSettings
-from keyturn.core import Call, Caller, Clock, Credential, Redactor, Secret
+from keyturn.core import Call, Caller, Clock, Credential, Offer, Redactor, RouteCatalog, Secret
 from keyturn.dispatch import CallEnded, Event, Events, Gateway, ModelRow, Reply
 from keyturn.server import Access, App, Pages
 from tests.support import virtual
@@ -65,6 +65,8 @@ class FakeGateway:
         self.seen: list[Event] = []
         self.events.subscribe(self.seen.append)
         self.redactor = Redactor([self.credential.secret])
+        offer = Offer(1, True, frozenset({"llama-3.1-8b-instant"}), "GROQ_API_KEY")
+        self.lists = SimpleNamespace(catalog=RouteCatalog({"groq": offer}, {}, {}))
         self.room = SimpleNamespace(waiting=0)
         self.inflight = 0
         self.draining = False
@@ -73,7 +75,7 @@ class FakeGateway:
         self.changes: list[tuple[str, str | None]] = []
         self.closed = False
         self.keep_answer = 0
-        self._idle = asyncio.Event()
+        self.idle = asyncio.Event()
 
     async def handle(self, call: Call, caller: Caller, call_id: str) -> Reply:
         self.calls.append((call, caller, call_id))
@@ -86,10 +88,13 @@ class FakeGateway:
         finally:
             self.inflight -= 1
             if not self.inflight:
-                self._idle.set()
+                self.idle.set()
 
     async def models(self) -> list[ModelRow]:
-        return [ModelRow("groq/llama-3.1-8b-instant", "groq", 0), ModelRow("openrouter/deepseek/r1:free", "openrouter", 7)]
+        return [
+            ModelRow("groq/llama-3.1-8b-instant", "groq", 0),
+            ModelRow("openrouter/deepseek/r1:free", "openrouter", 7),
+        ]
 
     def providers(self) -> list[dict[str, object]]:
         return [{"name": "groq", "state": "ready"}]
@@ -117,9 +122,9 @@ class FakeGateway:
 
     async def drained(self, seconds: float) -> bool:
         if self.inflight:
-            timer = self.clock.call_at(self.clock.mono() + seconds, self._idle.set)
-            self._idle.clear()
-            await self._idle.wait()
+            timer = self.clock.call_at(self.clock.mono() + seconds, self.idle.set)
+            self.idle.clear()
+            await self.idle.wait()
             timer.cancel()
         return not self.inflight
 

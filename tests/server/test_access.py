@@ -42,9 +42,10 @@ def test_hosts_that_are_answered_for(host: bytes) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        b"", b"evil.example", b"localhost.evil.example", b"evil.example:8000", b"127.0.0.1.evil.example", b"api.example",
-        b"api.example:8444", b"localhost:", b"localhost:80:80", b"localhost/?", b"localhost#", b"a@localhost",
-        b"localhost@evil.example", b" localhost", b"localhost:99999999", b"[::1", b"::1", b"[fe80::1]", b"0.0.0.0",
+        b"", b"evil.example", b"localhost.evil.example", b"evil.example:8000", b"127.0.0.1.evil.example",
+        b"api.example", b"api.example:8444", b"localhost:", b"localhost:80:80", b"localhost/?", b"localhost#",
+        b"a@localhost", b"localhost@evil.example", b" localhost", b"localhost:99999999", b"[::1", b"::1",
+        b"[fe80::1]", b"0.0.0.0",
         b"2130706433", b"127.1", b"0x7f.1", b"localhost\x00", b"\xff", b"local\xc3\xb6host", b"192.0.2.11",
     ],
 )  # fmt: skip

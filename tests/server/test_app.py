@@ -218,9 +218,10 @@ def test_one_model_may_be_asked_for_by_an_id_with_slashes() -> None:
     assert get("/v1/models/openrouter/deepseek/r1:free").json["id"] == "openrouter/deepseek/r1:free"
 
 
-def test_an_unknown_model_is_told_the_nearest_name() -> None:
-    answer = get("/v1/models/groq/llama-3.1-8b-instan")
-    assert "groq/llama-3.1-8b-instant" in answer.json["error"]["message"]
+@pytest.mark.parametrize("name", ["groq/llama-3.1-8b-instan", "llama-3.1-8b-instant", "groq%2Fllama-3.1-8b"])
+def test_an_unknown_model_is_told_the_nearest_names(name: str) -> None:
+    answer = get(f"/v1/models/{name}")
+    assert "nearest: groq/llama-3.1-8b-instant" in answer.json["error"]["message"]
 
 
 def test_home_and_health_are_open_to_everybody() -> None:
@@ -337,7 +338,7 @@ def test_a_client_that_leaves_while_it_sends_is_nobodys_call() -> None:
 
 def test_a_quick_call_costs_no_task_and_no_second_receive() -> None:
     async def main() -> None:
-        tasks = []
+        tasks: list[asyncio.Task[Any]] = []
 
         async def look(call: Call) -> Reply:
             await asyncio.sleep(0)

@@ -42,13 +42,13 @@ class LoopClock:
         return asyncio.get_running_loop().call_at(when, callback)
 
 
-def run(loop: str, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def run(loop: str, main: Callable[[], Coroutine[Any, Any, T]], *, seconds: float = 20.0) -> T:
     """Run main() on a fresh loop of the given kind, and fail for tasks it leaves behind or errors nobody saw."""
     unseen: list[Any] = []
 
     async def watched() -> T:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
-        result = await asyncio.wait_for(main(), 20)
+        result = await asyncio.wait_for(main(), seconds)
         await no_other_task()
         return result
 

@@ -247,6 +247,18 @@ def test_close_of_the_transport_ends_running_exchanges(loop: str) -> None:
     run(loop, main)
 
 
+def test_close_of_the_transport_while_a_call_connects(loop: str) -> None:
+    async def main() -> None:
+        async with Peer(Line.until_gone) as peer, opened() as http:
+            calling = asyncio.create_task(fault_of(http.send(request(peer.url), ignore)))
+            await until(lambda: http.acquired == 1)
+            await http.close()
+            assert (await calling).kind in ("closed", "reset")
+            await until(lambda: peer.gone == peer.accepted)
+
+    run(loop, main)
+
+
 def test_a_redirect_is_returned_as_it_came_26(loop: str) -> None:
     async def main() -> None:
         async with Peer(always(plain(b"canary"))) as canary:

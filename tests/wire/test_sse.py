@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from keyturn.errors import TransportError
@@ -67,14 +69,12 @@ class _CountingBuffer(bytearray):
 
     looked = 0
 
-    def rfind(self, *args: object) -> int:  # type: ignore[override]
-        start = args[1]
-        assert isinstance(start, int)
-        self.looked += len(self) - start
-        return super().rfind(*args)  # type: ignore[arg-type]
+    def rfind(self, *args: Any) -> int:
+        self.looked += len(self) - args[1]
+        return super().rfind(*args)
 
-    def __getitem__(self, key: object) -> object:  # type: ignore[override]
-        part = super().__getitem__(key)  # type: ignore[index]
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
         self.looked += len(part) if isinstance(part, bytearray) else 1
         return part
 

@@ -65,6 +65,10 @@ class Commands(click.Group):
             raise Invalid("\n  ".join([head, *error.problems])) from error
         except KeyturnError as error:
             raise Failure(error.message) from error
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise Failure(f"{error.filename}: {error.strerror}") from error
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

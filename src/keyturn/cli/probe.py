@@ -39,12 +39,16 @@ async def probe(config: Config, keys: Sequence[Credential]) -> list[Finding]:
     transport = HttpTransport(clock)
     examiner = _Examiner(config, transport, clock)
     tasks = [asyncio.create_task(examiner.examine(key)) for key in keys]
-    try:
-        _, late = await asyncio.wait(tasks, timeout=PATIENCE)
-        for task in late:
+
+    def give_up() -> None:
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+
+    timer = clock.call_at(clock.mono() + PATIENCE, give_up)
+    try:
+        await asyncio.wait(tasks)
     finally:
+        timer.cancel()
         await transport.close()
     return [
         Finding(key, "timeout", None, f"no answer within {PATIENCE:g} s", PATIENCE)

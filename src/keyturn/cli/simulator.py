@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -46,4 +47,5 @@ def command(port: int, host: str, script: Path | None) -> None:
     say(f"For example: GROQ_API_BASE={url}/groq/v1 GROQ_API_KEY=any keyturn serve")
     say(f"Counts: {url}/_simulator/stats")
     settings = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-    uvicorn.Server(settings).run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the Ctrl-C that it has obeyed once more
+        uvicorn.Server(settings).run(sockets=[listening])

@@ -40,7 +40,7 @@ def choose_env_file(environ: Mapping[str, str], env_file: Path | None, cwd: Path
     if asked is None:
         usual = cwd / ".env"
         return usual if usual.is_file() else None
-    if not asked.is_file():
+    if not asked.exists() or asked.is_dir():  # a pipe will do: --env-file <(decrypt .env)
         raise ConfigError([f"{'--env-file' if env_file is not None else 'PROXY_ENV'}: there is no file {asked}"])
     return asked
 

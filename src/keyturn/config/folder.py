@@ -75,9 +75,12 @@ class DataFolder:
             raise ConfigError([f"data folder {self.path}: {error.strerror}; choose another with --data"]) from error
 
     def lock(self) -> None:
-        """Takes the folder for this process until `release` or its end. Raises DataFolderInUse."""
+        """Takes the folder for this process until `release` or its end. Raises DataFolderInUse, or ConfigError."""
         self.create()
-        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise ConfigError([f"data folder {self.path}: {error.strerror}; choose another with --data"]) from error
         try:
             _lock_exclusively(descriptor)
         except OSError as error:

@@ -46,7 +46,7 @@ from .model import (
     Trail,
     fingerprint,
 )
-from .outcome import GENERIC, Facts, Outcome, Rules, classify, parse_limits
+from .outcome import GENERIC, Facts, Outcome, Rules, classify, parse_limits, seconds_to_reset
 from .redaction import Redactor
 from .routes import Offer, Plan, RouteCatalog, Step, nearest_models, needs_listing, resolve
 from .selection import (
@@ -146,6 +146,7 @@ __all__ = [
     "refusal",
     "resolve",
     "scopes_of",
+    "seconds_to_reset",
     "stand_by",
     "strategy_named",
     "together",

@@ -14,7 +14,6 @@ the one good key of eight is found. A client's mistake is sent once and handed b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from keyturn.errors import BadUpstream, Capacity, NoValidCredentials, PoolError
@@ -56,19 +55,30 @@ class Refuse(NamedTuple):
 Move = Relay | TryNext | WaitUntil | Refuse
 
 
-@dataclass(slots=True)
 class Progress:
     """What one call has tried so far."""
 
-    attempts: int = 0
-    faults: int = 0
-    faults_of: dict[str, int] = field(default_factory=dict)
-    tried: dict[Deployment, set[int]] = field(default_factory=dict)
-    """Per deployment the positions in its pool that were asked."""
-    closed: set[Deployment] = field(default_factory=set)
-    closed_providers: set[str] = field(default_factory=set)
-    resent: set[tuple[Deployment, int]] = field(default_factory=set)
-    meanings: set[str] = field(default_factory=set)
+    __slots__ = (
+        "attempts",
+        "closed",
+        "closed_providers",
+        "faults",
+        "faults_of",
+        "meanings",
+        "resent",
+        "tried",
+    )
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.faults = 0
+        self.faults_of: dict[str, int] = {}
+        self.tried: dict[Deployment, set[int]] = {}
+        """Per deployment the positions in its pool that were asked."""
+        self.closed: set[Deployment] = set()
+        self.closed_providers: set[str] = set()
+        self.resent: set[tuple[Deployment, int]] = set()
+        self.meanings: set[str] = set()
 
     def open(self, deployment: Deployment) -> bool:
         """Whether *deployment* may still be asked in this call."""

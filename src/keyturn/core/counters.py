@@ -174,8 +174,7 @@ class SlotRing(Counter):
 
     def _end_of(self, slot: int) -> float:
         """The first moment at which *slot* no longer counts: the start of the slot that pushes it out."""
-        start = (slot + self._span) * self._width
-        return start if start // self._width >= slot + self._span else nextafter(start, inf)
+        return (slot + self._span) * self._width
 
     def _expire(self, now: float) -> None:
         slots = self._slots

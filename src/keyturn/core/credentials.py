@@ -156,6 +156,10 @@ class Marks:
         self._unauthorised: dict[str, dict[str, float]] = {}
         """Per provider: when each credential last answered 401."""
 
+    def __bool__(self) -> bool:
+        """Whether there is anything that a success would clear."""
+        return bool(self._table or self._failing)
+
     def get(self, scope: ScopeKey) -> Mark | None:
         return self._table.get(scope)
 
@@ -246,6 +250,8 @@ class Report(NamedTuple):
     """How many credentials the provider has here."""
     in_chain: bool = False
     """Other deployments were planned for the call: only then is an absent model remembered."""
+    reset_in: float | None = None
+    """Seconds to the reset of the provider's day quotas, by its catalog row."""
     first_step: float | None = None
     """`rotation.cooldown_seconds`: the first step of the minute row; later steps are never shorter."""
 
@@ -297,13 +303,17 @@ def _step(
     late = mark is not None and report.started < mark.since
     count = strikes if strikes is not None else max(before, 1) if late else before + 1
     stated = report.outcome.wait_s
+    if stated is None and report.outcome.meaning == "daily_quota":
+        stated = report.reset_in
     if stated is not None:
         length = stated + draw() * min(1.0, stated * 0.05)
     else:
         length = row.steps[min(count, len(row.steps)) - 1]
-        if row.steps is LADDER and report.first_step is not None:
-            length = report.first_step if count == 1 else max(length, report.first_step)
-        length += draw() * length * 0.05 if length < FOREVER else 0.0
+        if row.steps is LADDER:
+            first = report.first_step
+            if first is not None:
+                length = first if count == 1 else max(length, first)
+            length += draw() * length * 0.05
     since = mark.since if late and mark is not None else report.now
     state = row.state if length > 0 else "counting"
     return Transition(scope, state, report.now + length, report.outcome.meaning, count, since)

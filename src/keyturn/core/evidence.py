@@ -1,10 +1,10 @@
 """Reads an upstream's error, in whatever envelope it comes, into one flat piece of evidence.
 
 Envelopes met so far: `{"error": {…}}`, the same in a one-element array, `{"type": "error", "error": {…}}`, flat
-`{"message", "type", "code"}`, `{"object": "error", …}`, `{"detail": …}`, `{"id", "message"}`, `{"code", "error": "text"}`,
-`{"status", "title", "detail"}`, `{"error": "text"}`, server-sent events and NDJSON lines that hold one of these, HTML
-of a CDN, and plain text. None of them is asked for by name: known members are collected wherever they stand.
-Input is untrusted: only a bounded part is read, and nothing here raises.
+`{"message", "type", "code"}`, `{"object": "error", …}`, `{"detail": …}`, `{"id", "message"}`,
+`{"code", "error": "text"}`, `{"status", "title", "detail"}`, `{"error": "text"}`, server-sent events and NDJSON lines
+that hold one of these, HTML of a CDN, and plain text. None of them is asked for by name: known members are collected
+wherever they stand. Input is untrusted: only a bounded part is read, and nothing here raises.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def _read_page(body: bytes, found: Evidence) -> None:
     """The visible beginning of an HTML page. A page is never an answer of a model."""
     found.error = found.page = True
     html = body[:16384].decode("utf-8", "replace")
-    words, at = [], 0
+    words: list[str] = []
+    at = 0
     while (opening := html.find("<", at)) >= 0 and len(words) < 60:
         if (visible := html[at:opening].strip()) and len(visible) < 500:
             words.append(visible)

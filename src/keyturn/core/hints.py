@@ -7,6 +7,7 @@ Seconds everywhere; moments are Unix seconds.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -42,6 +43,8 @@ DELAY_ANCHORS = (
 DATE_ANCHORS = ("access on ", "until ", "reset at ", "resets at ", "reset on ", "resets on ", "again at ", "resets ")
 FILLERS = ("about ", "approximately ", "at least ", "another ", "for ", "the next ")
 MOST_PARTS = 6
+PART = re.compile(r"([0-9]++(?:\.[0-9]++)?+) ?+([a-z]++)[ ,]*+(?:and )?+")
+"""An amount and its unit. Possessive throughout: it never goes back."""
 MOST_HITS = 4
 
 
@@ -53,29 +56,17 @@ def number(text: str) -> float | None:
     return float(text)
 
 
-def span_at(text: str, at: int) -> float | None:
+def span_at(text: str, at: int = 0) -> float | None:
     """The duration that begins at *at*: `6m0s`, `2m59.56s`, `6m 11.52s`, `26ms`, `1 hour and 5 minutes`."""
-    total, parts, length = 0.0, 0, len(text)
-    while parts < MOST_PARTS:
-        start = at
-        while at < length and (text[at].isdigit() or text[at] == ".") and at - start < 24:
-            at += 1
-        amount = number(text[start:at].rstrip("."))
-        while at < length and text[at] == " ":
-            at += 1
-        unit = at
-        while at < length and text[at].isalpha() and at - unit < 13:
-            at += 1
-        size = UNITS.get(text[unit:at])
-        if amount is None or size is None:
+    total: float | None = None
+    for _ in range(MOST_PARTS):
+        part = PART.match(text, at)
+        size = UNITS.get(part[2]) if part is not None else None
+        if part is None or size is None:
             break
-        total += amount * size
-        parts += 1
-        while at < length and text[at] in " ,":
-            at += 1
-        if text.startswith("and ", at):
-            at += 4
-    return total if parts else None
+        total = (total or 0.0) + float(part[1]) * size
+        at = part.end()
+    return total
 
 
 def duration(text: str) -> float | None:
@@ -84,7 +75,7 @@ def duration(text: str) -> float | None:
     plain = number(text)
     if plain is not None:
         return plain
-    return span_at(text, 0) if text[:1].isdigit() else None
+    return span_at(text)
 
 
 def http_date(text: str) -> float | None:
@@ -136,7 +127,7 @@ def reset(text: str, now: float, unit: str = "s") -> tuple[float | None, int | N
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """`retry-after-ms`, else `Retry-After` in seconds or as an HTTP date against *now*; None when none, past or zero."""
+    """`retry-after-ms`, else `Retry-After` in seconds or as a date against *now*; None when none, past or zero."""
     exact = number(headers.get("retry-after-ms", "").strip())
     if exact is not None and exact > 0:
         return exact / 1000.0

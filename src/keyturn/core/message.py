@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 StopReason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens that one attempt used. *input* includes cached tokens, *output* includes reasoning tokens."""
 
     input: int = 0
@@ -24,8 +22,7 @@ class Usage:
         return self.input + self.output
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A complete answer, read as far as the gateway needs it."""
 
     text: str = ""

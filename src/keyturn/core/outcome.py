@@ -12,10 +12,11 @@ from typing import Any
 
 from .evidence import Evidence, read_evidence
 from .hints import LONGEST, delay_in, retry_after, sane, to_midnight
-from .meanings import GROUPED, Finding, effective_status, find_meaning, says
+from .meanings import Finding, effective_status, find_meaning, says
 from .model import Meaning, Scope
 from .rate_headers import parse_limits, window_seconds
 from .rules import GENERIC, Rules
+from .vocabulary import GROUPED
 
 __all__ = ["GENERIC", "Facts", "Outcome", "Rules", "classify", "parse_limits", "seconds_to_reset"]
 
@@ -51,8 +52,8 @@ class Facts:
 class Outcome:
     """The judged result of one attempt, the only input of cooldowns and failover.
 
-    *scope*: what it holds for. *wait_s*: what the provider itself states, in seconds, without jitter; None when nothing,
-    past or absurd. *limits*: the limits that its headers state (`parse_limits`).
+    *scope*: what it holds for. *wait_s*: what the provider itself states, in seconds, without jitter; None when it
+    states nothing, or something past or absurd. *limits*: the limits that its headers state (`parse_limits`).
     """
 
     meaning: Meaning
@@ -107,7 +108,7 @@ def classify(facts: Facts) -> Outcome:
     finding = find_meaning(found, told, rules)
     hit = limits or parse_limits(found.headers, rules, facts.now)
     meaning, wait = _wait(finding, found, hit, headers if failed and told in HONOURED else {}, facts)
-    if failed and told in HONOURED and (stated := retry_after(headers, facts.now)) is not None:
+    if failed and told in HONOURED and (stated := sane(retry_after(headers, facts.now))) is not None:
         limits["retry_after_s"] = stated
     scope = _scope(finding, meaning, found, facts, told)
     return _outcome(meaning, scope, wait, status, limits, found, finding, told)
@@ -171,7 +172,7 @@ def _flags(meaning: Meaning, scope: Scope, status: int | None) -> tuple[bool, bo
 def _scope(finding: Finding, meaning: Meaning, found: Evidence, facts: Facts, told: int | None) -> Scope:
     rules, text = facts.rules, found.text
     relayed = _is_relayed(found, facts)
-    if finding.stage in ("page", "region", "redirect"):
+    if finding.place in ("page", "path", "region"):
         return "provider"
     if meaning in ("bad_request", "content_filter", "context_length", "timeout"):
         return "request"
@@ -180,9 +181,9 @@ def _scope(finding: Finding, meaning: Meaning, found: Evidence, facts: Facts, to
     if meaning == "overloaded":
         return _load_scope(text, rules, told)
     if meaning == "insufficient_credit":
-        if finding.stage == "request":
+        if finding.place == "request":
             return "request"
-        if relayed:
+        if relayed and (found.named or rules.relays == "exception"):
             return "provider"
         return "key" if "key limit" in text or "for this api key" in text else "quota_group"
     if meaning == "invalid_key":
@@ -203,7 +204,7 @@ def _is_relayed(found: Evidence, facts: Facts) -> bool:
     if how == "exception":
         first = found.message.partition(":")[0]
         return found.relayed and first.isalnum() and first.endswith(("Error", "Exception"))
-    return how == "always"
+    return False
 
 
 def _limit_scope(meaning: Meaning, text: str, rules: Rules) -> Scope:

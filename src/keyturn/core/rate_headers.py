@@ -31,7 +31,6 @@ PREFIXES = (
     ("ratelimitbysize-", "tokens"),
     ("x-tokenlimit-", "tokens"),
     ("anthropic-ratelimit-", ""),
-    ("anthropic-priority-", "priority"),
     ("x-ratelimit-", ""),
     ("ratelimit-", ""),
 )
@@ -65,6 +64,8 @@ def _read_name(rest: str, implied: str) -> Role | None:
     if rest.endswith("query-cost"):
         metric = rest.removesuffix("query-cost").strip("-") or implied
         return Role("cost", metric, "") if metric == "tokens" else None
+    if rest == "over-limit":  # Fireworks: yes or no
+        return None
     first, _, tail = rest.partition("-")
     if first in FIELDS:
         field, metric = first, tail
@@ -79,7 +80,7 @@ def _read_name(rest: str, implied: str) -> Role | None:
     if window and known not in ("requests", "tokens"):
         known = metric
     known = NAMED.get(known, known.replace("-", "_"))
-    return Role(field, f"{implied}_{known}" if implied else known, window)
+    return Role(field, known, window)
 
 
 def _split_window(metric: str) -> tuple[str, str]:
@@ -89,7 +90,7 @@ def _split_window(metric: str) -> tuple[str, str]:
         return metric, ""
     head = head.removesuffix("-per") if head != "per" else ""
     body, _, count = head.rpartition("-")
-    if count.isdigit() and len(count) < 6:
+    if count.isascii() and count.isdigit() and len(count) < 6:
         seconds = int(int(count) * LENGTHS[word])
         return body, BY_LENGTH.get(seconds, f"{seconds}s")
     return head, word
@@ -122,54 +123,59 @@ def parse_limits(headers: Mapping[str, str], rules: Rules, now: float) -> dict[s
             structured = value
         elif field == "policy":
             policy = value
+        elif (told := _told(field, value, rules, now)) is None:
+            continue
         elif field == "cost":
-            if (cost := _count(value)) is not None:
-                extra["query_cost_tokens"] = cost
+            extra["query_cost_tokens"] = told["cost"]
         else:
             window = window or rules.header_windows.get(metric, "minute")
             row = rows.get((metric, window))
             if row is None:
                 row = rows[metric, window] = {"limit": None, "remaining": None, "reset_s": None, "window": window}
-            _fill(row, field, value, rules, now)
+            row.update(told)
     if structured or policy:
         _read_structured(rows, structured, policy)
-    return {**_name(rows), **extra} if rows or extra else {}
+    if rows:
+        extra.update(zip(_names(tuple(rows)), rows.values(), strict=True))
+    return extra
 
 
-def _fill(row: dict[str, Any], field: str, value: str, rules: Rules, now: float) -> None:
+def _told(field: str, value: str, rules: Rules, now: float) -> dict[str, Any] | None:
+    """What one header adds to its row; None when its value is not understood."""
     if field == "reset":
         seconds, epoch_ms = reset(value, now, rules.reset_unit)
-        row["reset_s"] = seconds
-        if epoch_ms is not None:
-            row["reset_epoch_ms"] = epoch_ms
-            if 0 < epoch_ms / 1000.0 - now <= 61.0:
-                row["window"] = "minute"
-    elif field == "renewalperiod":
-        if (seconds := _count(value)) is not None:
-            row["window"] = BY_LENGTH.get(seconds, f"{seconds}s")
-    else:
-        row[field] = _count(value)
+        if epoch_ms is None:
+            return None if seconds is None else {"reset_s": seconds}
+        if 0 < epoch_ms / 1000.0 - now <= 61.0:
+            return {"reset_epoch_ms": epoch_ms, "window": "minute"}
+        return {"reset_epoch_ms": epoch_ms}
+    count = _count(value)
+    if count is None:
+        return None
+    if field == "renewalperiod":
+        return {"window": BY_LENGTH.get(count, f"{count}s")}
+    return {field: count}
 
 
 def _count(value: str) -> int | None:
     """A whole number, at least 0."""
+    if value.isdecimal() and value.isascii() and len(value) < 20:
+        return int(value)
     plain = number(value.strip())
     return None if plain is None else max(int(plain), 0)
 
 
-def _name(rows: dict[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
-    """Rows by name. A metric with one window has its bare name; once a metric has several, limits above a minute carry
-    their window in the name, and so does every month."""
-    several = len({metric for metric, _ in rows}) < len(rows)
-    named: dict[str, Any] = {}
-    for (metric, window), row in sorted(rows.items(), key=lambda item: window_seconds(item[0][1])):
-        if all(row[field] is None for field in ("limit", "remaining", "reset_s")) and "reset_epoch_ms" not in row:
-            continue
+@lru_cache(maxsize=256)
+def _names(keys: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """The names of the limits *keys*, (metric, window) each. A metric with one window has its bare name; once a metric
+    has several, limits above a minute carry their window in the name, and so does every month."""
+    several = len({metric for metric, _ in keys}) < len(keys)
+    names: dict[tuple[str, str], str] = {}
+    for metric, window in sorted(keys, key=lambda key: window_seconds(key[1])):
         long = several and window_seconds(window) > 60 and not metric.endswith(window)
         long = long or (window == "month" and metric in ("requests", "tokens"))
-        name = f"{metric}_{window}" if long or metric in named else metric
-        named[name] = row
-    return named
+        names[metric, window] = f"{metric}_{window}" if long or metric in names.values() else metric
+    return tuple(names[key] for key in keys)
 
 
 def _read_structured(rows: dict[tuple[str, str], dict[str, Any]], values: str, policies: str) -> None:
@@ -184,8 +190,8 @@ def _read_structured(rows: dict[tuple[str, str], dict[str, Any]], values: str, p
         name, members = _parts(item)
         limit, window = quotas.get(name) or next(iter(quotas.values()), (None, "minute"))
         reset_s = number(members.get("t", "").strip())
-        if limit is None and (stated := _count(members.get("limit", ""))) is not None:
-            limit = stated
+        if "r" not in members and limit is None:
+            continue
         row = {"limit": limit, "remaining": _count(members.get("r", "")), "reset_s": reset_s, "window": window}
         rows["requests" if position == 0 else f"requests_{name or position}", window] = row
 

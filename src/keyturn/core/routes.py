@@ -12,23 +12,30 @@ from keyturn.errors import ModelNotFound, NoValidCredentials
 from .model import Call, Caller, Deployment
 
 
+MOST_PLANS = 4096
+"""Names come from clients: above so many they are resolved each time."""
+
+
 class Step(NamedTuple):
     """One step of a fallback chain: deployments that are asked before the next step is."""
 
     deployments: tuple[Deployment, ...]
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Plan:
     """The steps to try for one call, in order."""
 
     route: str
     steps: tuple[Step, ...]
     refusals: tuple[str, ...] = ()
     """Who was left out, and why."""
+    deployments: tuple[Deployment, ...] = field(init=False)
+    """Those of all steps, in order."""
 
-    @property
-    def deployments(self) -> tuple[Deployment, ...]:
-        return tuple(each for step in self.steps for each in step.deployments)
+    def __post_init__(self) -> None:
+        flat = tuple(each for step in self.steps for each in step.deployments)
+        object.__setattr__(self, "deployments", flat)
 
 
 class Offer(NamedTuple):
@@ -52,6 +59,10 @@ class RouteCatalog:
     aliases: Mapping[str, str] = field(default_factory=dict)
     unconfigured: Mapping[str, str] = field(default_factory=dict)
     """Known provider or alias without a key -> the variable to set."""
+    advice: str = ""
+    """What to do about a name that nobody offers, when there is more to say than the nearest names."""
+    plans: dict[tuple[str, str], Plan] = field(default_factory=dict, repr=False, compare=False)
+    """What names resolved to, by name and kind of call: filled by `resolve`, as good as this snapshot is."""
 
     def provider(self, name: str) -> str | None:
         """The configured provider of that name or alias."""
@@ -66,9 +77,12 @@ class RouteCatalog:
                 yield f"{provider}/{model}"
 
 
-def needs_listing(name: str, catalog: RouteCatalog) -> bool:
-    """Whether resolving *name* depends on what the providers offer: a bare id rather than `provider/model`."""
-    head, slash, rest = name.partition("/")
+def needs_listing(call: Call, catalog: RouteCatalog) -> bool:
+    """Whether the plan depends on what the providers offer: a bare id rather than `provider/model`."""
+    plan = catalog.plans.get((call.model, call.kind))
+    if plan is not None and plan.route != plan.deployments[0].model:
+        return False
+    head, slash, rest = call.model.partition("/")
     return not (slash and rest and catalog.provider(head))
 
 
@@ -78,6 +92,16 @@ def resolve(call: Call, caller: Caller, catalog: RouteCatalog) -> Plan:
 
     Raises ModelNotFound, with the nearest names or the variable to set, and NoValidCredentials.
     """
+    key = (call.model, call.kind)
+    plan = catalog.plans.get(key)
+    if plan is None:
+        plan = _resolve(call, catalog)
+        if len(catalog.plans) < MOST_PLANS:
+            catalog.plans[key] = plan
+    return plan
+
+
+def _resolve(call: Call, catalog: RouteCatalog) -> Plan:
     head, slash, rest = call.model.partition("/")
     provider = catalog.provider(head) if slash and rest else None
     if provider is not None:
@@ -122,5 +146,5 @@ def _not_found(name: str, catalog: RouteCatalog) -> ModelNotFound:
             param="model",
         )
     near = nearest_models(name, catalog)
-    hint = f"nearest: {', '.join(near)}" if near else "GET /v1/models lists what is"
+    hint = f"nearest: {', '.join(near)}" if near else catalog.advice or "GET /v1/models lists what is"
     return ModelNotFound(f"model {name!r} is not offered by any configured provider; {hint}", param="model")

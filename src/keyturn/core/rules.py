@@ -14,8 +14,7 @@ class Rules:
     """Where a provider differs from what most OpenAI-compatible servers do.
 
     *codes*, *texts* and *statuses* name the meaning of a code, of a phrase (lower case, contained in the error's text)
-    and of an HTTP status outright; `rated` limits are still told apart by window, so `rate_limited` there says "some
-    limit", not "a minute's".
+    and of an HTTP status outright. `rate_limited` there says "some limit": which one is still read from the answer.
     """
 
     name: str = "generic"
@@ -34,7 +33,7 @@ class Rules:
     overload_scope: Scope | None = None
     """Of an overload at any status but 529; None: the model when the text speaks of one, else the provider."""
 
-    relays: Literal["", "always", "named", "exception"] = ""
+    relays: Literal["", "named", "exception"] = ""
     """How an aggregator shows that the fault is its upstream's: *named* in `metadata.provider_name` or by the word
     `upstream`, or by the *exception* class that begins the message beside a `provider` member."""
 

@@ -35,6 +35,7 @@ class Entry:
 
     __slots__ = (
         "active",
+        "answer_headers",
         "block",
         "candidate",
         "last_used",
@@ -55,6 +56,8 @@ class Entry:
         self.order = order
         self.scopes = scopes_of(candidate)
         self.limit_scopes = (model_scope(candidate.deployment, credential.group), credential_scope(credential))
+        self.answer_headers: tuple[tuple[bytes, bytes], ...] | None = None
+        """The response headers that name it, once they have been written."""
         self.active = 0
         """Attempts under way."""
         self.last_used = -1
@@ -93,7 +96,7 @@ class Strategy(Protocol):
 class Pool:
     """The credentials of one deployment. Mutable and deterministic."""
 
-    __slots__ = ("_heap", "_uses", "blocks", "deployment", "entries", "ready", "strategy", "view")
+    __slots__ = ("_heap", "_uses", "blocks", "deployment", "entries", "heaviest", "limited", "ready", "strategy", "view")
 
     def __init__(
         self, deployment: Deployment, credentials: Sequence[Credential], strategy: Strategy, view: View
@@ -103,6 +106,9 @@ class Pool:
         self.ready = list(range(len(self.entries)))
         self.strategy = strategy
         self.view = view
+        self.heaviest = max((each.weight for each in credentials), default=0.0)
+        self.limited = False
+        """Some entry has met a limit: what a call costs matters from then on."""
         self.blocks: dict[Block, int] = {"limit": 0, "busy": 0, "fault": 0, "dead": 0}
         self._heap: list[tuple[float, int]] = []
         self._uses = 0
@@ -232,7 +238,7 @@ class Balanced:
             few = _drawn(pool, tokens, tried, now, draw, SAMPLE)
         if len(few) < 2:
             return few[0] if few else None
-        return min(few, key=lambda entry: (pool.load(entry, now), entry.active, entry.last_used, entry.order))
+        return min((pool.load(entry, now), entry.active, entry.last_used, entry.order, entry) for entry in few)[4]
 
     def moved(self, pool: Pool, entry: Entry) -> None:
         """Nothing to remember: the shares tell."""
@@ -289,12 +295,15 @@ class Weighted:
                 if point < 0:
                     return entry
             return few[-1] if few else None
-        few = _drawn(pool, tokens, tried, now, draw, EXACT)
-        heaviest = max(entry.candidate.credential.weight for entry in few) if few else 0.0
-        for entry in few:
+        heaviest, entry = pool.heaviest, pool.entries[pool.ready[0]]
+        for _ in range(SAMPLE * 4):
+            few = _drawn(pool, tokens, tried, now, draw, 1)
+            if not few:
+                return None
+            entry = few[0]
             if draw() * heaviest < entry.candidate.credential.weight:
                 return entry
-        return few[-1] if few else None
+        return entry
 
     def moved(self, pool: Pool, entry: Entry) -> None:
         """Nothing to remember: every call is drawn anew."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Callable
@@ -19,12 +18,8 @@ class SystemClock:
     """The Clock of a running gateway: the loop's monotonic time and the system's wall time."""
 
     __slots__ = ()
-
-    def mono(self) -> float:
-        return time.monotonic()
-
-    def wall(self) -> float:
-        return time.time()
+    mono = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
 
     async def sleep_until(self, when: float) -> None:
         await asyncio.sleep(when - time.monotonic())
@@ -33,12 +28,13 @@ class SystemClock:
         return asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()), callback)
 
 
-def new_id(wall: float) -> str:
-    """A UUIDv7: sortable by its time, Unix seconds *wall*, with 74 random bits (RFC 9562 §5.7)."""
-    stamp = int(wall * 1000) & ((1 << 48) - 1)
-    noise = int.from_bytes(os.urandom(10), "big")
-    value = stamp << 80 | 0x7 << 76 | (noise >> 68) << 64 | 0b10 << 62 | noise & ((1 << 62) - 1)
-    text = f"{value:032x}"
+def new_id(wall: float, bits: Callable[[int], int] = random.getrandbits) -> str:
+    """A UUIDv7: sortable by its time, Unix seconds *wall*, with 74 random bits (RFC 9562 §5.7).
+
+    An identifier, not a secret: ordinary randomness will do.
+    """
+    noise = bits(74)
+    text = f"{int(wall * 1000) & 0xFFFFFFFFFFFF:012x}7{noise >> 62:03x}{noise & 0x3FFFFFFFFFFFFFFF | 1 << 63:016x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 

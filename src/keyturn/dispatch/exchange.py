@@ -16,6 +16,7 @@ from keyturn.core import (
     judge,
     model_scope,
     parse_limits,
+    seconds_to_reset,
 )
 from keyturn.errors import DeadlineExceeded, TransportError
 from keyturn.providers import Provider, prepare
@@ -34,7 +35,12 @@ MOST_HELD = 4 * 1024 * 1024
 """Bytes of preamble that are held back before a stream's first content."""
 REPORT_EVERY = 5.0
 """Seconds between two looks at the limit headers of one quota group and model."""
-METRICS = frozenset({"requests", "tokens", "input_tokens", "output_tokens"})
+METRICS = {
+    name + window: name
+    for name in ("requests", "tokens", "input_tokens", "output_tokens")
+    for window in ("", "_second", "_minute", "_hour", "_day")
+}
+"""What a provider may call a limit -> the metric that it is. Others (per month, per image) are not kept."""
 OK = Outcome("ok", "request", None, False, False, False, {})
 REASONING = ("o1", "o3", "o4", "gpt-5", "reason", "think", "-r1", "qwq", "magistral", "deep-research")
 """Parts of the names of models that think before they speak."""
@@ -153,7 +159,7 @@ class Exchange:
             return None, stream.error
         if not complete:
             return ("cut" if held and "html" not in response.headers.get("content-type", "") else "garbage"), b""
-        self.held, self.answered = b"".join(held), True
+        self.held, self.answered = b"".join(held) + stream.tail, True
         self._grant.attempt.first_token = self._gateway.clock.mono()
         return None, b""
 
@@ -185,9 +191,9 @@ class Exchange:
         for name, row in stated.items():
             if not isinstance(row, Mapping):
                 continue
-            metric = name if name.endswith("_tokens") else name.partition("_")[0]
+            metric = METRICS.get(name, "")
             window, capacity, remaining = str(row.get("window")), row.get("limit"), row.get("remaining")
-            if metric in METRICS and window in SECONDS and isinstance(capacity, int) and capacity > 0:
+            if metric and window in SECONDS and isinstance(capacity, int) and capacity > 0:
                 left = remaining if isinstance(remaining, int) else None
                 gateway.live.report(scope, metric, window_of(self.provider, metric, window), capacity, now, left)
 
@@ -222,7 +228,7 @@ class Exchange:
         attempt, now = grant.attempt, gateway.clock.mono()
         attempt.ended, attempt.usage = now, usage
         attempt.meaning = attempt.meaning or meaning
-        if grant.sent:
+        if grant.sent or self.response is not None:  # some upstreams answer before they have read everything
             gateway.live.settle(attempt.id, usage, now)
         else:
             grant.reservation.close()
@@ -236,6 +242,8 @@ class Exchange:
 
     def _judge(self, outcome: Outcome) -> None:
         grant, gateway = self._grant, self._gateway
+        if outcome is OK and not gateway.marks:
+            return
         candidate = grant.entry.candidate
         verdict = judge(
             gateway.marks,
@@ -247,6 +255,7 @@ class Exchange:
                 gateway.clock.mono(),
                 len(grant.pool.entries),
                 len(self._run.deployments) > 1,
+                seconds_to_reset(self.provider.rules, gateway.clock.wall()) if outcome is not OK else None,
             ),
             draw,
         )

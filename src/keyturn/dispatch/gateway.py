@@ -55,6 +55,8 @@ from .run import Failed, Grant, Run
 from .waiting import WaitingRoom
 
 FOREVER = float("inf")
+FREE = Cost(0, 0, 0)
+"""The cost of a call where nothing is limited."""
 JSON = (b"content-type", b"application/json")
 SSE = (b"content-type", b"text/event-stream; charset=utf-8")
 
@@ -137,7 +139,7 @@ class Gateway:
     async def _plan(self, run: Run) -> None:
         if self.draining:
             raise Draining("the gateway is shutting down; ask again in a moment", retry_after=1.0)
-        if needs_listing(run.call.model, self.lists.catalog):
+        if needs_listing(run.call, self.lists.catalog):
             await self.lists.refresh()
         run.planned(resolve(run.call, run.caller, self.lists.catalog))
 
@@ -172,8 +174,8 @@ class Gateway:
             if not run.progress.open(deployment):
                 continue
             pool = self.pools.of(deployment)
-            cost = run.costs.get(deployment) or self._cost(run, deployment)
-            tried = run.progress.tried.setdefault(deployment, set())
+            cost = self._cost(run, deployment) if pool.limited else FREE
+            tried = run.progress.tried.get(deployment, ())
             while True:
                 entry = pick(pool, cost, tried, now, draw)
                 if isinstance(entry, Exhausted):
@@ -182,15 +184,20 @@ class Gateway:
                 grant = self._reserve(run, pool, entry, now)
                 if isinstance(grant, Grant):
                     return grant
-                self._set_aside(run, pool, entry, grant, cost, now)
+                self._set_aside(run, pool, entry, grant, now)
+                cost = self._cost(run, deployment)
+                tried = run.progress.tried.get(deployment, ())
         return together(short)
 
     def _reserve(self, run: Run, pool: Pool, entry: Entry, now: float) -> Grant | Denied:
         """Take every limit of *entry* at once, before a byte is sent."""
         deployment, credential = entry.candidate
-        limits = [limit for scope in entry.limit_scopes for limit in self.live.limits(scope)]
+        model_scope, key_scope = entry.limit_scopes
+        limits = self.live.limits(model_scope) + self.live.limits(key_scope)
         attempt = Attempt(new_id(self.clock.wall()), deployment.provider, deployment.model, credential.shown, now)
-        got = self.live.reserve(attempt.id, claims(limits, run.costs[deployment]) if limits else (), now)
+        needed = claims(limits, self._cost(run, deployment)) if limits else ()
+        pool.limited = pool.limited or bool(limits)
+        got = self.live.reserve(attempt.id, needed, now)
         if isinstance(got, Denied):
             return got
         if not isinstance(got, Reservation):
@@ -199,18 +206,23 @@ class Gateway:
         self.live.begin(entry.scopes, attempt.id, now)
         return Grant(self.live, pool, entry, attempt, got)
 
-    def _set_aside(self, run: Run, pool: Pool, entry: Entry, denied: Denied, cost: Cost, now: float) -> None:
+    def _set_aside(self, run: Run, pool: Pool, entry: Entry, denied: Denied, now: float) -> None:
         """The limiter said no: keep *entry* out of the picks until it can say yes."""
         if denied.never:
             run.too_big = denied.limit
-            run.progress.tried[pool.deployment].add(entry.order)
+            run.progress.tried.setdefault(pool.deployment, set()).add(entry.order)
         elif denied.wait_any > 0:
             until = now + denied.wait_any
             pool.park(entry, until, "limit" if until < FOREVER else "busy")
         else:
+            cost = self._cost(run, pool.deployment)
             entry.short_cost, entry.short_until = cost.input + cost.output, now + denied.wait
 
     def _cost(self, run: Run, deployment: Deployment) -> Cost:
+        """What *run* is charged on *deployment*; only calls that meet a limit ask."""
+        cost = run.costs.get(deployment)
+        if cost is not None:
+            return cost
         provider = self.config.providers[deployment.provider]
         cost = run.costs[deployment] = charge(
             self.estimator.estimate(run.call, str(deployment)),
@@ -225,7 +237,7 @@ class Gateway:
         """A good answer on its way to the client."""
         response = exchange.response
         grant.attempt.status = response.status if response is not None else None
-        headers = self._headers(run, grant.attempt)
+        headers = self._headers(run, grant.entry)
         if exchange.stream is not None:
             exchange.succeeded()
             stream = RelayStream(exchange, run, self._stream_ended, self.keep_answer)
@@ -233,18 +245,17 @@ class Gateway:
             return Reply(200, [SSE, *headers], stream=stream)
         usage = exchange.reply.usage if exchange.reply is not None else None
         exchange.finish(OK, usage)
-        if usage is not None and usage.exact:
+        if usage is not None and run.costs:
             self.estimator.learn(str(grant.entry.candidate.deployment), run.call, usage)
         return Reply(200, [JSON, *headers], exchange.body)
 
     def _as_it_came(self, run: Run, failed: Failed) -> Reply:
         """The upstream's own answer to a client's mistake: its status and its body, without any key it may echo."""
-        attempt = run.trail.attempts[-1]
         content_type = failed.content_type if failed.status >= 400 else "application/json"
         run.trail.code = failed.outcome.meaning
         head = (b"content-type", content_type.encode("latin-1", "replace") or JSON[1])
         status = failed.status if failed.status >= 400 else 400
-        return Reply(status, [head, *self._headers(run, attempt)], self.redactor.data(failed.body))
+        return Reply(status, [head, *self._headers(run, failed.entry)], self.redactor.data(failed.body))
 
     def _given_up(self, run: Run, shortage: Exhausted) -> Reply:
         """Nothing is left to try: the first final answer, if that is all that stood in the way, or the refusal."""
@@ -279,28 +290,34 @@ class Gateway:
     def _refused(self, run: Run, error: KeyturnError) -> Reply:
         """An error of ours, in the client's dialect."""
         run.trail.code = error.code
+        run.trail.refusals.append(error.message)
         attempts = [attempt.brief() for attempt in run.trail.attempts]
         headers = [(name.encode(), value.encode()) for name, value in error_headers(error)]
         headers.append((b"x-keyturn-call", run.trail.call.encode()))
         headers.append((b"x-keyturn-attempts", b"%d" % len(attempts)))
         return Reply(error.status, [JSON, *headers], error_body(error, run.trail.call, attempts))
 
-    def _headers(self, run: Run, attempt: Attempt) -> list[tuple[bytes, bytes]]:
+    def _headers(self, run: Run, entry: Entry) -> list[tuple[bytes, bytes]]:
         """The headers that tell what answered."""
+        if entry.answer_headers is None:
+            (provider, model), credential = entry.candidate
+            entry.answer_headers = (
+                (b"x-keyturn-provider", provider.encode()),
+                (b"x-keyturn-model", model.encode("ascii", "replace")),
+                (b"x-keyturn-key", credential.shown.encode()),
+            )
         headers = [
             (b"x-keyturn-call", run.trail.call.encode()),
-            (b"x-keyturn-provider", attempt.provider.encode()),
-            (b"x-keyturn-model", attempt.model.encode("ascii", "replace")),
-            (b"x-keyturn-key", attempt.key.encode()),
+            *entry.answer_headers,
             (b"x-keyturn-attempts", b"%d" % len(run.trail.attempts)),
         ]
-        if attempt.provider != run.deployments[0].provider:
-            headers.append((b"x-fallback-provider", attempt.provider.encode()))
+        if entry.candidate.deployment.provider != run.deployments[0].provider:
+            headers.append((b"x-fallback-provider", entry.candidate.deployment.provider.encode()))
         return headers
 
     def _stream_ended(self, stream: RelayStream) -> None:
         usage = stream.attempt.usage
-        if usage is not None and usage.exact and not stream.run.trail.code:
+        if usage is not None and stream.run.costs and not stream.run.trail.code:
             self.estimator.learn(f"{stream.attempt.provider}/{stream.attempt.model}", stream.run.call, usage)
         self._record(stream.run, stream.kept)
 
@@ -341,6 +358,10 @@ class Gateway:
     def _pickable(self, credential: Credential) -> bool:
         mark = self.marks.get(key_scope(credential))
         return mark is None or mark.state != "disabled"
+
+    def keep_time(self) -> None:
+        """To be called each second: limits that reset at midnight follow the wall clock when it is set."""
+        self.live.wall_offset = self.clock.wall() - self.clock.mono()
 
     async def models(self) -> list[ModelRow]:
         """Every model on offer, as `GET /v1/models` lists them."""

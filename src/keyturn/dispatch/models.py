@@ -121,7 +121,7 @@ class ModelLists:
                 tier=config.tiers.get(name, provider.tier),
                 usable=any(self._pickable(each) for each in credentials),
                 models=frozenset(listed) if listed else None,
-                set_up=f"{provider.variables[0]}_API_KEY",
+                set_up=f"{provider.variables[0]}_API_KEY" if provider.variables else "",
                 kinds=frozenset(kinds),
             )
             aliases.update(dict.fromkeys(provider.aliases, name))
@@ -130,4 +130,5 @@ class ModelLists:
             if name not in offers and provider.variables:
                 variable = f"{provider.variables[0]}_API_{'BASE' if provider.keyless else 'KEY'}"
                 unconfigured.update(dict.fromkeys((name, *provider.aliases), variable))
-        return RouteCatalog(offers, aliases, unconfigured)
+        advice = "no key is configured, so only demo/… models are served: `keyturn keys add PROVIDER` adds a key"
+        return RouteCatalog(offers, aliases, unconfigured, advice if config.demo else "")

@@ -114,8 +114,10 @@ class Pools:
         self._pools[deployment] = pool
         self._members[deployment] = members
         if len(self._pools) > MOST_POOLS:
-            gone, _ = self._pools.popitem(last=False)
+            gone, old = self._pools.popitem(last=False)
             del self._members[gone]
+            for entry in old.entries:
+                self._live.declare(entry.limit_scopes[0], ())
         return pool
 
     def _declare(self, deployment: Deployment, credential: Credential) -> None:

@@ -103,9 +103,11 @@ class RelayStream:
         return Usage(estimate, -(-stream.output_bytes // BYTES_PER_TOKEN), exact=False)
 
     def _complete(self) -> bytes:
+        """The end as it should be; the bytes of a last event that came without its blank line."""
         self._exchange.finish(OK, self._usage())
         self._over()
-        return b""
+        stream = self._exchange.stream
+        return stream.tail if stream is not None else b""
 
     def _cut(self, fault: str, detail: str) -> bytes:
         """Tell the client, in its own dialect, that what it has is not all."""

@@ -95,7 +95,6 @@ def read_models(provider: Provider, body: bytes) -> list[str]:
             if entry.get("provider") is True:
                 continue
             entry = entry.get("id") or entry.get("name")
-        if isinstance(entry, str) and (name := entry.strip().removeprefix(provider.model_prefix)):
-            if len(name) <= LONGEST_ID and name.isprintable():
-                ids[name] = None
-    return list(ids)
+        if isinstance(entry, str) and len(entry) <= LONGEST_ID and entry.isprintable():
+            ids[entry.strip().removeprefix(provider.model_prefix)] = None
+    return [name for name in ids if name]

@@ -15,7 +15,7 @@ from keyturn.core import Meaning, Rules
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """What is special about one upstream. *variables* are prefixes of its environment variables, the first canonical."""
+    """What is special about one upstream. *variables*: prefixes of its variables, the canonical one first."""
 
     name: str
     title: str = ""

@@ -10,9 +10,9 @@ import msgspec
 
 from keyturn import __version__
 from keyturn.config import DataFolder
+from keyturn.core import nearest_models
 from keyturn.dispatch import Gateway, matching
 from keyturn.errors import BadRequest, KeyturnError, ModelNotFound
-from keyturn.providers import nearest
 from keyturn.wire import model_body, models_body
 
 JSON = (b"content-type", b"application/json")
@@ -77,11 +77,9 @@ class Pages:
         for row in rows:
             if row.id == name:
                 return Page(model_body(row.id, row.provider, row.created))
-        near = nearest(name, [row.id for row in rows])
-        raise ModelNotFound(
-            f"no configured provider offers {name[:200]!r}" + (f"; the nearest name is {near!r}" if near else ""),
-            param="model",
-        )
+        near = nearest_models(name[:200], self._gateway.lists.catalog)
+        hint = f"nearest: {', '.join(near)}" if near else "GET /v1/models lists what is"
+        raise ModelNotFound(f"model {name[:200]!r} is not offered by any configured provider; {hint}", param="model")
 
     async def _admin_page(self, name: str, body: bytes) -> Page:
         gateway = self._gateway

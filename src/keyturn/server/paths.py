@@ -95,7 +95,7 @@ def find(raw_path: bytes) -> tuple[Endpoint, str]:
     for prefix in _MODEL_PREFIXES:
         if raw_path.startswith(prefix) and len(raw_path) > len(prefix):
             return _MODEL, unquote(raw_path[len(prefix) :].decode("latin-1"))
-    shown = raw_path[:_LONGEST_ECHO].decode("ascii", "backslashreplace")
+    shown = repr(raw_path[:_LONGEST_ECHO])[2:-1]
     raise UnknownPath(f"nothing is served at {shown}; served are {_served()}")
 
 

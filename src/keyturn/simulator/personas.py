@@ -151,6 +151,7 @@ PERSONAS: dict[str, Persona] = {
         ),
         Persona(
             name="demo",
+            hosts=("demo.localhost",),
             models=("echo", "fast", "slow", "tools", "embed"),
             strict=True,
             rate_headers="openai",

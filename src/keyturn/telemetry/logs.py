@@ -13,6 +13,8 @@ import msgspec
 from keyturn.core import FOREVER, Attempt, Redactor
 from keyturn.dispatch import CallEnded, Cooled, Event
 
+LONGEST = 500
+"""Characters of one field."""
 _REMEMBERED = 4096
 """Texts whose clean form is kept: the same few routes, models and keys come up in every line."""
 
@@ -23,7 +25,11 @@ class Lines:
     def __init__(self, redactor: Redactor, *, as_json: bool = False) -> None:
         self._redactor = redactor
         self._as_json = as_json
-        self.clean: Callable[[str], str] = lru_cache(_REMEMBERED)(self._clean)
+        self._remembered = lru_cache(_REMEMBERED)(self._clean)
+
+    def clean(self, text: str) -> str:
+        """*text* on one line, without secrets, not longer than a line can bear."""
+        return self._remembered(text) if len(text) <= LONGEST else self._clean(text)[:LONGEST]
 
     def line(self, event: Event, wall: float) -> str:
         """The line of *event*, which happened at *wall* (Unix seconds)."""
@@ -122,8 +128,14 @@ def attempt_row(attempt: Attempt, clean: Callable[[str], str]) -> dict[str, obje
 
 def tokens_of(attempts: list[Attempt]) -> tuple[int, int, bool]:
     """Input and output tokens that all attempts of a call used, and whether every figure is the upstream's own."""
-    used = [attempt.usage for attempt in attempts if attempt.usage is not None]
-    return sum(each.input for each in used), sum(each.output for each in used), all(each.exact for each in used)
+    input_tokens, output_tokens, exact = 0, 0, True
+    for attempt in attempts:
+        usage = attempt.usage
+        if usage is not None:
+            input_tokens += usage.input
+            output_tokens += usage.output
+            exact = exact and usage.exact
+    return input_tokens, output_tokens, exact
 
 
 class RedactedFormatter(logging.Formatter):
@@ -162,4 +174,10 @@ def _stamp(wall: float) -> str:
 
 
 def _clock(wall: float) -> str:
-    return f"{datetime.fromtimestamp(wall):%H:%M:%S}"
+    """The time of day where the gateway runs."""
+    return _clock_at(int(wall))
+
+
+@lru_cache(16)
+def _clock_at(second: int) -> str:
+    return f"{datetime.fromtimestamp(second):%H:%M:%S}"

@@ -115,7 +115,10 @@ class Connector(aiohttp.TCPConnector):
     async def lend(self, request: Request) -> Connection:
         """A connection to send *request* on. Raises TransportError when none can be made."""
         while True:
-            connection = await self.connect(request, [], _UNBOUNDED)
+            try:
+                connection = await self.connect(request, [], _UNBOUNDED)
+            except aiohttp.ClientConnectionError:
+                raise TransportError("closed", "the transport was closed while it connected") from None
             wire = connection.protocol
             # What a peer says unasked, behind an answer or while idle, would be taken for the answer to this request.
             if not (isinstance(wire, Wire) and wire.uses and wire.should_close):

@@ -1,0 +1,92 @@
+"""`keyturn chat`, `models` and `dry-run` without a running gateway."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from .conftest import Terminal
+
+
+@pytest.fixture
+def groq(terminal: Terminal, simulator: str) -> Terminal:
+    """A revoked key and a good one, in this order."""
+    terminal.set(
+        GROQ_API_BASE=f"{simulator}/groq/v1",
+        GROQ_API_KEY_1="gsk_revoked",
+        GROQ_API_KEY_2="gsk_good_2",
+        ROTATION_MODE_GROQ="sequential",
+    )
+    return terminal
+
+
+def test_chat_answers_past_a_revoked_key_and_traces_it(groq: Terminal) -> None:
+    result = groq.run("chat", "-m", "groq/llama-3.1-8b-instant", "--trace", "Good", "morning")
+    assert result.exit_code == 0
+    assert "You said: Good morning" in result.stdout
+    steps = [line for line in result.stderr.splitlines() if line[:2] in ("1.", "2.")]
+    assert "groq-1" in steps[0]
+    assert "invalid_key 401" in steps[0]
+    assert "groq-2" in steps[1]
+    assert "→ ok 200 →" in steps[1]
+
+
+def test_chat_asks_the_usual_model(groq: Terminal) -> None:
+    groq.set(GROQ_CHAT_MODEL="llama-3.3-70b-versatile")
+    assert "groq/llama-3.3-70b-versatile" in groq.run("chat", "Hello").stdout
+
+
+def test_chat_without_any_model_says_how_to_name_one(groq: Terminal) -> None:
+    groq.set(GROQ_MODELS="some-model")
+    result = groq.run("chat", "Hello")
+    assert result.exit_code == 2
+    assert "groq/some-model" in result.stderr
+    assert "GROQ_CHAT_MODEL" in result.stderr
+
+
+def test_chat_tells_why_there_is_no_answer(groq: Terminal) -> None:
+    groq.set(GROQ_API_KEY_1="gsk_good_1")
+    result = groq.run("chat", "-m", "openai/gpt-4o", "Hello")
+    assert result.exit_code == 1
+    assert "OPENAI_API_KEY" in result.stderr
+
+
+def test_chat_leaves_disabled_keys_alone(groq: Terminal) -> None:
+    groq.run("keys", "disable", "groq-2")
+    result = groq.run("chat", "-m", "groq/llama-3.1-8b-instant", "Hello")
+    assert result.exit_code == 1
+    assert "Hello" not in result.stdout
+
+
+def test_without_a_key_the_demo_answers_and_real_names_do_not(terminal: Terminal) -> None:
+    assert "You said: Hello" in terminal.run("chat", "Hello").stdout
+    real = terminal.run("chat", "-m", "groq/llama-3.1-8b-instant", "Hello")
+    assert real.exit_code == 1
+    assert "GROQ_API_KEY" in real.stderr
+
+
+def test_models_are_asked_of_the_providers(groq: Terminal) -> None:
+    groq.set(GROQ_API_KEY_1="")
+    rows = json.loads(groq.run("models", "--json").stdout)
+    assert {"id": "groq/llama-3.1-8b-instant", "provider": "groq"} in rows
+    assert groq.run("models", "mistral").stdout == ""
+
+
+def test_dry_run_shows_the_request_without_the_secret_and_sends_nothing(terminal: Terminal) -> None:
+    terminal.set(GROQ_API_KEY_3="gsk_planted", ANTHROPIC_API_KEY="sk_planted")
+    result = terminal.run("dry-run", "-m", "groq/llama-3.1-8b-instant", "Hello")
+    assert result.exit_code == 0
+    request = json.loads(result.stdout)
+    assert list(request) == ["method", "url", "headers", "body"]
+    assert (request["method"], request["url"]) == ("POST", "https://api.groq.com/openai/v1/chat/completions")
+    assert request["headers"]["authorization"] == "Bearer ***"
+    assert request["body"] == {"model": "llama-3.1-8b-instant", "messages": [{"role": "user", "content": "Hello"}]}
+    assert "planted" not in result.output
+
+
+def test_dry_run_of_a_provider_without_a_key_names_the_variable(terminal: Terminal) -> None:
+    terminal.set(GROQ_API_KEY="gsk_one", GROQ_MODELS="llama-3.1-8b-instant")
+    result = terminal.run("dry-run", "-m", "openai/gpt-4o", "Hello")
+    assert result.exit_code == 1
+    assert "OPENAI_API_KEY" in result.stderr

@@ -1,0 +1,101 @@
+"""`keyturn config show|check` and `keyturn doctor`: what is configured, from where, and never a secret."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+from .conftest import Terminal
+
+
+def shown(terminal: Terminal, *args: str) -> dict[str, dict[str, Any]]:
+    result = terminal.run("config", "show", "--json", *args)
+    assert result.exit_code == 0, result.output
+    return {row["setting"]: row for row in json.loads(result.stdout)}
+
+
+def test_show_tells_where_each_value_came_from(terminal: Terminal) -> None:
+    (terminal.cwd / ".env").write_text("GROQ_API_KEY_1=gsk_one\n\nKEYTURN_PORT=9001\nTIMEOUT_READ_STREAMING=90\n")
+    terminal.set(PROVIDER_PRIORITY_GROQ="7", MAX_CONCURRENT_REQUESTS_PER_KEY_GROQ_BALANCED="3")
+    rows = shown(terminal, "--data", "elsewhere")
+    assert (rows["server.port"]["value"], rows["server.port"]["from"]) == (9001, "KEYTURN_PORT (.env:3)")
+    assert (rows["groq.tier"]["value"], rows["groq.tier"]["from"]) == (7, "PROVIDER_PRIORITY_GROQ (environment)")
+    assert rows["groq.max_concurrent"]["from"] == "MAX_CONCURRENT_REQUESTS_PER_KEY_GROQ_BALANCED (environment)"
+    assert rows["groq.key"]["from"] == "GROQ_API_KEY_1 (.env:1)"
+    assert rows["timeouts.silence"] == {
+        "setting": "timeouts.silence",
+        "value": 90.0,
+        "from": "TIMEOUT_READ_STREAMING (.env:4)",
+    }
+    assert rows["timeouts.connect"]["from"] == "default"
+    assert rows["data"] == {"setting": "data", "value": str(terminal.cwd / "elsewhere"), "from": "--data"}
+
+
+def test_no_view_of_the_configuration_shows_a_secret(terminal: Terminal) -> None:
+    secrets = {"GROQ_API_KEY": "gsk_planted_1", "PROXY_API_KEY": "caller_planted_2", "GORQ_API_KEY": "gsk_planted_3"}
+    terminal.set(**secrets)
+    for args in (
+        ["config", "show"],
+        ["config", "show", "--json"],
+        ["config", "check"],
+        ["doctor"],
+        ["doctor", "--env"],
+    ):
+        output = terminal.run(*args).output
+        assert "GORQ_API_KEY" in output or "groq-0:" in output
+        assert "planted" not in output
+
+
+def test_check_says_what_is_odd(terminal: Terminal) -> None:
+    terminal.set(GROQ_API_KEY="a", GORQ_API_KEY="b")
+    result = terminal.run("config", "check")
+    assert result.stdout == "The configuration is valid: 1 providers, 1 keys.\n"
+    assert "did you mean GROQ_API_KEY?" in result.stderr
+
+
+def findings(terminal: Terminal, *args: str) -> dict[str, tuple[str, str]]:
+    result = terminal.run("doctor", "--json", *args)
+    return {row["check"]: (row["state"], row["detail"]) for row in json.loads(result.stdout)}
+
+
+def test_doctor_on_a_fresh_folder(terminal: Terminal) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        terminal.set(KEYTURN_PORT=str(busy.getsockname()[1]))
+        assert terminal.run("doctor").exit_code == 1
+        found = findings(terminal)
+    assert found["providers"][0] == "warn"
+    assert found["port"][0] == "fail"
+    assert found["data folder"] == ("ok", f"{terminal.cwd}/.cache will be made at the first start")
+    assert terminal.run("doctor").exit_code == 0
+
+
+def test_doctor_finds_files_that_others_can_read(terminal: Terminal) -> None:
+    (terminal.cwd / ".env").write_text("GROQ_API_KEY=a\n")
+    (terminal.cwd / ".env").chmod(0o644)
+    terminal.set(KEYTURN_PORT="0")
+    found = findings(terminal)
+    assert found["env file"] == (
+        "warn",
+        f"{terminal.cwd}/.env is open to other users (644): chmod 600 {terminal.cwd}/.env",
+    )
+
+
+def test_doctor_tells_of_mistakes_and_exits_with_3(terminal: Terminal) -> None:
+    terminal.set(GROQ_API_KEY="two words")
+    assert terminal.run("doctor").exit_code == 3
+    assert findings(terminal)["configuration"][0] == "fail"
+
+
+def test_doctor_online_asks_every_provider(terminal: Terminal, simulator: str) -> None:
+    terminal.set(
+        KEYTURN_PORT="0",
+        GROQ_API_KEY="gsk_revoked",
+        GROQ_API_BASE=f"{simulator}/groq/v1",
+        MISTRAL_API_KEY="any",
+        MISTRAL_API_BASE="http://127.0.0.1:9/v1",
+    )
+    found = findings(terminal, "--online")
+    assert found["groq online"][0] == "warn"
+    assert found["groq online"][1].startswith("invalid_key, status 401")
+    assert found["mistral online"][0] == "fail"

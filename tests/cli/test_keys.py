@@ -1,0 +1,125 @@
+"""`keyturn keys …` without a running gateway: lists, tests, adds and switches."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyturn.core import fingerprint
+
+from .conftest import Terminal
+
+
+def listed(terminal: Terminal, *args: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(terminal.run("keys", "list", "--json", *args).stdout)
+    return rows
+
+
+def test_list_shows_the_configuration_and_says_so(terminal: Terminal) -> None:
+    terminal.set(GROQ_API_KEY_2="gsk_planted", LIMITS_GROQ="rpm=30", OPENAI_API_KEY="sk_planted")
+    result = terminal.run("keys", "list")
+    assert "No gateway is running" in result.stderr
+    assert "planted" not in result.output
+    (row,) = listed(terminal, "groq")
+    assert (row["key"], row["state"]) == (f"groq-2:{fingerprint('groq', 'gsk_planted')[:6]}", "configured")
+    (limit,) = row["limits"]
+    assert (limit["metric"], limit["window"], limit["capacity"], limit["source"]) == (
+        "requests",
+        "minute",
+        30,
+        "declared",
+    )
+
+
+def test_disable_and_enable_are_kept_by_identity(terminal: Terminal) -> None:
+    terminal.set(GROQ_API_KEY_1="gsk_one", GROQ_API_KEY_2="gsk_two")
+    assert terminal.run("keys", "disable", "groq-2").exit_code == 0
+    terminal.set(GROQ_API_KEY_2="gsk_three", GROQ_API_KEY_5="gsk_two")
+    assert {row["key"].partition(":")[0]: row["state"] for row in listed(terminal)} == {
+        "groq-1": "configured",
+        "groq-2": "configured",
+        "groq-5": "disabled",
+    }
+    assert stat.S_IMODE((terminal.cwd / ".cache" / "disabled.json").stat().st_mode) == 0o600
+    assert "gsk" not in (terminal.cwd / ".cache" / "disabled.json").read_text()
+    terminal.run("keys", "enable", "groq")
+    assert {row["state"] for row in listed(terminal)} == {"configured"}
+
+
+@pytest.mark.parametrize("action", ["disable", "enable", "reset", "test"])
+def test_a_key_that_is_not_there_is_wrong_usage(terminal: Terminal, action: str) -> None:
+    terminal.set(GROQ_API_KEY_1="gsk_one")
+    result = terminal.run("keys", action, "groq-9")
+    assert result.exit_code == 2
+    assert "there are groq-1:" in result.stderr
+
+
+def test_reset_without_a_gateway_has_nothing_to_forget(terminal: Terminal) -> None:
+    terminal.set(GROQ_API_KEY_1="gsk_one")
+    result = terminal.run("keys", "reset")
+    assert result.exit_code == 0
+    assert "there are no cooldowns to forget" in result.stderr
+
+
+def test_add_reads_the_key_from_stdin_and_says_what_it_did(terminal: Terminal) -> None:
+    first = terminal.run("keys", "add", "groq", input="gsk_planted_1\n")
+    second = terminal.run("keys", "add", "groq", input="gsk_planted_2")
+    assert (first.exit_code, second.exit_code) == (0, 0)
+    assert (terminal.cwd / ".env").read_text() == "GROQ_API_KEY_1=gsk_planted_1\nGROQ_API_KEY_2=gsk_planted_2\n"
+    assert f"GROQ_API_KEY_2 was added to {terminal.cwd}/.env" in second.stdout
+    (backup,) = (path for path in terminal.cwd.iterdir() if ".bak." in path.name)
+    assert str(backup) in second.stdout
+    assert "planted" not in first.output + second.output
+
+
+def test_add_takes_no_key_from_the_command_line(terminal: Terminal) -> None:
+    result = terminal.run("keys", "add", "groq", "gsk_planted")
+    assert result.exit_code == 2
+    assert not (terminal.cwd / ".env").exists()
+
+
+def test_add_to_a_file_of_its_own(terminal: Terminal) -> None:
+    assert terminal.run("keys", "add", "groq", "--env-file", "prod.env", input="gsk_one").exit_code == 0
+    assert Path("prod.env").read_text() == "GROQ_API_KEY_1=gsk_one\n"
+
+
+@pytest.mark.parametrize(("provider", "key"), [("gorq", "gsk_planted"), ("groq", "two words planted"), ("groq", "")])
+def test_add_refuses_what_cannot_be(terminal: Terminal, provider: str, key: str) -> None:
+    result = terminal.run("keys", "add", provider, input=key)
+    assert result.exit_code == 3
+    assert "planted" not in result.output
+    assert not list(terminal.cwd.iterdir())
+
+
+def test_test_says_what_each_key_is_worth(terminal: Terminal, simulator: str) -> None:
+    terminal.set(
+        GROQ_API_BASE=f"{simulator}/groq/v1",
+        GROQ_API_KEY_1="gsk_good_1",
+        GROQ_API_KEY_2="gsk_revoked",
+        MISTRAL_API_BASE="http://127.0.0.1:9/v1",
+        MISTRAL_API_KEY="any",
+    )
+    result = terminal.run("keys", "test", "--json")
+    assert result.exit_code == 1
+    assert {row["variable"]: (row["meaning"], row["status"]) for row in json.loads(result.stdout)} == {
+        "GROQ_API_KEY_1": ("ok", 200),
+        "GROQ_API_KEY_2": ("invalid_key", 401),
+        "MISTRAL_API_KEY": ("server_error", None),
+    }
+    assert terminal.run("keys", "test", "groq-1").exit_code == 0
+
+
+def test_test_needs_a_key(terminal: Terminal) -> None:
+    assert terminal.run("keys", "test").exit_code == 2
+
+
+def test_a_file_that_cannot_be_written_is_said(terminal: Terminal) -> None:
+    terminal.set(GROQ_API_KEY_1="gsk_one")
+    (terminal.cwd / ".cache" / "disabled.json").mkdir(parents=True)
+    result = terminal.run("keys", "disable", "groq-1")
+    assert result.exit_code == 3
+    assert "disabled.json" in result.stderr

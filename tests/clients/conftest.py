@@ -1,0 +1,181 @@
+"""The official `openai` SDK in its two kinds, and one gateway over a pool in which most keys fail on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from keyturn.dispatch import SystemClock, draw
+from keyturn.simulator import KeyRule, Simulator
+from tests.support.serving import Served, Upstreams, serve, simulate
+
+DEAD, LIMITED, BROKEN, SLOW = "sk-dead-1111", "sk-limited-2222", "sk-broken-3333", "sk-slow-4444"
+"""The keys of openai in the order in which they are tried; only the last one ever answers."""
+
+KEYS = {
+    "openai": {
+        DEAD: KeyRule(state="invalid_key"),
+        LIMITED: KeyRule(state="rate_limited"),
+        BROKEN: KeyRule(),
+        SLOW: KeyRule(),
+    },
+    "deepseek": {},
+}
+MODELS = {"groq": ["llama-3.1-8b-instant", "openai/gpt-oss-20b"]}
+FAULTS: tuple[dict[str, Any], ...] = ({"key": BROKEN, "status": 500}, {"key": SLOW, "latency": 0.03})
+"""What makes a key broken and a key slow; a test that writes a script of its own puts its faults in front of these."""
+
+
+@pytest.fixture(scope="package")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Upstreams]]:
+    simulator = Simulator(SystemClock(), draw, keys=KEYS, models=MODELS, keep_bodies=True)
+    with simulate(simulator) as upstreams:
+        environ = {f"OPENAI_API_KEY_{number}": key for number, key in enumerate(KEYS["openai"], 1)}
+        environ |= {
+            f"{name.upper()}_API_BASE": f"{upstreams.url}/{name}/v1" for name in ("openai", "groq", "deepseek", "mistral")
+        }
+        environ |= {
+            "GROQ_API_KEY": "gsk_good",
+            "DEEPSEEK_API_KEY_1": "sk-revoked-1",
+            "DEEPSEEK_API_KEY_2": "sk-revoked-2",
+            "DEEPSEEK_MODELS": "deepseek-chat",
+            "MISTRAL_API_KEY": "mistral-good",
+            "LIMITS_MISTRAL": "rpm=2",
+        }
+        with serve(tmp_path_factory.mktemp("gateway"), environ) as gateway:
+            yield gateway, upstreams
+
+
+@pytest.fixture
+def gateway(running: tuple[Served, Upstreams]) -> Served:
+    """The gateway, with every cooldown of earlier tests cleared."""
+    running[0].reset()
+    return running[0]
+
+
+@pytest.fixture
+def upstreams(running: tuple[Served, Upstreams]) -> Upstreams:
+    """The providers, with an empty log and no faults but the usual ones."""
+    running[1].settled()
+    running[1].script(*FAULTS)
+    running[1].forget()
+    return running[1]
+
+
+class Sdk(ABC):
+    """A client of one kind. What it has sent is in *sent*; it tries once unless *max_retries* says otherwise.
+
+    *ask* is given the client and calls one of its methods; of an asynchronous client the result is awaited.
+    """
+
+    def __init__(self, base_url: str, api_key: str) -> None:
+        self.sent: list[Any] = []
+        self.options: dict[str, Any] = {"base_url": base_url, "api_key": api_key, "max_retries": 0}
+
+    @abstractmethod
+    def call(self, ask: Callable[[Any], Any]) -> Any:
+        """What *ask* returns."""
+
+    @abstractmethod
+    def chunks(self, ask: Callable[[Any], Any]) -> list[Any]:
+        """Everything that the stream which *ask* returns brings. An error on the way is raised, with what came before
+        it in its `chunks`."""
+
+    @abstractmethod
+    def events(self, ask: Callable[[Any], Any]) -> tuple[list[Any], Any]:
+        """The events of the streaming helper that *ask* returns, and the completion that it has put together."""
+
+    def chat(self, model: str, text: str = "Hello", **members: Any) -> Any:
+        return self.call(lambda client: client.chat.completions.create(model=model, messages=say(text), **members))
+
+    def stream(self, model: str, text: str = "Hello", **members: Any) -> list[Any]:
+        members |= {"model": model, "messages": say(text), "stream": True}
+        return self.chunks(lambda client: client.chat.completions.create(**members))
+
+
+class Sync(Sdk):
+    def call(self, ask: Callable[[Any], Any]) -> Any:
+        with self._client() as client:
+            return ask(client)
+
+    def chunks(self, ask: Callable[[Any], Any]) -> list[Any]:
+        found: list[Any] = []
+        with self._client() as client:
+            try:
+                found.extend(ask(client))  # extends by each chunk as it comes, so that an error leaves the others
+            except openai.APIError as error:
+                error.chunks = found  # type: ignore[attr-defined]
+                raise
+        return found
+
+    def events(self, ask: Callable[[Any], Any]) -> tuple[list[Any], Any]:
+        with self._client() as client, ask(client) as stream:
+            return list(stream), stream.get_final_completion()
+
+    def _client(self) -> openai.OpenAI:
+        http_client = openai.DefaultHttpxClient(event_hooks={"request": [self.sent.append]})
+        return openai.OpenAI(http_client=http_client, **self.options)
+
+
+class Async(Sdk):
+    def call(self, ask: Callable[[Any], Any]) -> Any:
+        async def main() -> Any:
+            async with self._client() as client:
+                return await ask(client)
+
+        return asyncio.run(main())
+
+    def chunks(self, ask: Callable[[Any], Any]) -> list[Any]:
+        found: list[Any] = []
+
+        async def main() -> list[Any]:
+            async with self._client() as client:
+                try:
+                    async for chunk in await ask(client):
+                        found.append(chunk)
+                except openai.APIError as error:
+                    error.chunks = found  # type: ignore[attr-defined]
+                    raise
+            return found
+
+        return asyncio.run(main())
+
+    def events(self, ask: Callable[[Any], Any]) -> tuple[list[Any], Any]:
+        async def main() -> tuple[list[Any], Any]:
+            async with self._client() as client, ask(client) as stream:
+                return [event async for event in stream], await stream.get_final_completion()
+
+        return asyncio.run(main())
+
+    def _client(self) -> openai.AsyncOpenAI:
+        async def note(request: Any) -> None:
+            self.sent.append(request)
+
+        http_client = openai.DefaultAsyncHttpxClient(event_hooks={"request": [note]})
+        return openai.AsyncOpenAI(http_client=http_client, **self.options)
+
+
+@pytest.fixture(params=[Sync, Async], ids=["sync", "async"])
+def kind(request: pytest.FixtureRequest) -> type[Sdk]:
+    found: type[Sdk] = request.param
+    return found
+
+
+@pytest.fixture
+def sdk(kind: type[Sdk], gateway: Served, upstreams: Upstreams) -> Sdk:
+    """A client of the gateway: tests that take it run once with each kind."""
+    return kind(gateway.base_url, gateway.caller_key)
+
+
+def say(text: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": text}]
+
+
+def text_of(chunks: list[Any]) -> str:
+    """The content of a stream."""
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)

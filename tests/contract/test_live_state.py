@@ -1,0 +1,187 @@
+"""What every LiveState must do, whichever store is behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from keyturn.core import Claim, Cost, Denied, Limit, Marks, Transition, Usage, Window, claims
+from keyturn.stores import LiveState, MemoryState, Reservation
+
+MINUTE = Window("rolling", 60.0)
+INFLIGHT = Window("inflight")
+SCOPE = "groq/g1|llama"
+RPM = Limit(SCOPE, "requests", MINUTE, 2)
+TPM = Limit(SCOPE, "tokens", MINUTE, 1000)
+MOST = Limit(SCOPE, "concurrency", INFLIGHT, 3)
+KEY = ("key", "groq", "abc")
+USUAL = Cost(100, 50)
+
+
+def memory() -> LiveState:
+    return MemoryState(Marks())
+
+
+BACKENDS: list[Callable[[], LiveState]] = [memory]
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda backend: backend.__name__)
+def live(request: pytest.FixtureRequest) -> LiveState:
+    made: LiveState = request.param()
+    return made
+
+
+def take(live: LiveState, name: str, now: float, cost: Cost = USUAL) -> Reservation | Denied:
+    got = live.reserve(name, claims(live.limits(SCOPE), cost), now)
+    assert isinstance(got, Reservation | Denied)
+    return got
+
+
+def used(live: LiveState, now: float) -> list[tuple[int, int]]:
+    return [(row.used, row.reserved) for row in live.view(now).snapshot(SCOPE, now)]
+
+
+def test_a_reservation_carries_its_id_and_a_denial_its_reason(live: LiveState) -> None:
+    live.declare(SCOPE, [RPM, TPM])
+    first = take(live, "a", 0.0)
+    assert isinstance(first, Reservation)
+    assert first.id == "a"
+    take(live, "b", 0.0)
+    live.counted("a", 0.0)
+    live.counted("b", 0.0)
+    denied = take(live, "c", 1.0)
+    assert isinstance(denied, Denied)
+    assert (denied.wait, denied.limit, denied.never) == (60.0, RPM, False)
+    assert used(live, 1.0) == [(2, 0), (300, 0)]
+
+
+def test_a_life_from_held_to_counted_to_settled(live: LiveState) -> None:
+    live.declare(SCOPE, [RPM, TPM, MOST])
+    take(live, "a", 0.0)
+    assert used(live, 0.0) == [(0, 1), (0, 150), (0, 1)]
+    live.counted("a", 1.0)
+    assert used(live, 1.0) == [(1, 0), (150, 0), (0, 1)]
+    live.settle("a", Usage(80, 20), 2.0)
+    assert used(live, 2.0) == [(1, 0), (100, 0), (0, 0)]
+    assert used(live, 62.0) == [(0, 0), (0, 0), (0, 0)]
+
+
+def test_all_claims_or_none(live: LiveState) -> None:
+    live.declare(SCOPE, [RPM, TPM])
+    take(live, "a", 0.0, Cost(950, 0))
+    before = used(live, 0.0)
+    assert isinstance(take(live, "b", 0.0), Denied)
+    assert used(live, 0.0) == before
+
+
+def test_closing_twice_or_after_settling_changes_nothing(live: LiveState) -> None:
+    live.declare(SCOPE, [RPM, MOST])
+    kept, dropped = take(live, "a", 0.0), take(live, "b", 0.0)
+    assert isinstance(kept, Reservation)
+    assert isinstance(dropped, Reservation)
+    live.counted("a", 0.0)
+    live.settle("a", None, 1.0)
+    for reservation in (kept, dropped, kept, dropped):
+        reservation.close()
+    live.settle("a", Usage(5, 5), 2.0)
+    live.settle("b", Usage(5, 5), 2.0)
+    assert used(live, 2.0) == [(1, 0), (0, 0)]
+
+
+def test_unknown_ids_are_no_error(live: LiveState) -> None:
+    live.declare(SCOPE, [RPM])
+    live.counted("x", 0.0)
+    live.settle("x", Usage(1, 1), 0.0)
+    live.release("x")
+    assert used(live, 0.0) == [(0, 0)]
+
+
+def test_a_released_id_cannot_reserve_late(live: LiveState) -> None:
+    live.declare(SCOPE, [RPM])
+    live.release("late")
+    assert isinstance(take(live, "late", 10.0), Denied)
+    closed = take(live, "b", 10.0)
+    assert isinstance(closed, Reservation)
+    closed.close()
+    assert isinstance(take(live, "b", 11.0), Denied)
+    assert used(live, 11.0) == [(0, 0)]
+
+
+def test_callers_limits_are_claimed_beside_the_candidates(live: LiveState) -> None:
+    live.declare(SCOPE, [TPM])
+    own = Limit("caller:ci", "requests", MINUTE, 1, owner="caller")
+    both = [*claims(live.limits(SCOPE), Cost(10, 10)), Claim(own, 1, 1)]
+    assert isinstance(live.reserve("a", both, 0.0), Reservation)
+    denied = live.reserve("b", both, 0.0)
+    assert isinstance(denied, Denied)
+    assert denied.limit.owner == "caller"
+    assert used(live, 0.0) == [(0, 20)]
+
+
+def test_even_the_least_is_too_much(live: LiveState) -> None:
+    live.declare(SCOPE, [TPM])
+    denied = take(live, "a", 0.0, Cost(90_000, 256, floor=1001))
+    assert isinstance(denied, Denied)
+    assert denied.never
+    assert denied.limit == TPM
+    assert isinstance(take(live, "b", 0.0, Cost(90_000, 256, floor=1000)), Reservation)
+
+
+def test_reported_limits_are_learned(live: LiveState) -> None:
+    assert live.report(SCOPE, "requests", MINUTE, 1, 0.0, remaining=1)
+    assert not live.report(SCOPE, "requests", MINUTE, 1, 0.0)
+    assert [limit.source for limit in live.limits(SCOPE)] == ["reported"]
+    assert isinstance(take(live, "a", 0.0), Reservation)
+    assert isinstance(take(live, "b", 0.0), Denied)
+
+
+def test_the_load_is_seen_through_the_view(live: LiveState) -> None:
+    live.declare(SCOPE, [RPM, TPM])
+    view = live.view(0.0)
+    take(live, "a", 0.0)
+    live.counted("a", 0.0)
+    assert view.load(SCOPE, 0.0) == (0.5, 61.0)
+    assert view.limits(SCOPE) == (RPM, TPM)
+
+
+def test_a_calendar_limit_resets_with_the_wall_clock(live: LiveState) -> None:
+    live.wall_offset = 1_767_225_600.0 - 100.0  # monotonic 100 is 2026-01-01 00:00 UTC
+    live.declare(SCOPE, [Limit(SCOPE, "requests", Window("calendar", 86_400.0), 1)])
+    take(live, "a", 40.0)
+    live.counted("a", 41.0)
+    denied = take(live, "b", 50.0)
+    assert isinstance(denied, Denied)
+    assert denied.wait == pytest.approx(50.0, abs=1e-5)
+    assert isinstance(take(live, "b", 100.0), Reservation)
+
+
+def test_wakes_reach_every_subscriber_and_only_after_a_denial(live: LiveState) -> None:
+    first, second = list[str](), list[str]()
+    live.subscribe(first.append)
+    live.subscribe(second.append)
+    live.declare(SCOPE, [MOST])
+    for name in "abc":
+        take(live, name, 0.0)
+    live.settle("a", None, 1.0)
+    assert first == []
+    take(live, "d", 1.0)
+    take(live, "e", 1.0)
+    assert first == []
+    live.settle("b", None, 2.0)
+    assert first == second == [SCOPE]
+
+
+def test_marks_block_probe_and_clear(live: LiveState) -> None:
+    view = live.view(0.0)
+    assert view.blocked([KEY], 0.0) is None
+    live.cool(Transition(KEY, "cooling", 60.0, "rate_limited", 1, 0.0))
+    mark = view.blocked([KEY], 10.0)
+    assert mark is not None
+    assert mark.until == 60.0
+    live.begin([KEY], "probe", 61.0)
+    assert view.blocked([KEY], 61.0) is mark
+    assert live.end("probe") == [KEY]
+    assert live.end("probe") == []
+    assert view.blocked([KEY], 61.0) is None
+    assert live.cool(Transition(KEY, None))

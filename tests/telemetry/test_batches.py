@@ -1,0 +1,150 @@
+"""Telemetry as a whole: batches, a log that nobody reads, a disk that is full."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+
+from keyturn.dispatch import Alarm
+from keyturn.telemetry import Telemetry
+from keyturn.telemetry.batches import FLUSH_EVERY, MOST_WAITING
+from tests.support import virtual
+
+from .events import CALL_ID, SECRET, ended, make_gateway, served
+
+
+class Stuck(io.StringIO):
+    """A log whose reader has stopped reading, until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+        self.reached = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.reached.set()
+        self.released.wait(10)
+        return super().write(text)
+
+
+class Gone(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_events_of_a_moment_are_written_together_soon_after() -> None:
+    async def main() -> None:
+        gateway, out = make_gateway(), io.StringIO()
+        telemetry = Telemetry(gateway, out)
+        clock = virtual.VirtualClock()
+        for _ in range(3):
+            gateway.events.emit(served())
+        assert out.getvalue() == ""
+        await clock.sleep_until(clock.mono() + FLUSH_EVERY)
+        telemetry.close()
+        lines = out.getvalue().splitlines()
+        assert len(lines) == 3
+        assert all(CALL_ID in line and "groq-2:aaaaaa" in line for line in lines)
+
+    virtual.run(main)
+
+
+def test_nothing_is_lost_at_the_end() -> None:
+    async def main() -> None:
+        gateway, out = make_gateway(), io.StringIO()
+        telemetry = Telemetry(gateway, out)
+        for _ in range(200):
+            gateway.events.emit(served())
+        telemetry.say("stopped")
+        telemetry.close()
+        assert len(out.getvalue().splitlines()) == 201
+        assert out.getvalue().endswith("stopped\n")
+
+    virtual.run(main)
+
+
+def test_the_metrics_page_is_up_to_the_moment() -> None:
+    async def main() -> None:
+        gateway = make_gateway()
+        telemetry = Telemetry(gateway, io.StringIO())
+        gateway.events.emit(served())
+        page = telemetry.metrics_page().decode()
+        telemetry.close()
+        assert 'keyturn_keys{provider="groq",state="healthy"} 2.0' in page
+        assert "keyturn_inflight_requests 3.0" in page
+        assert "keyturn_queue_waiters 2.0" in page
+        assert 'outcome="ok",status_class="2xx"} 1.0' in page
+
+    virtual.run(main)
+
+
+def test_a_log_that_is_not_read_holds_up_nothing_and_what_it_misses_is_counted() -> None:
+    async def main() -> None:
+        gateway, out = make_gateway(), Stuck()
+        telemetry = Telemetry(gateway, out)
+        for _ in range(MOST_WAITING + 500):
+            gateway.events.emit(Alarm("look"))
+        page = telemetry.metrics_page().decode()
+        assert "keyturn_log_lines_dropped_total 500.0" in page
+        assert f"keyturn_alarms_total {MOST_WAITING + 500}.0" in page
+        out.released.set()
+        telemetry.close()
+        assert len(out.getvalue().splitlines()) == MOST_WAITING
+
+    virtual.run(main)
+
+
+def test_a_log_that_is_gone_costs_only_its_lines() -> None:
+    async def main() -> None:
+        gateway = make_gateway()
+        telemetry = Telemetry(gateway, Gone())
+        gateway.events.emit(served())
+        telemetry.close()
+        page = telemetry.metrics_page().decode()
+        assert "keyturn_log_lines_dropped_total 1.0" in page
+
+    virtual.run(main)
+
+
+def test_what_is_said_before_the_loop_runs_is_written() -> None:
+    gateway, out = make_gateway(StillClock()), io.StringIO()
+    telemetry = Telemetry(gateway, out, as_json=True)
+    telemetry.say(f"key {SECRET}")
+    telemetry.close()
+    assert '"text":"key ***"' in out.getvalue()
+
+
+class StillClock(virtual.VirtualClock):
+    """Outside of any loop."""
+
+    def wall(self) -> float:
+        return virtual.START_WALL
+
+
+def test_recordings_ask_the_gateway_to_keep_answers(tmp_path: Path) -> None:
+    async def main() -> None:
+        gateway = make_gateway()
+        assert gateway.keep_answer == 0
+        telemetry = Telemetry(gateway, io.StringIO(), recordings=tmp_path / "requests")
+        assert gateway.keep_answer > 0
+        gateway.events.emit(ended(answer=b"{}"))
+        telemetry.close()
+        assert len(list((tmp_path / "requests").iterdir())) == 1
+
+    virtual.run(main)
+
+
+def test_recordings_that_fail_are_told_once_and_break_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        gateway, out = make_gateway(), io.StringIO()
+        (tmp_path / "requests").write_text("a file is in the way")
+        telemetry = Telemetry(gateway, out, recordings=tmp_path / "requests")
+        for _ in range(5):
+            gateway.events.emit(served())
+        telemetry.close()
+        lines = out.getvalue().splitlines()
+        assert len(lines) == 6
+        assert sum("ALARM: calls are not recorded" in line for line in lines) == 1
+
+    virtual.run(main)
