@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,9 +27,9 @@ KEYS: Mapping[str, Sequence[str]] = {
     for number, name in enumerate(PROVIDERS)
 }
 PAGES = (
-    "/", "/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/groq/small", "/v1/models/nothing", "/v1/providers",
-    "/admin/keys", "/admin/status", "/admin/models", "/nothing/here", "/v1/responses",
-)  # fmt: skip
+    *("/", "/healthz", "/readyz", "/metrics", "/admin/keys", "/admin/status", "/admin/models"),
+    *("/v1/models", "/v1/models/groq/small", "/v1/models/nothing", "/v1/providers", "/v1/responses", "/nothing/here"),
+)
 
 
 def configuration(folder: Path) -> Config:

@@ -57,10 +57,10 @@ SHAPES: dict[str, Callable[[], str]] = {
 SECRETS: tuple[str, ...] = tuple(make() for _ in range(4) for make in SHAPES.values())
 """The hundred: four of each shape. All are accepted as keys."""
 
-REFUSED = tuple(
-    _some(BEGINNING) + flaw + _some(BEGINNING)
-    for flaw in (" ", "\t", "\n", "\r\n", "é", "密", "\u200b", "\x00", "\x1b[31m")
-) + tuple(mark + _some(24) + mark for mark in "\"'")
+_FLAWS = (" ", "\t", "\n", "\r\n", "é", "密", "\u200b", "\x00", "\x1b[31m")
+REFUSED = tuple(_some(BEGINNING) + flaw + _some(BEGINNING) for flaw in _FLAWS) + tuple(
+    mark + _some(24) + mark for mark in "\"'"
+)
 """What is no key: the configuration must say so without showing it."""
 
 
@@ -150,13 +150,7 @@ class Scanner:
     def search(self, place: str, data: bytes) -> list[Hit]:
         """Every secret in *data*, with the form in which it stands there."""
         once = _unescaped(data)
-        views = {data: ""}
-        for view, text in (
-            ("escaped ", once),
-            ("twice escaped ", _unescaped(once)),
-            ("quoted ", unquote_to_bytes(data)),
-        ):
-            views.setdefault(text, view)
+        views = {unquote_to_bytes(data): "quoted ", _unescaped(once): "twice escaped ", once: "escaped ", data: ""}
         found = [
             Hit(place, view + form, secret)
             for text, view in views.items()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 
 import pytest
 
@@ -35,8 +34,7 @@ def test_nothing_is_found_where_nothing_is() -> None:
 @pytest.mark.parametrize("form", ECHOES)
 def test_every_form_is_found(form: str) -> None:
     for secret in SECRETS:
-        assert found(ECHOES[form](secret)) == {secret}
-        assert found(json.dumps({"text": f"you sent {ECHOES[form](secret)}."})) == {secret}
+        assert found(f'{{"message": "you sent {ECHOES[form](secret)}."}}') == {secret}
 
 
 def test_a_secret_inside_base64_is_found_at_each_offset() -> None:

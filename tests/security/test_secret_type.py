@@ -98,8 +98,8 @@ def test_an_error_that_is_logged_by_asyncio_does_not_show_it() -> None:
 
 def test_it_is_there_for_who_asks_and_can_be_compared() -> None:
     assert SECRET.reveal() == VALUE
-    assert SECRET == Secret(VALUE)
-    assert SECRET != Secret(VALUE[:-1])
+    assert Secret(VALUE) == SECRET
+    assert Secret(VALUE[:-1]) != SECRET
     assert SECRET != VALUE
     assert bool(SECRET)
     assert not Secret("")

@@ -54,6 +54,9 @@ async def hello(call: Call) -> Reply:
 class FakeGateway:
     """What the server uses of a gateway. *handle_call* answers calls."""
 
+    def keep_time(self) -> None:
+        """Nothing here resets at midnight."""
+
     def __init__(self, handle_call: Handle = hello, clock: Clock | None = None, **settings: Any) -> None:
         self.handle_call = handle_call
         self.clock: Clock = clock or virtual.VirtualClock()

@@ -17,15 +17,21 @@ draw: Callable[[], float] = random.random
 class SystemClock:
     """The Clock of a running gateway: the loop's monotonic time and the system's wall time."""
 
-    __slots__ = ()
+    __slots__ = ("_loop",)
     mono = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def sleep_until(self, when: float) -> None:
         await asyncio.sleep(when - time.monotonic())
 
     def call_at(self, when: float, callback: Callable[[], object]) -> TimerHandle:
-        return asyncio.get_running_loop().call_later(max(0.0, when - time.monotonic()), callback)
+        loop = self._loop
+        if loop is None or loop.is_closed():  # kept, for asking asyncio costs a system call
+            loop = self._loop = asyncio.get_running_loop()
+        return loop.call_later(max(0.0, when - time.monotonic()), callback)
 
 
 def new_id(wall: float, bits: Callable[[int], int] = random.getrandbits) -> str:
@@ -42,16 +48,18 @@ class Watch:
     """Interrupts the task inside its `with` block when `deadline` passes, by a TransportError `timeout`.
 
     Moving the deadline later is a plain assignment: the timer looks when it fires and sets itself again. So a stream
-    whose deadline moves with each chunk costs no timer per chunk. The block may be entered again and again; the timer
+    whose deadline moves with each chunk costs no timer per chunk; it may also leave the arithmetic to `extend`, which
+    is called when the timer fires. A block that is entered again and again uses `resume` and `pause` instead; the timer
     is left to run between and finds out for itself that nobody is inside.
     """
 
-    __slots__ = ("_cancelling", "_clock", "_handle", "_task", "deadline", "expired", "reason")
+    __slots__ = ("_cancelling", "_clock", "_handle", "_task", "deadline", "expired", "extend", "reason")
 
     def __init__(self, clock: Clock, deadline: float, reason: str) -> None:
         self.deadline = deadline
         self.reason = reason
         """Which phase ran out: becomes the fault of the outcome."""
+        self.extend: Callable[[], None] | None = None
         self.expired = False
         self._clock = clock
         self._handle: TimerHandle | None = None
@@ -59,20 +67,32 @@ class Watch:
         self._cancelling = 0
 
     def __enter__(self) -> Watch:
-        self._task = task = asyncio.current_task()
+        task = asyncio.current_task()
         self._cancelling = task.cancelling() if task is not None else 0
-        if self._handle is None:
-            self._handle = self._clock.call_at(self.deadline, self._fire)
+        self.resume(task)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        task, self._task = self._task, None
-        if not self.expired or task is None:
-            return
-        if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self.expired and kind is asyncio.CancelledError and self.ours():
             raise TransportError("timeout", f"nothing came in time ({self.reason})", sent=True) from error
+        self._task = None
+
+    def resume(self, task: asyncio.Task[object] | None) -> None:
+        """*task* waits from now on."""
+        self._task = task
+        if self._handle is None:
+            self._handle = self._clock.call_at(self.deadline, self._fire)
+
+    def pause(self) -> None:
+        """It does not wait any more."""
+        self._task = None
+
+    def ours(self) -> bool:
+        """A cancellation arrived: whether it is this watch's alone. Takes ours back; the task goes on."""
+        task, self._task = self._task, None
+        return self.expired and task is not None and task.uncancel() <= self._cancelling
 
     def tighten(self, deadline: float, reason: str) -> None:
         """Set a deadline that may be nearer than the moment that the timer is set to."""
@@ -89,6 +109,8 @@ class Watch:
         self._handle = None
         if self._task is None:
             return
+        if self.extend is not None:
+            self.extend()
         if self._clock.mono() < self.deadline:
             self._handle = self._clock.call_at(self.deadline, self._fire)
         elif not self.expired:

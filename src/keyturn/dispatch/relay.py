@@ -20,19 +20,46 @@ LINGER = 0.2
 class RelayStream:
     """The bytes of one stream after its first content. Nothing is re-tried from here on.
 
-    Deadlines move with what arrives: `silence` with any byte, `no_content` with content; the call's own never.
+    Deadlines move with what arrives: `silence` with any byte, `no_content` with content; the call's own never. To be
+    read by one task.
     """
 
-    __slots__ = ("_content_at", "_ended", "_exchange", "_held", "_keep", "_output", "attempt", "kept", "run")
+    __slots__ = (
+        "_byte_at",
+        "_content_at",
+        "_ended",
+        "_exchange",
+        "_held",
+        "_keep",
+        "_next_chunk",
+        "_now",
+        "_output",
+        "_stream",
+        "_task",
+        "_watch",
+        "attempt",
+        "kept",
+        "run",
+    )
 
     def __init__(self, exchange: Exchange, run: Run, ended: Callable[[RelayStream], None], keep: int) -> None:
+        assert exchange.stream is not None
+        assert exchange.chunks is not None
         self._exchange = exchange
+        self._stream = exchange.stream
+        self._next_chunk = exchange.chunks.__anext__
+        self._watch = exchange.watch
+        self._watch.extend = self._extend
+        self._watch.close()
+        self._task: asyncio.Task[object] | None = None
+        self._now = exchange.now
         self.run = run
         self.attempt = run.trail.attempts[-1]
         self._ended: Callable[[RelayStream], None] | None = ended
         self._held = exchange.held
-        self._output = 0
-        self._content_at = exchange.now()
+        self._output = self._stream.relayed_bytes
+        self._byte_at = self._content_at = exchange.now()
+        self._extend()
         self._keep = keep
         self.kept = b""
         """The first bytes that were relayed, as many as recording asks for."""
@@ -41,64 +68,67 @@ class RelayStream:
         return self
 
     async def __anext__(self) -> bytes:
+        """The next events as they came; at a cut an error event, the last there is."""
         if self._held:
             piece, self._held = self._held, b""
+            self._task = asyncio.current_task()
         elif self._ended is None:
             raise StopAsyncIteration
         else:
-            piece = await self._next()
+            stream, watch = self._stream, self._watch
+            try:
+                while True:
+                    watch.resume(self._task)
+                    chunk = await self._next_chunk()
+                    watch.pause()
+                    self._byte_at = self._now()
+                    piece = stream.feed(chunk)
+                    if stream.done:
+                        watch.tighten(self._byte_at + LINGER, "silence")
+                    if piece:
+                        break
+                    if stream.error is not None:
+                        raise StopAsyncIteration
+            except StopAsyncIteration:
+                piece = self._last("cut", "the stream ended without its terminal event")
+            except TransportError as error:
+                piece = self._last(error.kind, error.message)
+            except asyncio.CancelledError:
+                if not watch.ours():
+                    self.close()
+                    raise
+                piece = self._last(watch.reason, f"nothing came in time ({watch.reason})")
             if not piece:
                 raise StopAsyncIteration
+            if stream.relayed_bytes != self._output:
+                self._output, self._content_at = stream.relayed_bytes, self._byte_at
         if self._keep > len(self.kept):
             self.kept += piece[: self._keep - len(self.kept)]
         return piece
 
-    async def _next(self) -> bytes:
-        """The next events; nothing when the stream is complete, an error event when it was cut."""
-        exchange = self._exchange
-        stream, chunks, watch = exchange.stream, exchange.chunks, exchange.watch
-        if stream is None or chunks is None:
-            return b""
-        try:
-            while stream.error is None:
-                self._extend()
-                with watch:
-                    chunk = await chunks.__anext__()
-                piece = stream.feed(chunk)
-                if piece:
-                    return piece
-        except StopAsyncIteration:
-            if stream.end():
-                return self._complete()
-            if stream.error is None:
-                return self._cut("cut", "the stream ended without its terminal event")
-        except TransportError as error:
-            if stream.done:
-                return self._complete()
-            return self._cut(watch.reason if watch.expired else error.kind, error.message)
-        except asyncio.CancelledError:
-            self.close()
-            raise
-        return self._cut("cut", "the upstream reported an error")
-
     def _extend(self) -> None:
-        exchange, watch, stream = self._exchange, self._exchange.watch, self._exchange.stream
-        timeouts, now = exchange.timeouts, exchange.now()
-        if stream is not None and stream.done:
-            watch.tighten(now + LINGER, "silence")
+        """Until when the next bytes must come."""
+        watch, timeouts = self._watch, self._exchange.timeouts
+        if self._stream.done:
+            watch.deadline = self._byte_at + LINGER
             return
-        if stream is not None and stream.output_bytes != self._output:
-            self._output, self._content_at = stream.output_bytes, now
-        silent, empty = now + timeouts.silence, self._content_at + timeouts.no_content
+        silent, empty = self._byte_at + timeouts.silence, self._content_at + timeouts.no_content
         watch.deadline, watch.reason = (silent, "silence") if silent <= empty else (empty, "no_content")
         if self.run.deadline < watch.deadline:
             watch.deadline, watch.reason = self.run.deadline, "deadline"
 
-    def _usage(self) -> Usage | None:
+    def _last(self, fault: str, detail: str) -> bytes:
+        """What the client gets when nothing more comes: nothing when it has all, an error event when it was cut."""
+        stream = self._stream
+        if stream.done or (fault == "cut" and stream.end()):
+            return self._complete()
+        return self._cut(fault, "the upstream reported an error" if stream.error is not None else detail)
+
+    def _usage(self) -> Usage:
         """What the upstream said, else our own estimate of what has been observed."""
-        stream = self._exchange.stream
-        if stream is None or stream.usage is not None:
-            return stream.usage if stream is not None else None
+        stream = self._stream
+        if stream.usage is not None:
+            return stream.usage
         estimate = self._exchange.estimate()
         return Usage(estimate, -(-stream.output_bytes // BYTES_PER_TOKEN), exact=False)
 
@@ -106,14 +136,12 @@ class RelayStream:
         """The end as it should be; the bytes of a last event that came without its blank line."""
         self._exchange.finish(OK, self._usage())
         self._over()
-        stream = self._exchange.stream
-        return stream.tail if stream is not None else b""
+        return self._stream.tail
 
     def _cut(self, fault: str, detail: str) -> bytes:
         """Tell the client, in its own dialect, that what it has is not all."""
         exchange, run = self._exchange, self.run
-        stream = exchange.stream
-        body = stream.error if stream is not None and stream.error is not None else b""
+        body = self._stream.error or b""
         usage = self._usage()
         if fault == "deadline":
             exchange.close()

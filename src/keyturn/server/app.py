@@ -100,8 +100,7 @@ class App:
                 return
             try:
                 await exchange.begin_stream(reply.status, reply.headers)
-                async for piece in reply.stream:
-                    await exchange.write(piece)
+                await exchange.relay(reply.stream)
                 await exchange.end_stream()
             finally:
                 reply.close()

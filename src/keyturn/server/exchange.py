@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 Scope = Mapping[str, Any]
@@ -45,6 +45,12 @@ class Exchange:
     async def write(self, piece: bytes) -> None:
         """Sends a piece of a stream; waits while the client does not read."""
         await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def relay(self, pieces: AsyncIterator[bytes]) -> None:
+        """Sends all pieces of a stream as they come."""
+        send = self._send
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def end_stream(self) -> None:
         self.streaming = False

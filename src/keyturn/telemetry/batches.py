@@ -21,7 +21,7 @@ from .logs import Lines
 from .metrics import Labels, Metrics
 from .requests import LARGEST_PART, Recordings
 
-FLUSH_EVERY = 0.1
+FLUSH_EVERY = 0.2
 """Seconds that an event may wait for its line."""
 MOST_WAITING = 10_000
 SLICE = 64

@@ -58,11 +58,11 @@ class ChatStream:
         "_events",
         "_over",
         "_overhead",
-        "_relayed",
         "_splitter",
         "done",
         "error",
         "finished",
+        "relayed_bytes",
         "started",
         "tail",
         "usage",
@@ -72,7 +72,8 @@ class ChatStream:
         self._drop_usage = drop_usage
         self._splitter = Splitter(max_event)
         self._over = False
-        self._relayed = 0
+        self.relayed_bytes = 0
+        """Bytes of the events that carried output: grows with each."""
         self._events = 0
         self._overhead = 0
         self.started = False
@@ -90,7 +91,7 @@ class ChatStream:
     @property
     def output_bytes(self) -> int:
         """Bytes of output relayed, an estimate for answers whose usage never comes. Comments do not move it."""
-        return max(0, self._relayed - self._events * self._overhead)
+        return max(0, self.relayed_bytes - self._events * self._overhead)
 
     def feed(self, chunk: bytes) -> bytes:
         """The events that are complete now, to be relayed as they came; empty when none is.
@@ -103,7 +104,7 @@ class ChatStream:
         if not block:
             return b""
         if self.started and (events := _objects(block)) and _is_plain(block):
-            self._relayed += len(block)
+            self.relayed_bytes += len(block)
             self._events += events
             return block
         return self._sift(block)
@@ -122,7 +123,7 @@ class ChatStream:
         relayed = []
         for event in split(block):
             if self.started and _objects(event) and _is_plain(event):
-                self._relayed += len(event)
+                self.relayed_bytes += len(event)
                 self._events += 1
                 relayed.append(event)
             elif self._read(event):
@@ -169,7 +170,7 @@ class ChatStream:
         if speaks and not self._overhead:
             self._overhead = _overhead(raw, data)
         if speaks:
-            self._relayed += len(raw)
+            self.relayed_bytes += len(raw)
             self._events += 1
         self.started = self.started or speaks or self.finished
         return True
