@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
 
 import openai
 import pytest
@@ -31,13 +31,20 @@ FAULTS: tuple[dict[str, Any], ...] = ({"key": BROKEN, "status": 500}, {"key": SL
 """What makes a key broken and a key slow; a test that writes a script of its own puts its faults in front of these."""
 
 
+MOST_GENERATORS = 10
+"""How many generators may be behind a stream of the asynchronous SDK."""
+
+T = TypeVar("T")
+
+
 @pytest.fixture(scope="package")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Upstreams]]:
     simulator = Simulator(SystemClock(), draw, keys=KEYS, models=MODELS, keep_bodies=True)
     with simulate(simulator) as upstreams:
         environ = {f"OPENAI_API_KEY_{number}": key for number, key in enumerate(KEYS["openai"], 1)}
         environ |= {
-            f"{name.upper()}_API_BASE": f"{upstreams.url}/{name}/v1" for name in ("openai", "groq", "deepseek", "mistral")
+            f"{name.upper()}_API_BASE": f"{upstreams.url}/{name}/v1"
+            for name in ("openai", "groq", "deepseek", "mistral")
         }
         environ |= {
             "GROQ_API_KEY": "gsk_good",
@@ -128,7 +135,7 @@ class Async(Sdk):
             async with self._client() as client:
                 return await ask(client)
 
-        return asyncio.run(main())
+        return run(main)
 
     def chunks(self, ask: Callable[[Any], Any]) -> list[Any]:
         found: list[Any] = []
@@ -143,14 +150,14 @@ class Async(Sdk):
                     raise
             return found
 
-        return asyncio.run(main())
+        return run(main)
 
     def events(self, ask: Callable[[Any], Any]) -> tuple[list[Any], Any]:
         async def main() -> tuple[list[Any], Any]:
             async with self._client() as client, ask(client) as stream:
                 return [event async for event in stream], await stream.get_final_completion()
 
-        return asyncio.run(main())
+        return run(main)
 
     def _client(self) -> openai.AsyncOpenAI:
         async def note(request: Any) -> None:
@@ -170,6 +177,23 @@ def kind(request: pytest.FixtureRequest) -> type[Sdk]:
 def sdk(kind: type[Sdk], gateway: Served, upstreams: Upstreams) -> Sdk:
     """A client of the gateway: tests that take it run once with each kind."""
     return kind(gateway.base_url, gateway.caller_key)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """`asyncio.run`, but that tasks which the SDK leaves to the loop may end first: at `[DONE]` it drops the generators
+    behind a stream, and the loop closes each in a task of its own, one after the other, from the outermost to the
+    innermost."""
+
+    async def whole() -> T:
+        try:
+            return await main()
+        finally:
+            for _ in range(MOST_GENERATORS):
+                await asyncio.sleep(0)
+                if others := asyncio.all_tasks() - {asyncio.current_task()}:
+                    await asyncio.wait(others, timeout=5)
+
+    return asyncio.run(whole())
 
 
 def say(text: str) -> list[dict[str, Any]]:

@@ -24,6 +24,8 @@ def main(model: Path, address: Path) -> None:
     params.n_gpu_layers = 0
     params.cache_prompt = False
     params.warmup = False
+    params.embedding = True
+    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.port = 0
     server = xllamacpp.Server(params)
     address.write_text(server.listening_address)

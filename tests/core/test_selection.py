@@ -46,9 +46,7 @@ class Shares:
 
 def make(count: int, strategy: str = "balanced", weights: Sequence[float] = ()) -> tuple[Pool, Shares]:
     view = Shares()
-    keys = [
-        Credential.of("groq", f"secret{n}", n, weight=weights[n] if weights else 1.0) for n in range(count)
-    ]
+    keys = [Credential.of("groq", f"secret{n}", n, weight=weights[n] if weights else 1.0) for n in range(count)]
     return Pool(Deployment("groq", "llama"), keys, strategy_named(strategy), view), view
 
 

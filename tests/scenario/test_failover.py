@@ -133,7 +133,12 @@ def test_an_overloaded_provider_is_not_asked_with_another_key() -> None:
         assert Counter(each.provider for each in world.seen()) == {"groq": 1, "together": 1}
 
     models = {"groq": ["llama-shared"], "together": ["llama-shared"]}
-    play(story, {"groq": 3, "together": 1}, models=models, faults=[Fault(provider="groq", kind="chat", error="overloaded")])
+    play(
+        story,
+        {"groq": 3, "together": 1},
+        models=models,
+        faults=[Fault(provider="groq", kind="chat", error="overloaded")],
+    )
 
 
 def test_not_found_everywhere_returns_the_first_such_answer() -> None:

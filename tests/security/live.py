@@ -52,8 +52,9 @@ class Live:
         self.gateway = gateway
         self.port = port
 
-    async def send(self, *parts: bytes) -> Answer:
-        """The answer to a request in these parts, however wrong it is; the rest is not sent when one comes early."""
+    async def send(self, *parts: bytes, to_the_end: bool = False) -> Answer:
+        """The answer to a request in these parts, however wrong it is. When one comes early, the rest is not sent,
+        unless the client is one that sends everything *to_the_end*."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 25)
         reading = asyncio.create_task(_read(reader))
         try:
@@ -61,7 +62,7 @@ class Live:
                 writer.write(part)
                 await writer.drain()
                 await asyncio.sleep(0)
-                if reading.done():
+                if reading.done() and not to_the_end:
                     break
             return await reading
         except ConnectionError:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -73,6 +74,24 @@ def test_keys_that_a_client_mistakes_for_the_callers(tmp_path: Path) -> None:
                 for name, prefix in (("authorization", "Bearer "), ("x-api-key", ""), ("x-goog-api-key", "")):
                     reply = await exposed.ask("GET", "/v1/models", key="", headers=[(name, prefix + key)])
                     assert (reply.status, reply.json()["error"]["code"]) == (401, "invalid_api_key")
+
+    play(story, tmp_path, Talkative)
+
+
+def test_keys_that_a_client_puts_where_something_else_belongs(tmp_path: Path) -> None:
+    """Into the name of a model, a path, or a query as clients of Gemini do: no error quotes them, no log keeps them."""
+
+    async def story(exposed: Exposed) -> None:
+        whole = [key for key in SECRETS if len(key) < 200]  # of longer ones a client gets its own first letters back
+        for key in whole:
+            quoted = quote(key, safe="")
+            assert (await exposed.chat(key)).status in (400, 404)
+            for path in (f"/v1/models/{quoted}", f"/{quoted}", f"/v1beta/models/{quoted}:generateContent"):
+                assert (await exposed.ask("GET", path)).status == 404
+            assert (await exposed.ask("GET", f"/v1/models?key={quoted}")).status == 200
+            assert (await exposed.ask("POST", f"/v1/chat/completions?key={quoted}", body=b"{}")).status == 400
+            headers = [("x-keyturn-admin", exposed.admin_key.reveal())]
+            assert (await exposed.ask("POST", "/admin/keys/disable", json={"key": key}, headers=headers)).status == 400
 
     play(story, tmp_path, Talkative)
 

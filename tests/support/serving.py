@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,8 @@ from keyturn.simulator import Exchange, Simulator
 KEYTURN = Path(sys.executable).with_name("keyturn")
 PATIENCE = 20.0
 """Seconds that a process gets to start or to end, on a machine that is busy with other things."""
+SETTLING = 5.0
+"""Seconds that requests under way get to end, once nobody waits for them."""
 TICK = 0.01
 
 
@@ -80,7 +82,7 @@ class Upstreams:
 
     def settled(self) -> None:
         """Return when no request is under way any more. Raises AssertionError when one stays."""
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + SETTLING
         while self.running():
             assert time.monotonic() < until, f"still under way: {self.simulator.select(result='open')}"
 
@@ -130,8 +132,11 @@ class Served:
 def serve(folder: Path, environ: Mapping[str, str], options: Sequence[str] = ()) -> Iterator[Served]:
     """`keyturn serve` on a free port in *folder*; ended by SIGTERM, which it must obey with exit code 0."""
     log = folder / "log.txt"
+    published = folder / ".cache" / "gateway.json"
     with start([str(KEYTURN), "serve", "--port", "0", *options], log, environ, cwd=folder) as process:
-        yield Served(folder, _wait_until_ready(process, folder, log))
+        yield Served(
+            folder, wait_until_ready(process, log, lambda: json.loads(published.read_bytes())["url"], "/healthz")
+        )
         process.terminate()
         assert process.wait(PATIENCE) == 0, log.read_text()
 
@@ -151,20 +156,23 @@ def start(
             process.wait()
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], folder: Path, log: Path) -> str:
-    """The URL at which /healthz is answered. Raises AssertionError with what the process said instead."""
+def wait_until_ready(process: subprocess.Popen[bytes], log: Path, where: Callable[[], str], path: str) -> str:
+    """The URL that *where* tells, once GET *path* answers 200 there; *where* raises OSError while it does not know.
+
+    Raises AssertionError with what the process said when it ends instead or takes too long.
+    """
     until = time.monotonic() + PATIENCE
-    while time.monotonic() < until and not ended(process, TICK):
+    while time.monotonic() < until and not _ended(process, TICK):
         try:
-            url = str(json.loads((folder / ".cache" / "gateway.json").read_bytes())["url"])
-            if ask(url, "GET", "/healthz").status == 200:
+            url = where()
+            if ask(url, "GET", path).status == 200:
                 return url
         except OSError:
             continue
-    raise AssertionError(f"keyturn serve did not get ready:\n{log.read_text()}")
+    raise AssertionError(f"{process.args!r} did not get ready:\n{log.read_text()}")
 
 
-def ended(process: subprocess.Popen[bytes], within: float) -> bool:
+def _ended(process: subprocess.Popen[bytes], within: float) -> bool:
     """Whether *process* ends within so many seconds."""
     try:
         process.wait(within)

@@ -96,7 +96,18 @@ class Strategy(Protocol):
 class Pool:
     """The credentials of one deployment. Mutable and deterministic."""
 
-    __slots__ = ("_heap", "_uses", "blocks", "deployment", "entries", "heaviest", "limited", "ready", "strategy", "view")
+    __slots__ = (
+        "_heap",
+        "_uses",
+        "blocks",
+        "deployment",
+        "entries",
+        "heaviest",
+        "limited",
+        "ready",
+        "strategy",
+        "view",
+    )
 
     def __init__(
         self, deployment: Deployment, credentials: Sequence[Credential], strategy: Strategy, view: View

@@ -49,11 +49,11 @@ class Watch:
 
     Moving the deadline later is a plain assignment: the timer looks when it fires and sets itself again. So a stream
     whose deadline moves with each chunk costs no timer per chunk; it may also leave the arithmetic to `extend`, which
-    is called when the timer fires. A block that is entered again and again uses `resume` and `pause` instead; the timer
-    is left to run between and finds out for itself that nobody is inside.
+    is called when the timer fires. Who waits again and again sets `task` before and clears it after, and arms the timer
+    when there is none; it is left to run between and finds out for itself that nobody waits.
     """
 
-    __slots__ = ("_cancelling", "_clock", "_handle", "_task", "deadline", "expired", "extend", "reason")
+    __slots__ = ("_cancelling", "_clock", "deadline", "expired", "extend", "reason", "task", "timer")
 
     def __init__(self, clock: Clock, deadline: float, reason: str) -> None:
         self.deadline = deadline
@@ -62,14 +62,16 @@ class Watch:
         self.extend: Callable[[], None] | None = None
         self.expired = False
         self._clock = clock
-        self._handle: TimerHandle | None = None
-        self._task: asyncio.Task[object] | None = None
+        self.timer: TimerHandle | None = None
+        self.task: asyncio.Task[object] | None = None
+        """Who waits now, and is to be interrupted."""
         self._cancelling = 0
 
     def __enter__(self) -> Watch:
         task = asyncio.current_task()
         self._cancelling = task.cancelling() if task is not None else 0
-        self.resume(task)
+        self.task = task
+        self.arm()
         return self
 
     def __exit__(
@@ -77,21 +79,16 @@ class Watch:
     ) -> None:
         if self.expired and kind is asyncio.CancelledError and self.ours():
             raise TransportError("timeout", f"nothing came in time ({self.reason})", sent=True) from error
-        self._task = None
+        self.task = None
 
-    def resume(self, task: asyncio.Task[object] | None) -> None:
-        """*task* waits from now on."""
-        self._task = task
-        if self._handle is None:
-            self._handle = self._clock.call_at(self.deadline, self._fire)
-
-    def pause(self) -> None:
-        """It does not wait any more."""
-        self._task = None
+    def arm(self) -> None:
+        """Set the timer, unless it is."""
+        if self.timer is None:
+            self.timer = self._clock.call_at(self.deadline, self._fire)
 
     def ours(self) -> bool:
         """A cancellation arrived: whether it is this watch's alone. Takes ours back; the task goes on."""
-        task, self._task = self._task, None
+        task, self.task = self.task, None
         return self.expired and task is not None and task.uncancel() <= self._cancelling
 
     def tighten(self, deadline: float, reason: str) -> None:
@@ -101,18 +98,18 @@ class Watch:
 
     def close(self) -> None:
         """Stop the timer."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def _fire(self) -> None:
-        self._handle = None
-        if self._task is None:
+        self.timer = None
+        if self.task is None:
             return
         if self.extend is not None:
             self.extend()
         if self._clock.mono() < self.deadline:
-            self._handle = self._clock.call_at(self.deadline, self._fire)
+            self.timer = self._clock.call_at(self.deadline, self._fire)
         elif not self.expired:
             self.expired = True
-            self._task.cancel()
+            self.task.cancel()

@@ -108,10 +108,16 @@ class Gateway:
         return reply
 
     async def _answer(self, run: Run) -> Reply:
-        await self._plan(run)
+        if self.draining:
+            raise Draining("the gateway is shutting down; ask again in a moment", retry_after=1.0)
+        if needs_listing(run.call, self.lists.catalog):
+            await self.lists.refresh()
+        run.planned(resolve(run.call, run.caller, self.lists.catalog))
         resend: Entry | None = None
         while True:
-            grant = await self._grant(run, resend)
+            grant = self._claim(run)
+            if isinstance(grant, Exhausted):
+                grant = self._again(run, resend) or await self._wait(run, grant)
             if isinstance(grant, Exhausted):
                 return self._given_up(run, grant)
             run.progress.attempts += 1
@@ -136,36 +142,40 @@ class Gateway:
                 return self._given_up(run, together([]))
             resend = move.resend if isinstance(move, TryNext) else None
 
-    async def _plan(self, run: Run) -> None:
-        if self.draining:
-            raise Draining("the gateway is shutting down; ask again in a moment", retry_after=1.0)
-        if needs_listing(run.call, self.lists.catalog):
-            await self.lists.refresh()
-        run.planned(resolve(run.call, run.caller, self.lists.catalog))
+    def _claim(self, run: Run) -> Grant | Exhausted:
+        """An entry with its reservation, for who is not to stand in line; else what there is to wait for."""
+        if not run.progress.attempts and self.room.ahead(run.deployments):
+            return self.room.shortage(run.deployments)
+        return self._take(run)
 
-    async def _grant(self, run: Run, resend: Entry | None) -> Grant | Exhausted:
-        """An entry with its reservation; waits for one when none is free. Exhausted: none will be in time."""
+    def _again(self, run: Run, resend: Entry | None) -> Grant | None:
+        """The same credential once more, which `advance` allows when nothing else is free."""
+        if resend is None:
+            return None
+        deployment = resend.candidate.deployment
+        grant = self._reserve(run, self.pools.of(deployment), resend, self.clock.mono())
+        if isinstance(grant, Denied):
+            return None
+        grant.attempt.resend = True
+        run.progress.resent.add((deployment, resend.order))
+        return grant
+
+    async def _wait(self, run: Run, short: Exhausted) -> Grant | Exhausted:
+        """Stand in line for an entry. Exhausted: none will come in time, or none came."""
         line, now = run.deployments, self.clock.mono()
-        newcomer = not run.progress.attempts
-        got = self.room.shortage(line) if newcomer and self.room.ahead(line) else self._take(run)
-        if isinstance(got, Grant):
-            return got
-        if resend is not None:
-            again = self._reserve(run, self.pools.of(resend.candidate.deployment), resend, now)
-            if isinstance(again, Grant):
-                again.attempt.resend = True
-                run.progress.resent.add((resend.candidate.deployment, resend.order))
-                return again
-        if isinstance(stand_by(got, now, run.wait_until), Refuse) or self.room.full:
-            return got
-        returns, hindered = now + got.wait, not newcomer
-        granted = await self.room.wait(
-            line, lambda: self._take(run), returns=returns, latest=run.wait_until, hindered=hindered
+        if isinstance(stand_by(short, now, run.wait_until), Refuse) or self.room.full:
+            return short
+        grant = await self.room.wait(
+            line,
+            lambda: self._take(run),
+            returns=now + short.wait,
+            latest=run.wait_until,
+            hindered=run.progress.attempts > 0,
         )
         run.trail.waited += self.clock.mono() - now
-        if granted is None:
-            return self.room.shortage(line) if self.room.ahead(line) else got
-        return granted
+        if grant is None:
+            return self.room.shortage(line) if self.room.ahead(line) else short
+        return grant
 
     def _take(self, run: Run) -> Grant | Exhausted:
         """The first candidate in the order of the plan that may be asked now; never waits."""

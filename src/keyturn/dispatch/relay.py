@@ -78,9 +78,11 @@ class RelayStream:
             stream, watch = self._stream, self._watch
             try:
                 while True:
-                    watch.resume(self._task)
+                    watch.task = self._task
+                    if watch.timer is None:
+                        watch.arm()
                     chunk = await self._next_chunk()
-                    watch.pause()
+                    watch.task = None
                     self._byte_at = self._now()
                     piece = stream.feed(chunk)
                     if stream.done:

@@ -14,6 +14,8 @@ from uvicorn.server import ServerState
 
 from keyturn.core import Clock, TimerHandle
 
+from .cycle import Cycle
+
 GRACE = 30.0
 """Seconds that a whole request may take to arrive, whatever its rate."""
 LEAST_RATE = 8 * 1024
@@ -33,43 +35,6 @@ _HEADERS_TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
     b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(_TOO_LARGE), _TOO_LARGE)
 )
-
-
-class Corked:
-    """A transport that lets the head of an answer wait for what follows in the same turn of the loop.
-
-    uvicorn writes head and body apart; one write, and so one system call, does for both.
-    """
-
-    __slots__ = ("_head", "_loop", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._head = b""
-
-    def write(self, data: bytes) -> None:
-        if self._head:
-            head, self._head = self._head, b""
-            self._transport.write(head + data)
-        elif data.startswith(b"HTTP/1.1 "):
-            self._head = data
-            self._loop.call_soon(self.flush)
-        else:
-            self._transport.write(data)
-
-    def flush(self) -> None:
-        """Nothing followed at once: write what waits."""
-        if self._head:
-            head, self._head = self._head, b""
-            self._transport.write(head)
-
-    def close(self) -> None:
-        self.flush()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 class Listener(HttpToolsProtocol):
@@ -102,7 +67,7 @@ class Listener(HttpToolsProtocol):
         self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(transport)
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -160,6 +125,8 @@ class Listener(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
+        cycle.__class__ = Cycle  # uvicorn makes its own; ours adds no state that needs an __init__
+        cycle.loop = self.loop  # type: ignore[attr-defined]
         super()._start_asgi_task(cycle, app)
 
     def _is_forgotten(self) -> bool:

@@ -24,7 +24,7 @@ from .requests import LARGEST_PART, Recordings
 FLUSH_EVERY = 0.2
 """Seconds that an event may wait for its line."""
 MOST_WAITING = 10_000
-SLICE = 64
+SLICE = 256
 """Lines per write. Between two writes the thread lets the loop go on."""
 CLOSE_PATIENCE = 2.0
 """Seconds that closing waits for a log that does not take its lines."""

@@ -119,16 +119,28 @@ class HttpAnswer(Answer):
     async def take(self) -> bytes:
         try:
             return await self._content.readany()
-        except asyncio.CancelledError:
-            self.close()
-            raise
-        except (TransportError, aiohttp.ClientError, OSError, RuntimeError) as error:
-            if rest := self._content._read_nowait(-1):  # what came before the cut still counts
-                return rest
-            self.close()
-            if isinstance(error, TransportError):
-                raise
-            raise TransportError("closed", "the answer ended before its announced length", sent=True) from None
+        except (asyncio.CancelledError, TransportError, aiohttp.ClientError, OSError, RuntimeError) as error:
+            return self._cut(error)
+
+    async def __anext__(self) -> bytes:
+        if self._inflater is not None:
+            return await super().__anext__()
+        try:
+            data = await self._content.readany()
+        except (asyncio.CancelledError, TransportError, aiohttp.ClientError, OSError, RuntimeError) as error:
+            data = self._cut(error)
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+    def _cut(self, error: BaseException) -> bytes:
+        """What came before *error* still counts; then the error itself, as a TransportError."""
+        if not isinstance(error, asyncio.CancelledError) and (rest := self._content._read_nowait(-1)):
+            return rest
+        self.close()
+        if isinstance(error, TransportError | asyncio.CancelledError):
+            raise error
+        raise TransportError("closed", "the answer ended before its announced length", sent=True) from None
 
     def close(self) -> None:
         """Let go at once. May be called twice."""

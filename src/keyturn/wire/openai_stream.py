@@ -18,6 +18,8 @@ from .sse import Splitter, read_event, split
 from .usage import read_usage
 
 _DONE = b"[DONE]"
+_NULL = (b":null", b": null")
+NEWLINE = 10
 _OFTEN_NULL = (b'"finish_reason"', b'"usage"')
 _BARE = b'{"content":""}'
 _SPEAKING = (
@@ -56,6 +58,7 @@ class ChatStream:
     __slots__ = (
         "_drop_usage",
         "_events",
+        "_max_event",
         "_over",
         "_overhead",
         "_splitter",
@@ -70,6 +73,7 @@ class ChatStream:
 
     def __init__(self, *, drop_usage: bool, max_event: int = 8 << 20) -> None:
         self._drop_usage = drop_usage
+        self._max_event = max_event
         self._splitter = Splitter(max_event)
         self._over = False
         self.relayed_bytes = 0
@@ -100,6 +104,10 @@ class ChatStream:
         """
         if self._over:
             return b""
+        if self.started and self._is_usual(chunk):
+            self.relayed_bytes += len(chunk)
+            self._events += 1
+            return chunk
         block = self._splitter.feed(chunk)
         if not block:
             return b""
@@ -108,6 +116,22 @@ class ChatStream:
             self._events += events
             return block
         return self._sift(block)
+
+    def _is_usual(self, chunk: bytes) -> bool:
+        """Whether *chunk* is just one event of one JSON object on one line that cannot finish, fail or carry usage.
+
+        Nearly every chunk is: what `_objects` and `_is_plain` find out for any block, in the fewest steps.
+        """
+        find, starts, size = chunk.find, chunk.startswith, len(chunk)
+        if find(b"\n") != size - 2 or not starts(b"data: {") or chunk[size - 1] != NEWLINE or size > self._max_event:
+            return False
+        if self._splitter.rest or find(b'"error"') >= 0:
+            return False
+        at = find(b'"usage"')
+        if at >= 0 and (not starts(_NULL, at + 7) or find(b'"usage"', at + 7) >= 0):
+            return False
+        at = find(b'"finish_reason"')
+        return at < 0 or (starts(_NULL, at + 15) and find(b'"finish_reason"', at + 15) < 0)
 
     def end(self) -> bool:
         """At the end of the bytes: True when the answer is complete, False when it was cut or failed."""
@@ -202,7 +226,7 @@ def _is_plain(block: bytes) -> bool:
         at = find(name)
         while at >= 0:
             at += len(name)
-            if not block.startswith((b":null", b": null"), at):
+            if not block.startswith(_NULL, at):
                 return False
             at = find(name, at)
     return True
