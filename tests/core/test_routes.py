@@ -83,3 +83,9 @@ def test_only_bare_ids_need_the_lists() -> None:
     assert asks("gpt-4o")
     assert asks("meta-llama/Llama-3")
     assert plan("sonar") == [str(Deployment("perplexity", "sonar"))]
+
+
+def test_a_known_prefix_without_a_key_is_not_sent_to_a_provider_whose_list_is_unknown() -> None:
+    unknown = RouteCatalog({"gemini": CATALOG.offers["gemini"]}, {}, {"openai": "OPENAI_API_KEY"})
+    with pytest.raises(ModelNotFound, match="set OPENAI_API_KEY"):
+        resolve(Call("openai_chat", "chat", "openai/gpt-4o", {}, 0), Caller(), unknown)

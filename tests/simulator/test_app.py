@@ -194,7 +194,7 @@ def test_a_provider_is_found_by_path_or_by_host() -> None:
             found.append(reply.status)
         return [*found, *(exchange.provider for exchange in simulator.log)]
 
-    assert play(story) == [200, 200, 404, 404, "gemini", "openai"]
+    assert play(story) == [200, 200, 404, 404, "gemini", "groq"]
 
     async def by_host(simulator: Simulator) -> str:
         await asgi.call(

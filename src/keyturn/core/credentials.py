@@ -214,9 +214,10 @@ class Marks:
         mark.probe = None
         return change.shorten
 
-    def of(self, provider: str) -> list[Mark]:
-        """Every mark of *provider* that is or was a restriction."""
-        return [mark for mark in self._table.values() if mark.scope[1] == provider and mark.state != "counting"]
+    def of(self, provider: str, *, counting: bool = False) -> list[Mark]:
+        """Every mark of *provider* that is or was a restriction; with *counting* also those that only count faults."""
+        marks = [mark for mark in self._table.values() if mark.scope[1] == provider]
+        return marks if counting else [mark for mark in marks if mark.state != "counting"]
 
     def failed(self, deployment: ScopeKey, credential: str) -> list[str]:
         """Remember a fault of *credential* on *deployment*; the faults in a row there, this one last."""

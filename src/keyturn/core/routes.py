@@ -119,7 +119,7 @@ def _bare(call: Call, catalog: RouteCatalog) -> Plan:
     ranked = sorted(catalog.offers.items(), key=lambda item: (item[1].tier, item[0]))
     able = [(provider, offer) for provider, offer in ranked if call.kind in offer.kinds and offer.usable]
     found = [(provider, offer) for provider, offer in able if offer.models is not None and name in offer.models]
-    if not found:
+    if not found and name.partition("/")[0].lower().replace("-", "_") not in catalog.unconfigured:
         found = [(provider, offer) for provider, offer in able if offer.models is None]
     for provider, offer in ranked:
         if (provider, offer) not in found:

@@ -157,9 +157,10 @@ class Exchange:
         complete = stream.started or stream.end()
         if stream.error is not None:
             return None, stream.error
-        if not complete:
+        self.held = b"".join(held) + stream.tail
+        if not complete or not self.held:  # nothing to relay: a plain answer, say, from a server that ignores `stream`
             return ("cut" if held and "html" not in response.headers.get("content-type", "") else "garbage"), b""
-        self.held, self.answered = b"".join(held) + stream.tail, True
+        self.answered = True
         self._grant.attempt.first_token = self._gateway.clock.mono()
         return None, b""
 

@@ -88,7 +88,7 @@ class Gateway:
         self.redact = redactor.text
         self.room: WaitingRoom[Grant] = WaitingRoom(clock)
         self.pools = Pools(config, live, self.room.freed)
-        self.lists = ModelLists(config, clock, transport, self._pickable)
+        self.lists = ModelLists(config, clock, transport, self._pickable, self._healthy)
         self.inflight = 0
         self.draining = False
         self._idle: asyncio.Event | None = None
@@ -270,7 +270,8 @@ class Gateway:
     def _given_up(self, run: Run, shortage: Exhausted) -> Reply:
         """Nothing is left to try: the first final answer, if that is all that stood in the way, or the refusal."""
         first = run.first_final
-        if first is not None and run.finals == run.progress.attempts:
+        asked = {Deployment(each.provider, each.model) for each in run.trail.attempts}
+        if first is not None and run.finals == asked:
             return self._as_it_came(run, first)
         raise self._refusal(run, shortage)
 
@@ -364,6 +365,9 @@ class Gateway:
         """Probes are over without a verdict: the next one may try."""
         if scopes:
             self.pools.wake_marked(scopes)
+
+    def _healthy(self, credential: Credential) -> bool:
+        return self.marks.get(key_scope(credential)) is None
 
     def _pickable(self, credential: Credential) -> bool:
         mark = self.marks.get(key_scope(credential))

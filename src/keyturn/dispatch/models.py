@@ -15,6 +15,8 @@ from .clock import Watch
 
 PATIENCE = 10.0
 """Seconds that a list of models may take."""
+MOST_ASKED = 8
+"""Keys that are asked for one list at most, when the first are refused."""
 LARGEST_LIST = 16 * 1024 * 1024
 RETRY_AFTER = 30.0
 """Seconds until a list that could not be had is asked for again."""
@@ -32,12 +34,20 @@ class ModelLists:
     """The lists of all providers, and the snapshot of them that routing reads."""
 
     def __init__(
-        self, config: Config, clock: Clock, transport: Transport, pickable: Callable[[Credential], bool]
+        self,
+        config: Config,
+        clock: Clock,
+        transport: Transport,
+        pickable: Callable[[Credential], bool],
+        healthy: Callable[[Credential], bool],
     ) -> None:
         self._config = config
         self._clock = clock
         self._transport = transport
         self._pickable = pickable
+        """Whether the owner left it in use."""
+        self._healthy = healthy
+        """Whether nothing stands against it."""
         self._lists: dict[str, tuple[str, ...]] = {}
         self._due: dict[str, float] = {}
         self._fetching: dict[str, asyncio.Task[None]] = {}
@@ -89,10 +99,16 @@ class ModelLists:
             await asyncio.wait(tasks)
 
     async def _fetch(self, name: str) -> None:
-        credential = next((each for each in self._config.credentials.get(name, ()) if self._pickable(each)), None)
+        """Ask with the first healthy key; when it is refused, with the next, and so on."""
         self._due[name] = self._clock.mono() + RETRY_AFTER
-        if credential is None:
-            return
+        credentials = [each for each in self._config.credentials.get(name, ()) if self._pickable(each)]
+        healthy = [each for each in credentials if self._healthy(each)]
+        for credential in (healthy or credentials)[:MOST_ASKED]:
+            if await self._fetch_with(name, credential) in (0, 200, 404):
+                return
+
+    async def _fetch_with(self, name: str, credential: Credential) -> int:
+        """Take over the list that *name* gives this key; the status, 0 when there was none."""
         provider = self._config.providers[name]
         response = None
         try:
@@ -100,7 +116,7 @@ class ModelLists:
                 response = await self._transport.send(prepare_models(provider, credential), lambda: None)
                 body = await response.read(LARGEST_LIST)
         except TransportError:
-            return
+            return 0
         finally:
             if response is not None:
                 response.close()
@@ -109,6 +125,7 @@ class ModelLists:
             self._lists[name] = tuple(found)
             self._due[name] = self._clock.mono() + self._config.timeouts.models_ttl
             self._catalog = None
+        return response.status
 
     def _snapshot(self) -> RouteCatalog:
         config, offers, aliases = self._config, {}, {}

@@ -58,18 +58,22 @@ def providers(gateway: Gateway) -> list[dict[str, object]]:
 
 
 def reset(gateway: Gateway, key: str | None) -> list[str]:
-    """Clear every mark but `disabled` of the keys that *key* names (None: of all); the keys that had one."""
-    touched, changes = [], {}
-    for credential in matching(gateway, key):
-        own = [mark for mark in _of(_marks(gateway, credential.provider), credential) if mark.state != "disabled"]
-        changes.update({mark.scope: Transition(mark.scope, None) for mark in own})
-        if own:
-            touched.append(credential.shown)
-    if key is None or key in gateway.config.credentials:
-        for name in gateway.config.credentials if key is None else [key]:
-            shared = [mark for mark in gateway.marks.of(name) if mark.scope[0] == "deployment"]
-            changes.update({mark.scope: Transition(mark.scope, None) for mark in shared})
-    gateway.cool(Verdict(list(changes.values())), None)
+    """Clear what stands against the keys that *key* names (None: all), but `disabled`; the keys that had something.
+
+    Faults that were only counted go too, and with them what the deployments of a whole provider have met.
+    """
+    touched: list[str] = []
+    changes: list[Transition] = []
+    owners = {owner for each in matching(gateway, key) for owner in (each.fingerprint, each.group)}
+    for name, credentials in gateway.config.credentials.items():
+        whole = key is None or key == name
+        for mark in gateway.marks.of(name, counting=True):
+            named = whole if mark.scope[0] == "deployment" else mark.scope[2] in owners
+            if named and mark.state != "disabled":
+                changes.append(Transition(mark.scope, None))
+        cleared = {change.scope[2] for change in changes if change.scope[0] != "deployment"}
+        touched += [each.shown for each in credentials if {each.fingerprint, each.group} & cleared]
+    gateway.cool(Verdict(changes), None)
     return touched
 
 

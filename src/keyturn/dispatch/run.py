@@ -60,7 +60,8 @@ class Run:
         """A limit that even the least this call can cost exceeds."""
         self.first_final: Failed | None = None
         """The first answer that is final for its deployment, handed back when all say so."""
-        self.finals = 0
+        self.finals: set[Deployment] = set()
+        """The deployments that gave such an answer."""
 
     def planned(self, plan: Plan) -> None:
         """The steps to take are known."""
@@ -72,7 +73,7 @@ class Run:
         outcome = failed.outcome
         if outcome.try_other_key or outcome.scope == "provider" or outcome.meaning in FAULTS or not failed.body:
             return
-        self.finals += 1
+        self.finals.add(failed.entry.candidate.deployment)
         if self.first_final is None:
             self.first_final = failed
 

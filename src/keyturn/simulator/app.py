@@ -158,9 +158,8 @@ class Simulator:
     def _find(self, scope: Message, headers: Mapping[str, str]) -> tuple[Persona, str] | str:
         """Whom and what a path means, else why it means nothing."""
         path: str = scope["path"]
-        persona = self._personas.get(path.split("/", 2)[1]) or self._hosts.get(
-            headers.get("host", "").partition(":")[0]
-        )
+        host = headers.get("host", "").partition(":")[0]
+        persona = self._hosts.get(host) or self._personas.get(path.split("/", 2)[1])
         if persona is None:
             return f"no such provider; the simulator plays {', '.join(self._personas)}, each under /<provider>/v1"
         for ending, (kind, method) in KINDS.items():
