@@ -17,7 +17,6 @@ from .setup import Place, place_options, read_config
 
 if TYPE_CHECKING:
     from keyturn.config import Config
-    from keyturn.core import Trail
 
 
 class Answer(NamedTuple):
@@ -26,7 +25,7 @@ class Answer(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
-    trail: Trail | None
+    trail: dict[str, Any] | None
 
 
 @click.command()
@@ -46,21 +45,23 @@ def command(model: str | None, trace: bool, text: tuple[str, ...], **place: Any)
     if gateway is not None:
         key = _caller_key(config)
         patience = config.timeouts.total + config.timeouts.queue_wait
-        answer = Answer(
-            *gateway.send("/v1/chat/completions", payload, {"authorization": f"Bearer {key}"}, patience), None
+        status, headers, body = gateway.send(
+            "/v1/chat/completions", payload, {"authorization": f"Bearer {key}"}, patience
         )
+        told = gateway.ask("/admin/trace", {"call": headers.get("x-keyturn-call")}) if trace else None
+        answer = Answer(status, headers, body, told)
     else:
         answer = asyncio.run(_ask_here(config, payload))
     if trace:
         for line in _trace(answer):
             say(line)
     try:
-        body = json.loads(answer.body)
+        read = json.loads(answer.body)
     except ValueError as error:
         raise KeyturnError(f"an answer came that is no JSON (status {answer.status})") from error
     if answer.status != 200:
-        raise Failure(error_text(body, answer.status))
-    click.echo(_text(body))
+        raise Failure(error_text(read, answer.status))
+    click.echo(_text(read))
 
 
 def _caller_key(config: Config) -> str:
@@ -72,68 +73,42 @@ def _caller_key(config: Config) -> str:
 
 async def _ask_here(config: Config, payload: dict[str, Any]) -> Answer:
     from keyturn.core import Caller
-    from keyturn.dispatch import CallEnded, Event, new_id, read_call
+    from keyturn.dispatch import new_id, read_call
 
     from .pool import open_pool
 
     call = read_call("chat", json.dumps(payload).encode(), {})
     gateway = open_pool(config)
-    trails: list[Trail] = []
-
-    def remember(event: Event) -> None:
-        if isinstance(event, CallEnded):
-            trails.append(event.trail)
-
-    gateway.events.subscribe(remember)
+    call_id = new_id(gateway.clock.wall())
     try:
-        reply = await gateway.handle(call, Caller(), new_id(gateway.clock.wall()))
+        reply = await gateway.handle(call, Caller(), call_id)
         headers = {name.decode(): value.decode("latin-1") for name, value in reply.headers}
-        return Answer(reply.status, headers, reply.body, trails[0])
+        return Answer(reply.status, headers, reply.body, gateway.recent[call_id].told())
     finally:
         await gateway.close()
 
 
 def _trace(answer: Answer) -> Iterator[str]:
-    """What happened, a line each; through a gateway only what its headers and its error bodies tell."""
-    headers = answer.headers
-    yield f"call {headers.get('x-keyturn-call', '-')}, attempts: {headers.get('x-keyturn-attempts', '?')}"
-    if answer.trail is not None:
-        yield from trail_lines(answer.trail)
+    """What happened, a line each: provider → model → key → meaning → milliseconds."""
+    headers, trail = answer.headers, answer.trail
+    yield f"call {headers.get('x-keyturn-call', '-')}, attempts: {headers.get('x-keyturn-attempts', '0')}"
+    if trail is None:
         return
-    for number, attempt in enumerate(_attempts(answer.body), 1):
-        yield f"{number}. {_step(attempt)}"
-    if answer.status == 200:
-        yield _step(
-            {name: headers.get(f"x-keyturn-{name}") for name in ("provider", "model", "key")} | {"meaning": "ok"}
-        )
-        if headers.get("x-keyturn-attempts") != "1":
-            yield "the gateway's log tells of the attempts before this one"
+    yield from trail_lines(trail)
 
 
-def trail_lines(trail: Trail) -> Iterator[str]:
-    """A trail as text: provider → model → key → meaning → milliseconds."""
-    for number, attempt in enumerate(trail.attempts, 1):
-        ended = attempt.ended if attempt.ended is not None else trail.ended
-        took = "" if ended is None else f" → {round((ended - attempt.started) * 1000)} ms"
-        again = " (sent again)" if attempt.resend else ""
-        yield f"{number}. {_step(attempt.brief())}{took}{again}" + (f": {attempt.detail}" if attempt.detail else "")
-    if trail.waited:
-        yield f"waited {trail.waited:.1f} s for a key"
-    for line in (*trail.refusals, *trail.notes):
+def trail_lines(trail: dict[str, Any]) -> Iterator[str]:
+    """A trail, as `Trail.told` gives it, as text."""
+    for number, attempt in enumerate(trail["attempts"], 1):
+        status = f" {attempt['status']}" if attempt["status"] else ""
+        line = f"{number}. {attempt['provider']} → {attempt['model']} → {attempt['key']} → {attempt['meaning']}{status}"
+        took = "" if attempt["ms"] is None else f" → {attempt['ms']:.0f} ms"
+        again = " (sent again)" if attempt["resend"] else ""
+        yield line + took + again + (f": {attempt['detail']}" if attempt["detail"] else "")
+    if trail["waited_ms"]:
+        yield f"waited {trail['waited_ms'] / 1000:.1f} s for a key"
+    for line in (*trail["refusals"], *trail["notes"]):
         yield f"- {line}"
-
-
-def _step(attempt: dict[str, Any]) -> str:
-    status = f" {attempt['status']}" if attempt.get("status") else ""
-    return f"{attempt['provider']} → {attempt['model']} → {attempt['key']} → {attempt['meaning']}{status}"
-
-
-def _attempts(body: bytes) -> list[dict[str, Any]]:
-    try:
-        found = json.loads(body)["error"]["keyturn"]["attempts"]
-    except (ValueError, KeyError, TypeError):
-        return []
-    return found if isinstance(found, list) else []
 
 
 def _text(body: Any) -> str:

@@ -66,6 +66,10 @@ from .tokens import Estimate, Estimator, charge
 from .upstream import HttpRequest, LocalRequest, ProcessRequest, Transport, UpstreamRequest, UpstreamResponse
 
 __all__ = [
+    "FAULTS",
+    "FOREVER",
+    "GENERIC",
+    "STRATEGIES",
     "Attempt",
     "Balanced",
     "Call",
@@ -82,10 +86,7 @@ __all__ = [
     "Estimate",
     "Estimator",
     "Exhausted",
-    "FAULTS",
-    "FOREVER",
     "Facts",
-    "GENERIC",
     "HttpRequest",
     "Kind",
     "Limit",
@@ -110,7 +111,6 @@ __all__ = [
     "RoundRobin",
     "RouteCatalog",
     "Rules",
-    "STRATEGIES",
     "Scope",
     "ScopeKey",
     "Secret",

@@ -185,6 +185,11 @@ class Attempt:
             "status": self.status,
         }
 
+    def told(self) -> dict[str, object]:
+        """The same with what only the owner sees; *ms* is None while it runs."""
+        ms = None if self.ended is None else round((self.ended - self.started) * 1000, 1)
+        return {**self.brief(), "ms": ms, "detail": self.detail, "resend": self.resend}
+
 
 @dataclass(slots=True)
 class Trail:
@@ -202,6 +207,19 @@ class Trail:
     """The error code answered, empty when the call was served."""
     ended: float | None = None
     stream: bool = False
+
+    def told(self) -> dict[str, object]:
+        """The whole story as JSON has it; durations in milliseconds."""
+        return {
+            "call": self.call,
+            "route": self.route,
+            "status": self.status,
+            "code": self.code,
+            "waited_ms": round(self.waited * 1000, 1),
+            "attempts": [attempt.told() for attempt in self.attempts],
+            "refusals": self.refusals,
+            "notes": self.notes,
+        }
 
 
 class TimerHandle(Protocol):

@@ -11,7 +11,6 @@ from keyturn.errors import ModelNotFound, NoValidCredentials
 
 from .model import Call, Caller, Deployment
 
-
 MOST_PLANS = 4096
 """Names come from clients: above so many they are resolved each time."""
 

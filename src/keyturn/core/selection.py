@@ -24,7 +24,7 @@ FOREVER = float("inf")
 
 
 class View(Protocol):
-    """What a pick reads of the live state. `load` gives the used share of the fullest limit, and until when it holds."""
+    """What a pick reads of the live state. `load`: the used share of the fullest limit, and until when that holds."""
 
     def blocked(self, scopes: Sequence[ScopeKey], now: float) -> Mark | None: ...
     def load(self, scope: str, now: float) -> tuple[float, float]: ...

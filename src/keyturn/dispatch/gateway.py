@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 
 from keyturn.config import Config
 from keyturn.core import (
@@ -55,6 +56,7 @@ from .run import Failed, Grant, Run
 from .waiting import WaitingRoom
 
 FOREVER = float("inf")
+MOST_RECENT = 256
 FREE = Cost(0, 0, 0)
 """The cost of a call where nothing is limited."""
 JSON = (b"content-type", b"application/json")
@@ -89,6 +91,8 @@ class Gateway:
         self.room: WaitingRoom[Grant] = WaitingRoom(clock)
         self.pools = Pools(config, live, self.room.freed)
         self.lists = ModelLists(config, clock, transport, self._pickable, self._healthy)
+        self.recent: OrderedDict[str, Trail] = OrderedDict()
+        """The trails of the latest calls, for who asks what happened to one."""
         self.inflight = 0
         self.draining = False
         self._idle: asyncio.Event | None = None
@@ -339,7 +343,11 @@ class Gateway:
         self._record(run, reply.body[: self.keep_answer] if reply is not None and self.keep_answer else None)
 
     def _record(self, run: Run, answer: bytes | None) -> None:
-        run.trail.ended = self.clock.mono()
+        trail = run.trail
+        trail.ended = self.clock.mono()
+        self.recent[trail.call] = trail
+        if len(self.recent) > MOST_RECENT:
+            self.recent.popitem(last=False)
         self.inflight -= 1
         if not self.inflight and self._idle is not None:
             self._idle.set()

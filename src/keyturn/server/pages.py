@@ -37,10 +37,13 @@ class Page:
         self.content_type = content_type
 
 
-class KeyRequest(msgspec.Struct):
-    """The body of `POST /admin/keys/…`: a label (`groq-2`), a shown form, a fingerprint or a provider."""
+class AdminRequest(msgspec.Struct):
+    """The body of `POST /admin/…`."""
 
     key: str | None = None
+    """A label (`groq-2`), a shown form, a fingerprint or a provider."""
+    call: str | None = None
+    """A call's id."""
 
 
 class Pages:
@@ -90,6 +93,9 @@ class Pages:
                 return Page([{"id": row.id, "provider": row.provider} for row in await gateway.models()])
             case "admin_status":
                 return Page(self._status())
+            case "admin_trace":
+                trail = gateway.recent.get(_read(body).call or "")
+                return Page(trail.told() if trail is not None else None)
             case "admin_reset":
                 return Page({"keys": gateway.reset(_key_of(body))})
             case "admin_disable":
@@ -130,9 +136,11 @@ class Pages:
 
 
 def _key_of(body: bytes) -> str | None:
-    if not body.strip():
-        return None
+    return _read(body).key if body.strip() else None
+
+
+def _read(body: bytes) -> AdminRequest:
     try:
-        return msgspec.json.decode(body, type=KeyRequest).key
+        return msgspec.json.decode(body, type=AdminRequest)
     except msgspec.DecodeError as error:
-        raise BadRequest(f'the body must be like {{"key": "groq-2"}}: {error}') from error
+        raise BadRequest(f'the body must be like {{"key": "groq-2"}} or {{"call": "…"}}: {error}') from error

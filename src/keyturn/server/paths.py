@@ -26,6 +26,7 @@ Name = Literal[
     "admin_enable",
     "admin_models",
     "admin_status",
+    "admin_trace",
 ]
 
 
@@ -67,6 +68,7 @@ ENDPOINTS = (
     Endpoint("admin_enable", "/admin/keys/enable", "POST", "admin"),
     Endpoint("admin_models", "/admin/models", "GET", "admin"),
     Endpoint("admin_status", "/admin/status", "GET", "admin"),
+    Endpoint("admin_trace", "/admin/trace", "POST", "admin"),
 )
 
 _MODEL = next(endpoint for endpoint in ENDPOINTS if endpoint.name == "model")
