@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ def credential(name: str = "a", group: str = "") -> Credential:
     return Credential.of("groq", name, 1, group=group)
 
 
-def outcome(meaning: str, wait: float | None = None, scope: str = "key", **more: object) -> Outcome:
+def outcome(meaning: str, wait: float | None = None, scope: str = "key", **more: Any) -> Outcome:
     return Outcome(meaning, scope, wait, False, True, True, {}, **more)  # type: ignore[arg-type]
 
 
@@ -78,7 +80,7 @@ def test_ERR_23_the_providers_own_word_wins() -> None:
     ],
 )
 def test_each_row_marks_its_scope_for_its_length(
-    meaning: str, more: dict[str, object], seconds: float, other_model_too: bool
+    meaning: str, more: dict[str, Any], seconds: float, other_model_too: bool
 ) -> None:
     world, key = World(), credential()
     scope = str(more.pop("scope", "key"))

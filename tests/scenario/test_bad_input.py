@@ -305,7 +305,7 @@ def goes_on_for_ever(start: bytes, more: bytes) -> Script:
 
 
 FAILING: dict[str, tuple[Script, str]] = {
-    "a page": (says(answer(PAGE, media=b"text/html")), "garbage"),
+    "a page": (says(answer(PAGE, media=b"text/html")), "is no completion"),
     "a page with an error status": (says(answer(PAGE, media=b"text/html", status=b"502 Bad Gateway")), "It works"),
     "half a chunk": (says(*streamed(end=False), b"40\r\ndata: {"), "ended before its announced length"),
     "half a chunk, then a reset": (says(*streamed(end=False), b"40\r\ndata: {", then="reset"), "connection broke"),
@@ -320,7 +320,7 @@ FAILING: dict[str, tuple[Script, str]] = {
     "a redirect": (says(answer(b"", b"location: http://127.0.0.1:9/x", status=b"302 Found")), "unknown 302"),
     "a lasting redirect": (says(answer(PLAIN, b"location: /v1/x", status=b"308 Permanent Redirect")), "unknown 308"),
     "not modified": (says(b"HTTP/1.1 304 Not Modified\r\n\r\n"), "unknown 304"),
-    "no content": (says(b"HTTP/1.1 204 No Content\r\n\r\n"), "garbage"),
+    "no content": (says(b"HTTP/1.1 204 No Content\r\n\r\n"), "is no completion"),
     "another protocol": (says(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"), "101"),
     "a status of its own": (says(b"HTTP/1.1 999 What\r\ncontent-length: 2\r\n\r\n{}"), "999"),
     "headers without end": (goes_on_for_ever(OK, b"x-more: " + b"a" * 1000 + b"\r\n"), "not well-formed HTTP"),
@@ -328,10 +328,10 @@ FAILING: dict[str, tuple[Script, str]] = {
     "two lengths": (says(OK + b"content-length: 5\r\ncontent-length: 6\r\n\r\n" + PLAIN), "not well-formed HTTP"),
     "a negative length": (says(OK + b"content-length: -5\r\n\r\n" + PLAIN), "not well-formed HTTP"),
     "a broken chunk": (says(OK + b"transfer-encoding: chunked\r\n\r\nzz\r\n" + PLAIN), "not well-formed HTTP"),
-    "a deep answer": (says(answer(b'{"choices":' + b"[" * 10_000 + b"]" * 10_000 + b"}")), "garbage"),
-    "not UTF-8": (says(answer(b'{"choices":[{"message":{"content":"\xff\xfe"}}]}')), "garbage"),
-    "null": (says(answer(b"null")), "garbage"),
-    "an empty answer": (says(answer(b"")), "garbage"),
+    "a deep answer": (says(answer(b'{"choices":' + b"[" * 10_000 + b"]" * 10_000 + b"}")), "is no completion"),
+    "not UTF-8": (says(answer(b'{"choices":[{"message":{"content":"\xff\xfe"}}]}')), "is no completion"),
+    "null": (says(answer(b"null")), "is no completion"),
+    "an empty answer": (says(answer(b"")), "is no completion"),
 }
 """What an upstream does, and what the log must say of it. To the client it is a bad upstream, streamed or not."""
 

@@ -158,7 +158,8 @@ def test_STR_02_usage_is_read_though_the_client_did_not_ask_and_does_not_see_it(
         assert not any(json.loads(event).get("usage") for event in answer.events[:-1])
         asked = await world.chat("openai/gpt-4o", stream=True, stream_options={"include_usage": True})
         assert json.loads(asked.events[-2])["usage"]["total_tokens"] > 0
-        tokens = [row for row in world.gateway.keys()[0]["limits"] if row["metric"] == "tokens"]  # type: ignore[union-attr, attr-defined]
+        rows: Any = world.gateway.keys()[0]["limits"]
+        tokens = [row for row in rows if row["metric"] == "tokens"]
         told = [each.input_tokens + each.output_tokens for each in world.seen()]
         assert [row["used"] for row in tokens] == [sum(told)]
 

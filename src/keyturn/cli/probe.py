@@ -101,6 +101,7 @@ class _Examiner:
         try:
             response = await self._transport.send(request, lambda: None)
             body = await response.read(LARGEST_ANSWER)
+            body = Redactor([key.secret]).data(body)  # before its text is cut short
             facts = Facts(response.status, response.headers, body, clock.wall(), rules=rules)
         except TransportError as error:
             facts, trouble = Facts(None, {}, b"", clock.wall(), fault=error.kind, rules=rules), error.message

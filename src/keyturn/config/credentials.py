@@ -236,5 +236,5 @@ def _number(settings: Settings, variable: str, word: str, numbered: dict[int, li
 def _plan(settings: Settings, variable: str | None) -> str | None:
     plan = (settings.text(variable) or "").lower() if variable else ""
     if plan and plan not in PLANS:
-        settings.report.problem(variable or "", choose(settings.report, plan, PLANS))
+        settings.report.problem(variable or "", choose(settings.report, settings.text(variable or "") or "", PLANS))
     return plan or None

@@ -162,11 +162,11 @@ def _use_paid(settings: Settings) -> bool:
 
 
 def _price_tiers(settings: Settings) -> frozenset[str] | None:
-    words = [word.lower() for word in settings.words("ALLOWED_MODEL_TIERS")]
+    words = settings.words("ALLOWED_MODEL_TIERS")
     for word in words:
-        if word not in PRICE_TIERS:
+        if word.lower() not in PRICE_TIERS:
             settings.report.problem("ALLOWED_MODEL_TIERS", choose(settings.report, word, PRICE_TIERS))
-    return frozenset(words) or None
+    return frozenset(map(str.lower, words)) or None
 
 
 def _note_oddities(settings: Settings, config: Config) -> None:

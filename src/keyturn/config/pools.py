@@ -24,11 +24,12 @@ def strategies(settings: Settings) -> dict[str, Strategy]:
     """`ROTATION_MODE_<P>`; a word that is no strategy is noted and the default kept."""
     found: dict[str, Strategy] = {}
     for provider, variable in settings.per_provider(before="ROTATION_MODE_").items():
-        mode = (settings.text(variable) or "").lower().replace("-", "_")
+        text = settings.text(variable) or ""
+        mode = text.lower().replace("-", "_")
         if mode in STRATEGIES:
             found[provider] = cast(Strategy, mode)
         else:
-            settings.report.note(variable, f"{choose(settings.report, mode, STRATEGIES)}; balanced is used")
+            settings.report.note(variable, f"{choose(settings.report, text, STRATEGIES)}; balanced is used")
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from keyturn.core import Redactor
 from keyturn.errors import ConfigError
 
 LONGEST_QUOTE = 60
@@ -50,6 +51,8 @@ class Report:
         """*text* for a message, unless it may be a secret in the wrong place."""
         if any(secret in text or (len(text) >= SHORTEST_PART and text in secret) for secret in self._hidden):
             return "its value (not shown, it is also a key)"
+        if Redactor().text(text) != text:
+            return "its value (not shown, it looks like a key)"
         if len(text) > LONGEST_QUOTE or not text.isprintable():
             return "its value"
         return f"'{text}'"

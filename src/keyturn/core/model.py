@@ -64,6 +64,9 @@ class Secret:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret cannot be pickled or copied out of the process")
 
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Secret does not tell its state")
+
 
 def fingerprint(provider: str, secret: str) -> str:
     """The identity of a secret: first 16 hex digits of SHA-256(`keyturn:` + provider + `:` + secret)."""

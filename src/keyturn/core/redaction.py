@@ -30,7 +30,11 @@ _SHAPES = (
     r"AKIA[A-Z0-9]{16}",
     r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}",
 )
-_SHAPE = re.compile(r"(?<![A-Za-z0-9])(?:" + "|".join(_SHAPES) + r")|(?i:(?<=\bbearer )[\w.~+/=*-]{8,})")
+_PERCENT = re.compile(r"%..")
+_SHAPE = re.compile(
+    r"(?<![A-Za-z0-9])(?:" + "|".join(_SHAPES) + r")|(?i:(?<=\bbearer )[\w.~+/=*-]{8,})",
+    re.ASCII,  # a key ends where Chinese begins, also where UTF-8 is read as Latin-1
+)
 
 
 class Redactor:
@@ -86,9 +90,20 @@ class Redactor:
 def _spellings(value: str) -> Iterator[str]:
     """The forms in which a secret may turn up: as it is, escaped, or inside something that was encoded."""
     raw = value.encode()
-    forms = {value, raw.decode("latin-1"), json.dumps(value)[1:-1], quote(value), quote(value, safe="")}
-    forms |= {raw.hex(), raw.hex().upper(), *_inside_base64(raw)}
+    as_json = json.dumps(value)[1:-1]
+    forms = {value, as_json, repr(value)[1:-1], as_json.replace("/", "\\/")}  # PHP escapes slashes
+    forms |= {_as_codes(as_json, "<>&", "x"), _as_codes(as_json.replace('\\"', '"'), "\"'<>&+`", "X")}  # Go; .NET
+    forms |= {json.dumps(form)[1:-1] for form in forms}  # JSON inside a JSON string
+    for safe in ("/", ""):
+        quoted = quote(value, safe=safe)
+        forms |= {quoted, _PERCENT.sub(lambda code: code[0].lower(), quoted)}
+    forms |= {raw.decode("latin-1"), raw.hex(), raw.hex().upper(), *_inside_base64(raw)}
     return (form for form in forms if len(form) >= SHORTEST)
+
+
+def _as_codes(text: str, letters: str, case: str) -> str:
+    """*text* with each of *letters* as a `\\u` escape, its digits in lower (`x`) or upper (`X`) case."""
+    return "".join(f"\\u{ord(letter):04{case}}" if letter in letters else letter for letter in text)
 
 
 def _inside_base64(raw: bytes) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keyturn.core import (
@@ -22,7 +23,7 @@ from keyturn.errors import DeadlineExceeded, TransportError
 from keyturn.providers import Provider, prepare
 from keyturn.wire import ChatStream, read_reply
 
-from .clock import Watch, draw
+from .clock import Watch, draw, new_id
 from .pools import SECONDS, window_of
 from .run import Failed, Grant, Run
 
@@ -41,6 +42,13 @@ METRICS = {
     for window in ("", "_second", "_minute", "_hour", "_day")
 }
 """What a provider may call a limit -> the metric that it is. Others (per month, per image) are not kept."""
+WORDS = {
+    "garbage": "its answer is no completion",
+    "cut": "its stream ended before any content",
+    "first_token": "no first token came in time",
+    "no_content": "no content came in time",
+}
+"""What faults that the transport does not put into words are called in the log and in errors."""
 OK = Outcome("ok", "request", None, False, False, False, {})
 REASONING = ("o1", "o3", "o4", "gpt-5", "reason", "think", "-r1", "qwq", "magistral", "deep-research")
 """Parts of the names of models that think before they speak."""
@@ -59,7 +67,7 @@ class Exchange:
         "held",
         "now",
         "provider",
-        "redact",
+        "redactor",
         "reply",
         "response",
         "stream",
@@ -74,7 +82,7 @@ class Exchange:
         self._grant = grant
         self.now = gateway.clock.mono
         self.wall = gateway.clock.wall
-        self.redact = gateway.redact
+        self.redactor = gateway.redactor
         self.timeouts = gateway.config.timeouts
         self.answered = False
         self.provider: Provider = gateway.config.providers[grant.entry.candidate.deployment.provider]
@@ -112,7 +120,14 @@ class Exchange:
         try:
             request = prepare(self.provider, run.call, grant.entry.candidate, run.trail.notes)
             with self.watch:
-                response = self.response = await gateway.transport.send(request, self._sent)
+                try:
+                    response = await gateway.transport.send(request, self._sent)
+                except TransportError as error:
+                    if error.kind != "stale":
+                        raise
+                    self._stale(error)
+                    response = await gateway.transport.send(request, self._sent)
+                self.response = response
                 fault, body = await self._read(response)
         except TransportError as error:
             fault, detail = self._phase(error), error.message
@@ -121,12 +136,29 @@ class Exchange:
             return None
         status, headers = (0, {}) if self.response is None else (self.response.status, self.response.headers)
         in_stream = run.call.stream and 200 <= status < 300
+        body = self.redactor.data(body)  # while it is whole: half a key is not recognised
         now, rules = gateway.clock.wall(), self.provider.rules
         outcome = classify(Facts(status or None, headers, body, now, stream=in_stream, fault=fault, rules=rules))
         self._report(outcome)
         grant.attempt.status = status or None
-        self.finish(outcome, None, detail or outcome.message or fault or "")
+        self.finish(outcome, None, detail or outcome.message or WORDS.get(fault or "", "") or self._redirection(status))
         return Failed(grant.entry, outcome, status, headers.get("content-type", ""), body)
+
+    def _stale(self, error: TransportError) -> None:
+        """The peer had closed the idle connection before it saw the request: nobody's fault, sent again at once.
+
+        It counts as an attempt of its own; the reservation is the same, as the provider has counted nothing.
+        """
+        run, attempt, now = self._run, self._grant.attempt, self.now()
+        lost = replace(attempt, id=new_id(self.wall()), meaning="stale", detail=error.message, ended=now)
+        run.trail.attempts.insert(-1, lost)
+        run.progress.attempts += 1
+        attempt.started, attempt.resend = now, True
+        self._gateway.ledger.finish(lost)
+
+    def _redirection(self, status: int) -> str:
+        variable = f"{(self.provider.variables or ('',))[0]}_API_BASE"
+        return f"it redirects elsewhere, which is never followed: check {variable}" if 300 <= status < 400 else ""
 
     async def _read(self, response: UpstreamResponse) -> tuple[str | None, bytes]:
         """Read what came; sets `answered`, or returns the fault and the body to classify."""
@@ -205,7 +237,7 @@ class Exchange:
     def finish(self, outcome: Outcome, usage: Usage | None, detail: str = "") -> None:
         """Settle, cool, record: once, whoever calls first."""
         if self._end(outcome.meaning, usage):
-            self._grant.attempt.detail = self._gateway.redact(detail)[:300]
+            self._grant.attempt.detail = self.redactor.text(detail)[:300]
             self._judge(outcome)
             self._over()
 

@@ -40,7 +40,7 @@ from keyturn.core import (
     stand_by,
     together,
 )
-from keyturn.errors import DeadlineExceeded, Draining, KeyturnError, RequestExceedsLimit
+from keyturn.errors import BadUpstream, DeadlineExceeded, Draining, KeyturnError, RequestExceedsLimit
 from keyturn.stores import Ledger, LiveState, Reservation
 from keyturn.wire import error_body, error_headers
 
@@ -267,7 +267,7 @@ class Gateway:
         """The upstream's own answer to a client's mistake: its status and its body, without any key it may echo."""
         content_type = failed.content_type if failed.status >= 400 else "application/json"
         run.trail.code = failed.outcome.meaning
-        head = (b"content-type", content_type.encode("latin-1", "replace") or JSON[1])
+        head = (b"content-type", self.redact(content_type).encode("latin-1", "replace") or JSON[1])
         status = failed.status if failed.status >= 400 else 400
         return Reply(status, [head, *self._headers(run, failed.entry)], self.redactor.data(failed.body))
 
@@ -289,7 +289,11 @@ class Gateway:
             )
         if self.clock.mono() >= min(run.deadline, run.content_by):
             return DeadlineExceeded(f"no key for {run.call.model} was free before the call's deadline")
-        return refusal(run.progress, shortage, run.call.model, self._returns(run, shortage))
+        error = refusal(run.progress, shortage, run.call.model, self._returns(run, shortage))
+        last = run.trail.attempts[-1] if run.trail.attempts else None
+        if isinstance(error, BadUpstream) and last is not None and last.detail:
+            error.message += f"; the last, {last.provider}: {last.detail}"
+        return error
 
     def _returns(self, run: Run, shortage: Exhausted) -> float | None:
         """Seconds until some candidate may be used, those that were tried in this call included."""
@@ -305,6 +309,7 @@ class Gateway:
     def _refused(self, run: Run, error: KeyturnError) -> Reply:
         """An error of ours, in the client's dialect."""
         run.trail.code = error.code
+        error.message = self.redact(error.message)  # it quotes the client, who may have put a key in the wrong place
         run.trail.refusals.append(error.message)
         attempts = [attempt.brief() for attempt in run.trail.attempts]
         headers = [(name.encode(), value.encode()) for name, value in error_headers(error)]

@@ -143,7 +143,7 @@ class RelayStream:
     def _cut(self, fault: str, detail: str) -> bytes:
         """Tell the client, in its own dialect, that what it has is not all."""
         exchange, run = self._exchange, self.run
-        body = self._stream.error or b""
+        body = exchange.redactor.data(self._stream.error or b"")
         usage = self._usage()
         if fault == "deadline":
             exchange.close()
@@ -152,7 +152,7 @@ class RelayStream:
             outcome = classify(
                 Facts(None, {}, body, exchange.wall(), True, None if body else fault, exchange.provider.rules)
             )
-            detail = exchange.redact(outcome.message) or detail
+            detail = exchange.redactor.text(outcome.message) or detail
             exchange.finish(outcome, usage, detail)
         run.trail.code = "upstream_interrupted"
         error = UpstreamInterrupted(f"the answer was interrupted after output had begun: {detail}")

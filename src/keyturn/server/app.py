@@ -112,6 +112,7 @@ class App:
         self._gateway.events.emit(CallEnded(None, CALLER, trail))
 
     async def _refuse(self, exchange: Exchange, error: KeyturnError) -> None:
+        error.message = self._gateway.redactor.text(error.message)  # it quotes the client
         headers: Headers = [JSON, _mark(exchange)]
         headers += [(name.encode(), value.encode()) for name, value in error_headers(error)]
         if isinstance(error, WrongMethod):

@@ -13,6 +13,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from keyturn.core import Clock, TimerHandle
+from keyturn.dispatch import new_id
+from keyturn.errors import BadRequest, HeadersTooLarge, KeyturnError
+from keyturn.wire import error_body
 
 from .cycle import Cycle
 
@@ -26,15 +29,6 @@ BODIES_SKIPPED = 4
 """So many times the largest accepted body is read and dropped after a refusal, so that clients get to see it."""
 KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than clients and proxies keep theirs."""
-
-_TOO_LARGE = (
-    b'{"error":{"message":"the request headers are too large","type":"invalid_request_error","param":null,'
-    b'"code":"headers_too_large"}}'
-)
-_HEADERS_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
-    b"content-length: %d\r\nconnection: close\r\n\r\n%s" % (len(_TOO_LARGE), _TOO_LARGE)
-)
 
 
 class Listener(HttpToolsProtocol):
@@ -147,6 +141,21 @@ class Listener(HttpToolsProtocol):
             self._arrival = None
             self.transport.abort()
 
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP, as uvicorn tells; nothing behind it is read."""
+        self._answer("400 Bad Request", BadRequest("this is no valid HTTP request"))
+        self.transport.close()
+
+    def _answer(self, status: str, error: KeyturnError) -> None:
+        """An answer of our own to a request that never reaches the application."""
+        call = new_id(self._clock.wall())
+        body = error_body(error, call, ())
+        self.transport.write(
+            f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            f"x-keyturn-call: {call}\r\nconnection: close\r\n\r\n".encode()
+            + body
+        )
+
     def _refuse_head(self) -> None:
         """Answers 431 and reads on for a while: closing at once would take the answer away from who still sends."""
         self._refused = True
@@ -154,6 +163,7 @@ class Listener(HttpToolsProtocol):
             self._expect()
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete:
-            self.transport.write(_HEADERS_TOO_LARGE)
+            error = HeadersTooLarge(f"the request headers are larger than {self._max_headers // 1024} KiB")
+            self._answer("431 Request Header Fields Too Large", error)
         else:
             self.transport.abort()

@@ -12,6 +12,8 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections.abc import Callable
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,13 +21,24 @@ import aiohappyeyeballs
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
+from aiohttp.http import RawResponseMessage
+from yarl import URL
 
 from keyturn.core import Clock, TimerHandle
 from keyturn.errors import TransportError
 
 KEEPALIVE = 60.0
 """Seconds that an idle connection is kept. A peer that closes earlier is noticed at once."""
+
+_MAX_FIELD = 16 * 1024
+"""Bytes of one header of an answer. aiohttp takes 128 of them, `headers.incoming` bounds their sum."""
+
+_READ_BUFFER = 128 * 1024
+"""Reading from the peer pauses at twice this: the most that one unread stream holds in memory."""
+
+SWITCHING_PROTOCOLS = 101
 
 _DNS_TTL = 60
 _HAPPY_EYEBALLS = 0.25
@@ -38,6 +51,7 @@ class Wire(ResponseHandler):
         super().__init__(loop)
         self.uses = 0
         self.heard = False
+        self._on_sent: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -45,14 +59,52 @@ class Wire(ResponseHandler):
         if self.transport is not None:
             self.transport.set_write_buffer_limits(high=1, low=0)
 
-    def begin(self) -> None:
-        """A new exchange."""
+    @property
+    def unsent(self) -> bool:
+        """True while a part of the request is still here."""
+        return self._on_sent is not None
+
+    def begin(self, request: bytes, on_sent: Callable[[], None]) -> None:
+        """A new exchange: writes *request* and calls *on_sent* once the kernel has taken all of it."""
         self.uses += 1
         self.heard = False
+        self.set_response_params(
+            read_until_eof=True,
+            auto_decompress=False,
+            read_bufsize=_READ_BUFFER,
+            max_line_size=_MAX_FIELD,
+            max_field_size=_MAX_FIELD,
+        )
+        self._on_sent = on_sent
+        if self.transport is not None:  # else it was lost by now, and reading tells why
+            self.transport.write(request)
+            if not self.writing_paused:
+                self._all_sent()
+
+    async def answer(self) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
+        """Head and body of the answer. What a peer says beforehand, such as 103 Early Hints, is left out."""
+        while True:
+            message, body = await self.read()
+            if not 100 <= message.code < 200 or message.code == SWITCHING_PROTOCOLS:
+                return message, body
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.is_connected():  # a lost connection takes everything and sends nothing
+            self._all_sent()
+
+    def _all_sent(self) -> None:
+        on_sent, self._on_sent = self._on_sent, None
+        if on_sent is not None:
+            on_sent()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """aiohttp asks for this at every read, and feeds its parser with nothing each time."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     def data_received(self, data: bytes) -> None:
-        if data:
-            self.heard = True
+        self.heard = True
         super().data_received(data)
 
     def close(self) -> None:
@@ -75,19 +127,29 @@ class Wire(ResponseHandler):
             body.set_exception(fault)
 
 
-class Request(aiohttp.ClientRequest):
-    """A request that carries its own bounds for connecting, in seconds. aiohttp adds no header of its own choice."""
+class Target(aiohttp.ClientRequest):
+    """Where requests go, as aiohttp's pool wants to be told, with our own bounds for connecting, in seconds.
 
-    connect_timeout: float
-    tls_timeout: float
+    One for all requests to the same place: they are written by us. Raises ValueError for an address of no use.
+    """
+
+    def __init__(
+        self, method: str, url: str, connect_timeout: float, tls_timeout: float, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        address = URL(url, encoded=True)
+        if address.scheme not in ("http", "https") or not address.raw_host:
+            raise ValueError("no address of http or https")
+        super().__init__(method, address, loop=loop)
+        self.connect_timeout = connect_timeout
+        self.tls_timeout = tls_timeout
 
     def update_auto_headers(self, skip_auto_headers: Any) -> None:
         """Nothing: what is sent is what the provider's row says."""
 
-    def update_auth(self, auth: aiohttp.BasicAuth | None, trust_env: bool = False) -> None:
-        """User and password of the URL count where the request names no key: a local server behind a guard."""
-        if "authorization" not in self.headers:
-            super().update_auth(auth, trust_env)
+    @cached_property
+    def connection_key(self) -> ConnectionKey:
+        """Which connections will do."""
+        return super().connection_key
 
 
 class Connector(aiohttp.TCPConnector):
@@ -112,11 +174,11 @@ class Connector(aiohttp.TCPConnector):
     def idle(self) -> int:
         return sum(map(len, self._conns.values()))
 
-    async def lend(self, request: Request) -> Connection:
-        """A connection to send *request* on. Raises TransportError when none can be made."""
+    async def lend(self, target: Target) -> Connection:
+        """A connection to *target*. Raises TransportError when none can be made."""
         while True:
             try:
-                connection = await self.connect(request, [], _UNBOUNDED)
+                connection = await self.connect(target, [], _UNBOUNDED)
             except aiohttp.ClientConnectionError:
                 raise TransportError("closed", "the transport was closed while it connected") from None
             wire = connection.protocol
@@ -126,7 +188,7 @@ class Connector(aiohttp.TCPConnector):
             connection.close()
 
     async def _create_connection(self, req: aiohttp.ClientRequest, traces: Any, timeout: Any) -> Wire:
-        assert isinstance(req, Request)
+        assert isinstance(req, Target)
         host = (req.url.raw_host or "").rstrip(".")
         peer = f"{host}:{req.port}"
         raw = await self._dial(req, host, peer)
@@ -146,7 +208,7 @@ class Connector(aiohttp.TCPConnector):
             raise TransportError(kind, f"{peer} broke off: {_cause(error)}") from None
         return wire
 
-    async def _dial(self, req: Request, host: str, peer: str) -> socket.socket:
+    async def _dial(self, req: Target, host: str, peer: str) -> socket.socket:
         """Look the name up and connect to the first address that answers, both within the bound for connecting."""
         phase = "dns"
         try:
@@ -198,7 +260,7 @@ class _Within:
 
 
 _UNBOUNDED = aiohttp.ClientTimeout()
-"""No bound of aiohttp's own; `Request` carries them."""
+"""No bound of aiohttp's own; `Target` carries them."""
 
 
 def _refusal(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import chain
 
 from keyturn.core import HttpRequest
@@ -14,33 +15,47 @@ MAX_INCOMING = 64 * 1024
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
+Pairs = tuple[tuple[str, str], ...]
 
-def outgoing(request: HttpRequest) -> tuple[tuple[str, str], ...]:
-    """The headers to write. This is the one place that reveals a secret.
 
-    Raises TransportError `protocol` for a control character, which could begin a header of its own.
-    """
-    headers = request.headers
-    if request.auth is not None:
-        name, prefix, secret = request.auth
-        headers = (*headers, (name, prefix + secret.reveal()))
-    if _CONTROL.search("".join(chain.from_iterable(headers))):
-        raise TransportError("protocol", "a header of the request holds a control character")
+def outgoing(request: HttpRequest) -> Pairs:
+    """The headers to write. Raises TransportError `protocol` for a control character, which could begin a header."""
+    return checked(request.headers) + secret_header(request)
+
+
+@lru_cache(maxsize=1024)
+def checked(headers: Pairs) -> Pairs:
+    """*headers*, which are the same few again and again. Raises as `outgoing`."""
+    refuse_control("".join(chain.from_iterable(headers)))
     return headers
 
 
-def incoming(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+def secret_header(request: HttpRequest) -> Pairs:
+    """The one header with the secret, if there is one. This is the one place that reveals it. Raises as `outgoing`."""
+    if request.auth is None:
+        return ()
+    name, prefix, secret = request.auth
+    value = prefix + secret.reveal()
+    refuse_control(name + value)
+    return ((name, value),)
+
+
+def refuse_control(text: str) -> None:
+    if _CONTROL.search(text):
+        raise TransportError("protocol", "a header of the request holds a control character")
+
+
+def incoming(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Names in lower case, the values of one name joined by commas, text beyond ASCII as Latin-1, as HTTP has it.
 
-    Values come as aiohttp decodes them, UTF-8 with surrogates. Raises TransportError `protocol` for too many.
+    Raises TransportError `protocol` for too many.
     """
     plain: dict[str, str] = {}
-    for name, value in headers:
-        key = name.lower()
-        plain[key] = value if key not in plain else f"{plain[key]}, {value}"
-    text = "".join(plain.values())
-    if len(text) > MAX_INCOMING:
+    size = 0
+    for raw_name, raw_value in headers:
+        name, value = raw_name.lower().decode("latin-1"), raw_value.decode("latin-1")
+        plain[name] = value if name not in plain else f"{plain[name]}, {value}"
+        size += len(value)
+    if size > MAX_INCOMING:
         raise TransportError("protocol", f"the answer's headers are larger than {MAX_INCOMING:,} bytes", sent=True)
-    if not text.isascii():
-        return {name: value.encode("utf-8", "surrogateescape").decode("latin-1") for name, value in plain.items()}
     return plain

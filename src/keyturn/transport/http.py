@@ -1,4 +1,4 @@
-"""Requests to upstreams over HTTP/1.1, with aiohttp's pool, parser and writer."""
+"""Requests to upstreams over HTTP/1.1: written by us, in one piece, and read by aiohttp's pool and parser."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, AbstractStreamWriter
-from yarl import URL
+from aiohttp.abc import AbstractResolver
+from aiohttp.connector import Connection
+from aiohttp.http import HttpProcessingError, RawResponseMessage
 
 from keyturn.core import Clock, HttpRequest, UpstreamRequest
 from keyturn.errors import TransportError
 
 from .answer import Answer
-from .connections import Connector, Request, Wire
-from .headers import incoming, outgoing
+from .connections import Connector, Target, Wire
+from .headers import Pairs, checked, incoming, refuse_control, secret_header
 
-_MAX_FIELD = 16 * 1024
-"""Bytes of one header of an answer. aiohttp takes 128 of them, `headers.incoming` bounds their sum."""
-
-_READ_BUFFER = 128 * 1024
-"""Reading from the peer pauses at twice this: the most that one unread stream holds in memory."""
+_BODILESS = ("GET", "HEAD", "OPTIONS", "TRACE")
+"""Methods whose requests state no length when they have no body."""
 
 
 class HttpTransport:
@@ -42,6 +40,7 @@ class HttpTransport:
         self._resolver = resolver
         self._connector: Connector | None = None
         self._closed = False
+        self._heads = lru_cache(maxsize=1024)(self._head)
 
     @property
     def acquired(self) -> int:
@@ -58,37 +57,21 @@ class HttpTransport:
         if not isinstance(request, HttpRequest):
             raise TypeError(f"HttpTransport cannot send a {type(request).__name__}")
         connector = self._pool()
-        body = _Body(request.body, on_sent)
-        written = _written(request, body, connector.loop)
-        connection = await connector.lend(written)
+        target, written = self._written(request)
+        connection = await connector.lend(target)
         wire = connection.protocol
         assert isinstance(wire, Wire)
-        wire.begin()
-        body.wire = wire
-        response: aiohttp.ClientResponse | None = None
         answer: HttpAnswer | None = None
         try:
-            wire.set_response_params(
-                read_until_eof=True,
-                auto_decompress=False,
-                read_bufsize=_READ_BUFFER,
-                max_line_size=_MAX_FIELD,
-                max_field_size=_MAX_FIELD,
-            )
-            response = await written.send(connection)
-            if not request.body:
-                body.mark_sent()
-            await response.start(connection)
-            answer = HttpAnswer(response)
+            wire.begin(written, on_sent)
+            answer = HttpAnswer(connection, *await wire.answer())
             return answer
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            fault = _fault(error, wire, body.sent)
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            fault = _fault(error, wire)
         finally:
             if answer is None:
-                if response is not None:
-                    response.close()
                 connection.close()
-        raise fault  # out here, for aiohttp's error holds the request's headers and must not be its context
+        raise fault  # out here, so that aiohttp's error is not its context
 
     async def close(self) -> None:
         """Close all connections, also those in use. Nothing can be sent afterwards."""
@@ -103,18 +86,45 @@ class HttpTransport:
             self._connector = Connector(self._clock, self._tls, self._resolver)
         return self._connector
 
+    def _written(self, request: HttpRequest) -> tuple[Target, bytes]:
+        """Where *request* goes, and its bytes. Raises TransportError `protocol` for what cannot be written."""
+        found: tuple[Target, str] | None
+        try:
+            found = self._heads(
+                request.method, request.url, request.headers, request.connect_timeout, request.tls_timeout
+            )
+            lines = [f"{name}: {value}\r\n" for name, value in _credentials(request, found[0])]
+            if request.body or request.method not in _BODILESS:
+                lines.append(f"Content-Length: {len(request.body)}\r\n")
+            return found[0], f"{found[1]}{''.join(lines)}\r\n".encode() + request.body
+        except ValueError:
+            pass  # raised out here, for the error above may quote a password in the URL
+        raise TransportError("protocol", "the request has no usable address, method or header")
+
+    def _head(
+        self, method: str, url: str, headers: Pairs, connect_timeout: float, tls_timeout: float
+    ) -> tuple[Target, str]:
+        """What all requests with these headers to this address have in common. There are few, so each is made once."""
+        target = Target(method, url, connect_timeout, tls_timeout, self._pool().loop)
+        line = f"{target.method} {target.url.raw_path_qs} HTTP/1.1"
+        refuse_control(line)
+        own = any(name.lower() == "host" for name, _ in headers)
+        pairs = checked(headers) if own else (("Host", target.headers["Host"]), *checked(headers))
+        return target, "".join([line, "\r\n", *(f"{name}: {value}\r\n" for name, value in pairs)])
+
 
 class HttpAnswer(Answer):
     """An answer on its connection, which goes back to the pool with the last byte and is closed in all other cases."""
 
-    __slots__ = ("_content", "_response")
+    __slots__ = ("_connection", "_content")
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        if response.status < 200:
-            raise TransportError("protocol", f"the answer has status {response.status}", sent=True)
-        super().__init__(response.status, incoming(response.headers.items()))
-        self._response = response
-        self._content = response.content
+    def __init__(self, connection: Connection, message: RawResponseMessage, content: aiohttp.StreamReader) -> None:
+        if message.code < 200:
+            raise TransportError("protocol", f"the answer has status {message.code}", sent=True)
+        super().__init__(message.code, incoming(message.raw_headers))
+        self._connection = connection
+        self._content = content
+        content.on_eof(self._complete)
 
     async def take(self) -> bytes:
         try:
@@ -144,72 +154,33 @@ class HttpAnswer(Answer):
 
     def close(self) -> None:
         """Let go at once. May be called twice."""
-        self._response.close()
+        if self._connection.protocol is not None:
+            self._content.set_exception(TransportError("closed", "the answer was let go", sent=True))
+            self._connection.close()
+
+    def _complete(self) -> None:
+        wire = self._connection.protocol
+        if isinstance(wire, Wire) and wire.unsent:
+            self._connection.close()  # the peer has not read the request, and may take the rest for the next one
+        else:
+            self._connection.release()
 
 
-class _Body(aiohttp.Payload):
-    """The bytes of a request, which tell when the kernel has taken all of them."""
-
-    _autoclose = True
-    wire: Wire
-
-    def __init__(self, value: bytes, on_sent: Callable[[], None]) -> None:
-        super().__init__(value)
-        self._size = len(value)
-        self._on_sent = on_sent
-        self.sent = False
-
-    def mark_sent(self) -> None:
-        self.sent = True
-        self._on_sent()
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        await writer.write(self._value)
-        await writer.drain()
-        if not self.wire.connected:  # a connection that is lost ends the wait for room as well
-            raise ConnectionResetError("lost while the request was written")
-        self.mark_sent()
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        await self.write_with_length(writer, None)
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return str(self._value, encoding, errors)
+def _credentials(request: HttpRequest, target: Target) -> Pairs:
+    """The key; user and password of the URL where there is none: a local server behind a guard."""
+    pairs, guard = secret_header(request), target.headers.get("Authorization")
+    if guard is None or any(name.lower() == "authorization" for name, _ in (*request.headers, *pairs)):
+        return pairs
+    return (*pairs, ("Authorization", guard))
 
 
-def _written(request: HttpRequest, body: _Body, loop: asyncio.AbstractEventLoop) -> Request:
-    """The request as aiohttp wants it."""
-    headers = outgoing(request)
-    written: Request | None
-    try:
-        address = _address(request.url)
-        written = Request(request.method, address, headers=headers, data=body if request.body else None, loop=loop)
-    except ValueError:
-        written = None
-    if written is None:  # raised out here, for the error above may quote a password in the URL
-        raise TransportError("protocol", "the request has no usable address or method")
-    written.connect_timeout = request.connect_timeout
-    written.tls_timeout = request.tls_timeout
-    return written
-
-
-@lru_cache(maxsize=1024)
-def _address(url: str) -> URL:
-    """The URL exactly as given, parsed once: there are few. Raises ValueError when it is not one of http or https."""
-    address = URL(url, encoded=True)
-    if address.scheme not in ("http", "https") or not address.raw_host:
-        raise ValueError
-    return address
-
-
-def _fault(error: Exception, wire: Wire, sent: bool) -> TransportError:
+def _fault(error: Exception, wire: Wire) -> TransportError:
     """What went wrong between writing the request and the answer's headers."""
-    if isinstance(error, aiohttp.ClientResponseError):
+    sent = not wire.unsent
+    if isinstance(error, HttpProcessingError):
         return TransportError("protocol", "the answer is not well-formed HTTP", sent=sent)
-    if isinstance(error, aiohttp.ClientConnectionError | OSError):
-        if wire.heard:
-            return TransportError("closed", "the connection ended within the answer's headers", sent=sent)
-        if wire.uses > 1:
-            return TransportError("stale", "the peer had closed the idle connection", sent=sent)
-        return TransportError("reset", "the peer closed the connection without an answer", sent=sent)
-    return TransportError("protocol", "the request has a header or a path that cannot be sent", sent=sent)
+    if wire.heard:
+        return TransportError("closed", "the connection ended within the answer's headers", sent=sent)
+    if wire.uses > 1:
+        return TransportError("stale", "the peer had closed the idle connection", sent=sent)
+    return TransportError("reset", "the peer closed the connection without an answer", sent=sent)

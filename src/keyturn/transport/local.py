@@ -165,10 +165,7 @@ class _Exchange:
 
     def _start(self, message: Message) -> None:
         self._mark_sent()  # an application may answer without having read the body
-        pairs = (
-            (name.decode(), value.decode("utf-8", "surrogateescape")) for name, value in message.get("headers", ())
-        )
-        self.started.set_result(LocalAnswer(message["status"], incoming(pairs), self))
+        self.started.set_result(LocalAnswer(message["status"], incoming(message.get("headers", ())), self))
 
     def _mark_sent(self) -> None:
         if not self._sent:

@@ -7,6 +7,7 @@ every quote is escaped, so `"error"` with its quotes is never something that a m
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -18,6 +19,8 @@ from .sse import Splitter, read_event, split
 from .usage import read_usage
 
 _DONE = b"[DONE]"
+_FIELD = re.compile(rb"^(?::|data|event|id|retry)", re.M)
+"""How a line of an event begins; any other text in a stream, a proxy's page for instance, tells of a failure."""
 _NULL = (b":null", b": null")
 NEWLINE = 10
 _OFTEN_NULL = (b'"finish_reason"', b'"usage"')
@@ -125,7 +128,7 @@ class ChatStream:
         find, starts, size = chunk.find, chunk.startswith, len(chunk)
         if find(b"\n") != size - 2 or not starts(b"data: {") or chunk[size - 1] != NEWLINE or size > self._max_event:
             return False
-        if self._splitter.rest or find(b'"error"') >= 0:
+        if self._splitter.rest or find(b'"delta"') < 0 or find(b'"error"') >= 0:
             return False
         at = find(b'"usage"')
         if at >= 0 and (not starts(_NULL, at + 7) or find(b'"usage"', at + 7) >= 0):
@@ -162,8 +165,9 @@ class ChatStream:
         data = _bare_json(raw, event.data)
         if event.name == "error":
             return self._fail(_as_error(data))
+        foreign = self.started and not _FIELD.search(raw) and bool(raw.strip())
         if data is None:
-            return True
+            return not foreign or self._fail(_as_error(raw.strip()))
         if data.strip() == _DONE:
             self.started = self.finished = self.done = self._over = True
             return True
@@ -171,7 +175,7 @@ class ChatStream:
         if isinstance(chunk, list) and len(chunk) == 1:
             chunk = chunk[0]  # Gemini wraps its errors so
         if not isinstance(chunk, dict):
-            return True
+            return not foreign or self._fail(_as_error(raw.strip()))
         return self._read_chunk(chunk, raw, data)
 
     def _read_chunk(self, chunk: dict[str, Any], raw: bytes, data: bytes) -> bool:
@@ -179,7 +183,7 @@ class ChatStream:
         groq = groq if isinstance(groq, dict) else {}
         usage = read_usage(chunk.get("usage")) or read_usage(groq.get("usage"))
         self.usage = usage or self.usage
-        if chunk.get("error"):
+        if chunk.get("error") or _is_error(chunk):
             return self._fail(data)
         if failure := groq.get("error"):
             return self._fail(json.dumps({"error": failure}).encode())
@@ -205,6 +209,11 @@ class ChatStream:
         return False
 
 
+def _is_error(chunk: dict[str, Any]) -> bool:
+    """An error that is not under `error`: Mistral's `{"object": "error"}`, `{"detail": …}` of FastAPI servers."""
+    return "error" in (chunk.get("object"), chunk.get("type")) or ("detail" in chunk and "choices" not in chunk)
+
+
 def _objects(block: bytes) -> int:
     """How many events *block* is, when each is one line with one JSON object, as usual; else 0."""
     if not block.startswith((b"data: {", b"data:{")):
@@ -220,7 +229,7 @@ def _is_plain(block: bytes) -> bool:
     An unusual spelling of `null` only costs a look at the event. `find`, not `in`: it is twice as fast.
     """
     find = block.find
-    if find(b'"error"') >= 0:
+    if find(b'"error"') >= 0 or find(b'"detail"') >= 0:
         return False
     for name in _OFTEN_NULL:
         at = find(name)
