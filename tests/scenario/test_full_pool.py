@@ -17,10 +17,10 @@ LOAD = 2.0
 PATIENCE = 20.0
 
 
-def arrivals(seed: int) -> list[float]:
-    """A Poisson stream of twice what the pool can bear."""
+def arrivals(seed: int, load: float = LOAD) -> list[float]:
+    """A Poisson stream of *load* times what the pool can bear."""
     draw, now, moments = random.Random(seed), 0.0, []
-    rate = LOAD * KEYS * RPM / 60.0
+    rate = load * KEYS * RPM / 60.0
     while (now := now + draw.expovariate(rate)) < SECONDS:
         moments.append(now)
     return moments
@@ -90,6 +90,32 @@ def test_a_retry_after_that_is_obeyed_is_kept() -> None:
                 return (await world.chat(MODEL)).status
 
             back = await asyncio.gather(*(again(answer) for answer in told))
+            assert back.count(200) >= 0.95 * len(back)
+            assert world.upstream.own_429 == 0
+
+    virtual.run(main)
+
+
+def test_who_was_told_to_come_back_while_others_stood_in_line_is_served_then() -> None:
+    """A fifth too much for three minutes: the wait that is stated counts those who stand in line."""
+
+    async def main() -> None:
+        rules = [KeyRule(rpm=RPM, limiter="rolling")] * KEYS
+        world = World({"groq": rules}, environ={"LIMITS_GROQ": f"rpm={RPM}"}, latency=(0.02, 0.4))
+        async with world:
+            began = world.clock.mono()
+            back: list[int] = []
+
+            async def one(moment: float) -> None:
+                await world.clock.sleep_until(began + moment)
+                answer = await world.chat(MODEL)
+                if answer.status == 429:
+                    wait = float(answer.headers["retry-after-ms"]) / 1000
+                    await world.clock.sleep_until(world.clock.mono() + wait)
+                    back.append((await world.chat(MODEL)).status)
+
+            await asyncio.gather(*(one(moment) for moment in arrivals(1, load=1.2)))
+            assert len(back) > 100
             assert back.count(200) >= 0.95 * len(back)
             assert world.upstream.own_429 == 0
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from keyturn.core import Call, Caller, Trail
 
 _log = logging.getLogger("keyturn")
 
 
-@dataclass(frozen=True, slots=True)
-class CallEnded:
+class CallEnded(NamedTuple):
     """A call is over. *answer* holds the first bytes of what the client got, when recording is on."""
 
     call: Call | None

@@ -297,7 +297,7 @@ class Gateway:
 
     def _returns(self, run: Run, shortage: Exhausted) -> float | None:
         """Seconds until some candidate may be used, those that were tried in this call included."""
-        now, wait = self.clock.mono(), shortage.wait
+        now, wait = self.clock.mono(), max(shortage.wait, self.room.backlog(run.deployments))
         for deployment, orders in run.progress.tried.items():
             entries = self.pools.of(deployment).entries
             for order in orders:

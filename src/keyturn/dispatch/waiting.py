@@ -17,6 +17,8 @@ from keyturn.core import Clock, Deployment, Exhausted, TimerHandle
 from keyturn.errors import Draining, KeyturnError
 
 MOST_WAITERS = 1000
+PACE = 60.0
+"""Seconds over which the pace of a line is measured: one turn of the limits that most lines wait for."""
 Line = tuple[Deployment, ...]
 """Calls that may be answered by the same deployments stand in one line."""
 
@@ -47,6 +49,8 @@ class WaitingRoom(Generic[G]):
         self._lines: dict[Line, deque[_Waiter[G]]] = {}
         self._timers: dict[Line, TimerHandle] = {}
         self._due: dict[Line, float] = {}
+        self._served: dict[Line, deque[float]] = {}
+        """When the latest of each line got what they waited for."""
         self.waiting = 0
 
     @property
@@ -56,6 +60,15 @@ class WaitingRoom(Generic[G]):
     def ahead(self, line: Line) -> int:
         """How many calls stand in *line*."""
         return len(self._lines.get(line, ()))
+
+    def backlog(self, line: Line) -> float:
+        """Seconds until those who stand in *line* now will have been served, at the pace of the last minute."""
+        served, now = self._served.get(line), self._clock.mono()
+        if not served or not self.ahead(line):
+            return 0.0
+        while len(served) > 1 and served[0] < now - PACE:
+            served.popleft()
+        return self.ahead(line) * max(now - served[0], 1.0) / len(served)
 
     def shortage(self, line: Line) -> Exhausted:
         """What somebody who comes now to a *line* that others stand in has to expect."""
@@ -113,6 +126,8 @@ class WaitingRoom(Generic[G]):
             queue.remove(waiter)
         if not queue:
             del self._lines[line]
+            if len(self._served) > self._most:
+                self._served.clear()
             self._due.pop(line, None)
             timer = self._timers.pop(line, None)
             if timer is not None:
@@ -151,6 +166,7 @@ class WaitingRoom(Generic[G]):
                 continue
             queue.remove(waiter)
             waiter.future.set_result(grant)
+            self._served.setdefault(line, deque(maxlen=self._most)).append(self._clock.mono())
         if earliest < float("inf"):
             self._arm(line, self._clock.mono() + max(earliest, 0.001))
 

@@ -1,7 +1,8 @@
-"""Takes the gateway's events and works on them in batches: figures on the loop, log lines and recordings in a thread.
+"""Takes the gateway's events and works on them in batches: figures and lines on the loop, writing in a thread.
 
-While a call is served, telemetry costs it one entry in a list. A log that nobody reads, a full pipe for instance, never
-holds up a call: at most 10,000 events wait, those beyond are counted and given up.
+The loop works on few events at a time and soon, while they are in the processor's cache, and keeps of them their text
+alone; the thread only writes, so that it does not fight the loop for the interpreter. A log that nobody reads, a full
+pipe for instance, never holds up a call: at most 10,000 events wait, those beyond are counted and given up.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from keyturn.dispatch import CallEnded, Event, Gateway
 
@@ -22,10 +23,10 @@ from .metrics import Labels, Metrics
 from .requests import LARGEST_PART, Recordings
 
 FLUSH_EVERY = 0.2
-"""Seconds that an event may wait for its line."""
+"""Seconds that a line may wait to be written."""
 MOST_WAITING = 10_000
-SLICE = 256
-"""Lines per write. Between two writes the thread lets the loop go on."""
+SLICE = 32
+"""Events that are worked on together: a quarter of a millisecond."""
 CLOSE_PATIENCE = 2.0
 """Seconds that closing waits for a log that does not take its lines."""
 
@@ -33,6 +34,14 @@ _log = logging.getLogger("keyturn.telemetry")
 
 Happened = tuple[float, Event | str]
 """When (Unix seconds), and what: an event, or a note in prose."""
+
+
+class Batch(NamedTuple):
+    """What the thread is handed: a text of so many lines, and the calls to record."""
+
+    text: str
+    lines: int
+    calls: list[tuple[float, CallEnded]]
 
 
 class Telemetry:
@@ -52,12 +61,15 @@ class Telemetry:
         if recordings is not None:
             gateway.keep_answer = LARGEST_PART + 1
         self._pending: list[Happened] = []
+        self._ready: list[str] = []
+        """Lines that wait to be written."""
+        self._calls: list[tuple[float, CallEnded]] = []
         self._accepted = 0
         self._written = 0
         self._dropped = 0
         self._lost = 0
         """Lines that the thread could not write; *_dropped* is counted by the loop."""
-        self._batches: SimpleQueue[list[Happened] | None] = SimpleQueue()
+        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="keyturn telemetry", daemon=True)
         self._thread.start()
         gateway.events.subscribe(self._note)
@@ -89,8 +101,10 @@ class Telemetry:
             return
         self._accepted += 1
         self._pending.append((self._gateway.clock.wall(), what))
-        if len(self._pending) == 1:
+        if len(self._pending) == 1 and not self._ready:
             self._wake()
+        elif len(self._pending) >= SLICE:
+            self._digest()
 
     def _wake(self) -> None:
         clock = self._gateway.clock
@@ -101,13 +115,26 @@ class Telemetry:
         else:
             clock.call_at(clock.mono() + FLUSH_EVERY, self._flush)
 
-    def _flush(self) -> None:
+    def _digest(self) -> None:
+        """Takes what is pending into the figures and makes its lines."""
         batch, self._pending = self._pending, []
-        for _, what in batch:
-            if not isinstance(what, str):
-                self._metrics.count(what)
-        if batch:
-            self._batches.put(batch)
+        ready, lines = self._ready, self._lines
+        for wall, what in batch:
+            if isinstance(what, str):
+                ready.append(lines.note(what, wall))
+                continue
+            ready.append(lines.line(what, wall))
+            self._metrics.count(what)
+            if self._recordings is not None and isinstance(what, CallEnded):
+                self._calls.append((wall, what))
+
+    def _flush(self) -> None:
+        """Hands the thread what there is."""
+        self._digest()
+        ready, self._ready = self._ready, []
+        calls, self._calls = self._calls, []
+        if ready:
+            self._batches.put(Batch("\n".join(ready) + "\n", len(ready), calls))
 
     def _gauges(self) -> Iterator[tuple[str, Labels, float]]:
         gateway = self._gateway
@@ -121,34 +148,28 @@ class Telemetry:
     def _work(self) -> None:
         """The thread: writes batch after batch, until it is told to end."""
         while (batch := self._batches.get()) is not None:
-            for start in range(0, len(batch), SLICE):
-                piece = batch[start : start + SLICE]
-                try:
-                    self._write(piece)
-                except Exception:  # the log must outlive whatever one line does to it
-                    _log.exception("log lines were lost")
-                self._written += len(piece)
+            try:
+                self._write(batch.text, batch.lines)
+                if self._recordings is not None and batch.calls:
+                    self._record(self._recordings, batch.calls)
+            except Exception:  # the log must outlive whatever one batch does to it
+                _log.exception("log lines or recordings were lost")
+            self._written += batch.lines
 
-    def _write(self, piece: list[Happened]) -> None:
-        lines = []
-        for wall, what in piece:
-            lines.append(self._lines.note(what, wall) if isinstance(what, str) else self._lines.line(what, wall))
-            if self._recordings is not None and isinstance(what, CallEnded):
-                lines += self._record(self._recordings, what, wall)
+    def _write(self, text: str, lines: int = 1) -> None:
         try:
-            self._out.write("\n".join(lines) + "\n")
+            self._out.write(text)
             self._out.flush()
         except (OSError, ValueError):
-            self._lost += len(lines)  # nobody reads the log any more
+            self._lost += lines  # nobody reads the log any more
 
-    def _record(self, recordings: Recordings, event: CallEnded, wall: float) -> list[str]:
-        """What there is to say about it: that it failed, once until it works again."""
-        try:
-            recordings.record(event, wall, self._lines.clean)
-        except OSError as error:
-            if self._recording_fails:
-                return []
-            self._recording_fails = True
-            return [self._lines.note(f"calls are not recorded: {error}", wall, "alarm")]
-        self._recording_fails = False
-        return []
+    def _record(self, recordings: Recordings, calls: list[tuple[float, CallEnded]]) -> None:
+        """Says that it failed, once until it works again."""
+        for wall, event in calls:
+            try:
+                recordings.record(event, wall, self._lines.clean)
+                self._recording_fails = False
+            except OSError as error:
+                if not self._recording_fails:
+                    self._recording_fails = True
+                    self._write(self._lines.note(f"calls are not recorded: {error}", wall, "alarm") + "\n")
