@@ -15,6 +15,7 @@ from keyturn.core import (
     Marks,
     Outcome,
     Report,
+    absent_scope,
     judge,
     scopes_of,
 )
@@ -143,9 +144,12 @@ def test_ERR_03_a_clients_mistake_marks_nothing() -> None:
 def test_not_found_is_remembered_in_chains_only() -> None:
     world, key = World(), credential()
     world.tell(outcome("not_found", scope="model"), key, 0.0)
-    assert world.wait(key, 0.0) == 0
+    assert world.marks.of("groq") == []
     world.tell(outcome("not_found", scope="model"), key, 0.0, in_chain=True)
-    assert world.wait(key, 0.0) == 600
+    absent = world.marks.blocked((absent_scope(world.deployment),), 0.0)
+    assert absent is not None
+    assert absent.wait(0.0) == 600
+    assert world.wait(key, 0.0) == 0
 
 
 def test_ERR_04_unknown_answers_cool_after_three_in_a_row() -> None:

@@ -14,6 +14,7 @@ from keyturn.core import Call
 from keyturn.dispatch import Gateway, Reply, SystemClock
 from keyturn.errors import KeyturnError
 from keyturn.server import Server, bind
+from keyturn.server.listener import KEEP_ALIVE
 
 from .fakes import CHAT, KEY, FakeGateway, Handle, Pieces, hello, make_app
 
@@ -194,8 +195,22 @@ def test_a_connection_without_a_request_under_way_has_no_deadline_of_ours() -> N
         await peer.answer()
         clock.forward(60.0)
         assert not await peer.is_closed()
-        await peer.send(b"\r\n")  # stops uvicorn's timer for idle connections, so ours must stand in
+        await peer.send(b"\r\n")  # no longer idle, so the bound for a request's arrival must stand in
         clock.forward(31.0)
+        assert await peer.is_closed()
+
+    run(test)
+
+
+def test_a_connection_is_closed_when_it_has_been_idle_since_its_last_use() -> None:
+    async def test(connect: Any, gateway: FakeGateway, clock: MovedClock) -> None:
+        peer = await connect()
+        for _ in range(3):
+            await peer.send(post(CHAT))
+            await peer.answer()
+            clock.forward(KEEP_ALIVE - 5.0)
+        assert not await peer.is_closed()
+        clock.forward(5.0)
         assert await peer.is_closed()
 
     run(test)
@@ -319,12 +334,15 @@ def test_a_client_that_does_not_read_its_stream_is_cut_after_a_minute() -> None:
     run(test, stream)
 
 
-def test_no_timer_is_left_when_a_request_came_in_one_piece() -> None:
+def test_a_request_that_came_in_one_piece_leaves_no_timer_of_its_own() -> None:
     async def test(connect: Any, gateway: FakeGateway, clock: MovedClock) -> None:
         peer = await connect()
-        await peer.send(post(CHAT))
-        await peer.answer()
-        assert clock.pending() == 1  # the one that sets the Date header
+        for _ in range(5):
+            await peer.send(post(CHAT))
+            await peer.answer()
+            clock.forward(0.1)
+        clock.forward(0.1)
+        assert clock.pending() == 2  # the one that sets the Date header, and that of the idle connection
 
     run(test)
 

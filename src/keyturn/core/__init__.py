@@ -2,6 +2,7 @@
 
 from .attempts import (
     FAULTS,
+    QUOTAS,
     Move,
     Progress,
     Refuse,
@@ -21,12 +22,14 @@ from .credentials import (
     ScopeKey,
     Transition,
     Verdict,
+    absent_scope,
     credential_scope,
     judge,
     key_scope,
     model_scope,
     scopes_of,
 )
+from .hints import answered_at
 from .limits import Claim, Cost, Denied, Limit, LimitRow, Meters, Window, claims
 from .message import Reply, StopReason, Usage
 from .model import (
@@ -69,6 +72,7 @@ __all__ = [
     "FAULTS",
     "FOREVER",
     "GENERIC",
+    "QUOTAS",
     "STRATEGIES",
     "Attempt",
     "Balanced",
@@ -130,7 +134,9 @@ __all__ = [
     "WaitUntil",
     "Weighted",
     "Window",
+    "absent_scope",
     "advance",
+    "answered_at",
     "charge",
     "claims",
     "classify",

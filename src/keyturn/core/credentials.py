@@ -10,7 +10,9 @@ A mark sits on one of five scopes, and a candidate obeys all of its five, the mo
     group        its quota group                      no credit
     group_model  quota group and model                429, day quota
     key_model    credential and model                 forbidden, 5xx, timeouts, unknown answers
-    deployment   provider and model                   overload, faults that every credential sees, absent models
+    deployment   provider and model                   overload, faults that every credential sees
+
+A sixth, `absent`, says that a deployment answered "no such model": chains leave it out, a direct call is still sent.
 
 States and how they are left:
 
@@ -36,12 +38,13 @@ from typing import Literal, NamedTuple
 from .model import Candidate, Credential, Deployment, Draw, Meaning
 from .outcome import Outcome
 
-ScopeKind = Literal["key", "group", "group_model", "key_model", "deployment"]
+ScopeKind = Literal["key", "group", "group_model", "key_model", "deployment", "absent"]
 State = Literal["counting", "cooling", "exhausted", "unentitled", "invalid", "disabled"]
 Block = Literal["limit", "busy", "fault", "dead"]
 ScopeKey = tuple[str, ...]
 
 FOREVER = float("inf")
+MOST_MARKS = 4096
 MASS_401_WINDOW = 60.0
 MASS_401_LENGTH = 300.0
 
@@ -64,7 +67,7 @@ TABLE: dict[str, Row] = {
     "unclear_401": Row("key", "cooling", (300.0, 600.0, 1200.0, 2400.0, 3600.0)),
     "forbidden": Row("key_model", "unentitled", (3600.0,)),
     "no_quota": Row("key_model", "unentitled", (FOREVER,)),
-    "not_found": Row("deployment", "unentitled", (600.0,)),
+    "not_found": Row("absent", "unentitled", (600.0,)),
     "overloaded": Row("deployment", "cooling", (2.0, 4.0, 8.0, 16.0, 32.0, 60.0)),
     "server_error": Row("key_model", "cooling", FAULTS),
     "timeout": Row("key_model", "cooling", FAULTS),
@@ -138,6 +141,11 @@ def scopes_of(candidate: Candidate) -> tuple[ScopeKey, ...]:
     )
 
 
+def absent_scope(deployment: Deployment) -> ScopeKey:
+    """The scope of "this model does not exist there"."""
+    return ("absent", deployment.provider, deployment.model)
+
+
 def key_scope(credential: Credential) -> ScopeKey:
     """The scope of the credential itself."""
     return ("key", credential.provider, credential.fingerprint)
@@ -197,12 +205,14 @@ class Marks:
         return freed
 
     def apply(self, change: Transition) -> bool:
-        """Perform *change*. True when something became usable that was not."""
+        """Perform *change*. True when whoever the mark kept away should look again."""
         mark = self._table.get(change.scope)
         if change.state is None:
             self._failing.pop(change.scope, None)
             return self._table.pop(change.scope, None) is not None
         if mark is None:
+            if len(self._table) >= MOST_MARKS:
+                self._prune(change.since)
             self._table[change.scope] = Mark(
                 change.scope, change.state, change.until, change.reason, change.strikes, change.since
             )
@@ -211,8 +221,14 @@ class Marks:
         if change.shorten or change.until >= mark.until or mark.state == "counting":
             mark.state, mark.until, mark.reason = change.state, change.until, change.reason
         mark.since = max(mark.since, change.since)
-        mark.probe = None
-        return change.shorten
+        probed, mark.probe = mark.probe is not None, None
+        return probed or change.shorten
+
+    def _prune(self, now: float) -> None:
+        """Forget what restricts nothing any more: models come from clients, and must not fill the memory."""
+        for scope, mark in list(self._table.items()):
+            if mark.until <= now and mark.probe is None:
+                del self._table[scope]
 
     def of(self, provider: str, *, counting: bool = False) -> list[Mark]:
         """Every mark of *provider* that is or was a restriction; with *counting* also those that only count faults."""
@@ -224,6 +240,8 @@ class Marks:
         row = self._failing.setdefault(deployment, [])
         row.append(credential)
         del row[:-8]
+        if len(self._failing) > MOST_MARKS:
+            del self._failing[next(iter(self._failing))]
         return row
 
     def failing(self, deployment: ScopeKey) -> bool:
@@ -270,10 +288,11 @@ def judge(marks: Marks, report: Report, draw: Draw) -> Verdict:
         return Verdict([])
     if outcome.meaning == "not_found" and not report.in_chain:
         return Verdict([])
+    theirs = outcome.scope == "provider" and outcome.meaning in ("invalid_key", "insufficient_credit")
+    if theirs or outcome.meaning in ("server_error", "timeout"):  # an aggregator's own key or purse is not ours
+        return Verdict([_fault(marks, report, draw)])
     if outcome.meaning == "invalid_key":
         return _unauthorised(marks, report, draw)
-    if outcome.meaning in ("server_error", "timeout"):
-        return Verdict([_fault(marks, report, draw)])
     row = TABLE["no_quota" if outcome.no_quota else outcome.meaning]
     scope_kind = "deployment" if outcome.meaning == "rate_limited" and outcome.scope == "provider" else row.scope
     return Verdict([_step(marks, _scope(report, scope_kind), row, report, draw)])
@@ -292,17 +311,17 @@ def _cleared(marks: Marks, report: Report) -> list[Transition]:
 
 
 def _scope(report: Report, kind: ScopeKind) -> ScopeKey:
+    if kind == "absent":
+        return absent_scope(report.candidate.deployment)
     return next(scope for scope in report.scopes if scope[0] == kind)
 
 
-def _step(
-    marks: Marks, scope: ScopeKey, row: Row, report: Report, draw: Draw, strikes: int | None = None
-) -> Transition:
-    """The next step of *row* on *scope*; the provider's own wait wins over the step's length."""
+def _step(marks: Marks, scope: ScopeKey, row: Row, report: Report, draw: Draw, least: int = 1) -> Transition:
+    """The next step of *row* on *scope*, from step *least* on; the provider's own wait wins over the step's length."""
     mark = marks.get(scope)
     before = mark.strikes if mark is not None else 0
     late = mark is not None and report.started < mark.since
-    count = strikes if strikes is not None else max(before, 1) if late else before + 1
+    count = max(least, before if late else before + 1)
     stated = report.outcome.wait_s
     if stated is None and report.outcome.meaning == "daily_quota":
         stated = report.reset_in
@@ -324,9 +343,10 @@ def _fault(marks: Marks, report: Report, draw: Draw) -> Transition:
     """5xx, timeouts, transport: the credential's, or the whole deployment's when every credential sees it."""
     deployment = _scope(report, "deployment")
     row = marks.failed(deployment, report.candidate.credential.fingerprint)
-    everyone = len(row) >= 3 and len(set(row[-3:])) == 3
-    if everyone or report.siblings == 1:
-        return _step(marks, deployment, TABLE["server_error"], report, draw, strikes=len(row))
+    if report.siblings == 1:
+        return _step(marks, deployment, TABLE["server_error"], report, draw)
+    if len(row) >= 3 and len(set(row[-3:])) == 3:
+        return _step(marks, deployment, TABLE["server_error"], report, draw, least=2)
     return _step(marks, _scope(report, "key_model"), TABLE["server_error"], report, draw)
 
 

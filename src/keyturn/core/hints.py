@@ -92,6 +92,12 @@ def http_date(text: str) -> float | None:
         return None
 
 
+def answered_at(headers: Mapping[str, str], now: float) -> float:
+    """When an answer was given, by the upstream's clock: its dates are meant by that. *now* when it does not say."""
+    stated = http_date(headers.get("date", ""))
+    return now if stated is None else stated
+
+
 def iso_date(text: str) -> float | None:
     """The moment of an RFC 3339 date-time or of a bare date (UTC). A date-time without a zone tells no moment."""
     text = text.strip()[:40]

@@ -43,6 +43,7 @@ class Entry:
         "load",
         "load_until",
         "order",
+        "own_scopes",
         "parked_until",
         "report_due",
         "scopes",
@@ -55,6 +56,8 @@ class Entry:
         self.candidate = candidate
         self.order = order
         self.scopes = scopes_of(candidate)
+        self.own_scopes = self.scopes[:-1]
+        """All but the deployment's, which a pool looks at once for all its entries."""
         self.limit_scopes = (model_scope(candidate.deployment, credential.group), credential_scope(credential))
         self.answer_headers: tuple[tuple[bytes, bytes], ...] | None = None
         """The response headers that name it, once they have been written."""
@@ -105,6 +108,7 @@ class Pool:
         "heaviest",
         "limited",
         "ready",
+        "scope",
         "strategy",
         "view",
     )
@@ -115,6 +119,7 @@ class Pool:
         self.deployment = deployment
         self.entries = [Entry(Candidate(deployment, each), order) for order, each in enumerate(credentials)]
         self.ready = list(range(len(self.entries)))
+        self.scope: tuple[ScopeKey, ...] = (("deployment", *deployment),)
         self.strategy = strategy
         self.view = view
         self.heaviest = max((each.weight for each in credentials), default=0.0)
@@ -180,11 +185,12 @@ class Pool:
 
     def returns(self, tokens: int, tried: Collection[int], now: float) -> Exhausted:
         """Why nothing can be picked, and when something can be."""
-        earliest, by_size = FOREVER, False
+        earliest, by_size, stuck = FOREVER, False, 0
         for order in self.ready:
             entry = self.entries[order]
             if order not in tried and entry.short_until > now and tokens >= entry.short_cost:
                 earliest, by_size = min(earliest, entry.short_until), True
+                stuck += entry.short_until == FOREVER
         heap = self._heap
         while heap and self.entries[heap[0][1]].parked_until != heap[0][0]:
             heappop(heap)
@@ -194,19 +200,37 @@ class Pool:
             waiting = (until for until, order in heap if order not in tried)
             earliest = min(earliest, min(waiting, default=FOREVER))
         blocks = self.blocks
+        if tried:  # what was tried is of no use to this call, whenever it returns
+            blocks = dict(blocks)
+            for order in tried:
+                block = self.entries[order].block
+                if block is not None:
+                    blocks[block] -= 1
         wait = max(earliest - now, 0.0)
-        return Exhausted(wait, blocks["limit"] + by_size, blocks["busy"], blocks["fault"], blocks["dead"], by_size)
+        return Exhausted(
+            wait, blocks["limit"] + by_size, blocks["busy"] + stuck, blocks["fault"], blocks["dead"], by_size
+        )
+
+    def closed(self, mark: Mark, now: float) -> Exhausted:
+        """Nothing can be picked because of a mark on the whole deployment."""
+        if mark.until <= now:
+            return Exhausted(FOREVER, 0, 1, 0, 0)
+        block = mark.block
+        return Exhausted(mark.until - now, block == "limit", 0, block == "fault", block == "dead")
 
 
 def pick(pool: Pool, cost: Cost, tried: Collection[int], now: float, draw: Draw) -> Entry | Exhausted:
     """The entry that should answer a call of *cost*, none of *tried* (positions); or when one will be able to."""
+    shared = pool.view.blocked(pool.scope, now)
+    if shared is not None:
+        return pool.closed(shared, now)
     pool.revive(now)
     tokens = cost.input + cost.output
     while True:
         entry = pool.strategy.choose(pool, tokens, tried, now, draw)
         if entry is None:
             return pool.returns(tokens, tried, now)
-        mark = pool.view.blocked(entry.scopes, now)
+        mark = pool.view.blocked(entry.own_scopes, now)
         if mark is None:
             return entry
         if mark.until > now:

@@ -13,6 +13,7 @@ from keyturn.core import (
     Report,
     UpstreamResponse,
     Usage,
+    answered_at,
     classify,
     judge,
     model_scope,
@@ -137,7 +138,7 @@ class Exchange:
         status, headers = (0, {}) if self.response is None else (self.response.status, self.response.headers)
         in_stream = run.call.stream and 200 <= status < 300
         body = self.redactor.data(body)  # while it is whole: half a key is not recognised
-        now, rules = gateway.clock.wall(), self.provider.rules
+        now, rules = answered_at(headers, gateway.clock.wall()), self.provider.rules
         outcome = classify(Facts(status or None, headers, body, now, stream=in_stream, fault=fault, rules=rules))
         self._report(outcome)
         grant.attempt.status = status or None
@@ -237,7 +238,8 @@ class Exchange:
     def finish(self, outcome: Outcome, usage: Usage | None, detail: str = "") -> None:
         """Settle, cool, record: once, whoever calls first."""
         if self._end(outcome.meaning, usage):
-            self._grant.attempt.detail = self.redactor.text(detail)[:300]
+            if detail:
+                self._grant.attempt.detail = self.redactor.text(detail)[:300]
             self._judge(outcome)
             self._over()
 
@@ -270,7 +272,7 @@ class Exchange:
 
     def _over(self) -> None:
         attempt = self._grant.attempt
-        self._gateway.freed(self._gateway.live.end(attempt.id))
+        self._gateway.over(attempt)
         self._gateway.ledger.finish(attempt)
 
     def _judge(self, outcome: Outcome) -> None:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 from keyturn.config import Config
 from keyturn.core import (
+    QUOTAS,
     Attempt,
     Call,
     Caller,
@@ -24,11 +25,11 @@ from keyturn.core import (
     Redactor,
     Refuse,
     Relay,
-    ScopeKey,
     Trail,
     Transport,
     TryNext,
     Verdict,
+    absent_scope,
     advance,
     charge,
     claims,
@@ -40,12 +41,12 @@ from keyturn.core import (
     stand_by,
     together,
 )
-from keyturn.errors import BadUpstream, DeadlineExceeded, Draining, KeyturnError, RequestExceedsLimit
+from keyturn.errors import BadUpstream, DeadlineExceeded, Draining, KeyturnError, RequestExceedsLimit, TransportError
 from keyturn.stores import Ledger, LiveState, Reservation
 from keyturn.wire import error_body, error_headers
 
 from . import overview
-from .clock import draw, new_id
+from .clock import Watch, draw, new_id
 from .events import Alarm, CallEnded, Cooled, Events
 from .exchange import OK, Exchange
 from .models import ModelLists, ModelRow
@@ -115,8 +116,10 @@ class Gateway:
         if self.draining:
             raise Draining("the gateway is shutting down; ask again in a moment", retry_after=1.0)
         if needs_listing(run.call, self.lists.catalog):
-            await self.lists.refresh()
+            await self._list(run)
         run.planned(resolve(run.call, run.caller, self.lists.catalog))
+        if len(run.deployments) > 1 and self.marks:
+            self._leave_out_absent(run)
         resend: Entry | None = None
         while True:
             grant = self._claim(run)
@@ -143,18 +146,33 @@ class Gateway:
                 return self._as_it_came(run, failed)
             run.remember(failed)
             if isinstance(move, Refuse):
-                return self._given_up(run, together([]))
+                raise self._stopped(run, move)
             resend = move.resend if isinstance(move, TryNext) else None
 
+    async def _list(self, run: Run) -> None:
+        """What the providers offer, as far as it is known by the call's deadline."""
+        watch = Watch(self.clock, min(run.deadline, run.content_by), "models")
+        try:
+            with watch:
+                await self.lists.refresh()
+        except TransportError as error:
+            raise DeadlineExceeded("the call's deadline passed while the providers were asked for models") from error
+        finally:
+            watch.close()
+
+    def _leave_out_absent(self, run: Run) -> None:
+        """In a chain, who lately had no such model is not asked; unless nobody would be."""
+        now = self.clock.mono()
+        left = tuple(each for each in run.deployments if self.marks.blocked((absent_scope(each),), now) is None)
+        run.deployments = left or run.deployments
+
     def _claim(self, run: Run) -> Grant | Exhausted:
-        """An entry with its reservation, for who is not to stand in line; else what there is to wait for."""
-        if not run.progress.attempts and self.room.ahead(run.deployments):
-            return self.room.shortage(run.deployments)
-        return self._take(run)
+        """An entry with its reservation. Who asks for the first time takes nothing that somebody waits for."""
+        return self._take(run, polite=not run.progress.attempts)
 
     def _again(self, run: Run, resend: Entry | None) -> Grant | None:
-        """The same credential once more, which `advance` allows when nothing else is free."""
-        if resend is None:
+        """The same credential once more, which `advance` allows when nothing else is free; unless it rests by now."""
+        if resend is None or self.marks.blocked(resend.scopes, self.clock.mono()) is not None:
             return None
         deployment = resend.candidate.deployment
         grant = self._reserve(run, self.pools.of(deployment), resend, self.clock.mono())
@@ -166,26 +184,41 @@ class Gateway:
 
     async def _wait(self, run: Run, short: Exhausted) -> Grant | Exhausted:
         """Stand in line for an entry. Exhausted: none will come in time, or none came."""
-        line, now = run.deployments, self.clock.mono()
-        if isinstance(stand_by(short, now, run.wait_until), Refuse) or self.room.full:
+        now = self.clock.mono()
+        latest = run.wait_until(now)
+        if isinstance(stand_by(short, now, latest), Refuse) or self.room.full:
             return short
+        hindered = run.progress.attempts > 0
         grant = await self.room.wait(
-            line,
-            lambda: self._take(run),
-            returns=now + short.wait,
-            latest=run.wait_until,
-            hindered=run.progress.attempts > 0,
+            run.deployments, lambda: self._take(run), returns=now + short.wait, latest=latest, hindered=hindered
         )
         run.trail.waited += self.clock.mono() - now
-        if grant is None:
-            return self.room.shortage(line) if self.room.ahead(line) else short
-        return grant
+        return self._look(run) if grant is None else grant
 
-    def _take(self, run: Run) -> Grant | Exhausted:
+    def _look(self, run: Run) -> Exhausted:
+        """What keeps *run* from every candidate, without taking one that has just become free."""
+        now, short = self.clock.mono(), []
+        for deployment in run.deployments:
+            if run.progress.open(deployment):
+                pool = self.pools.of(deployment)
+                cost = self._cost(run, deployment) if pool.limited else FREE
+                found = pick(pool, cost, run.progress.tried.get(deployment, ()), now, draw)
+                short.append(found if isinstance(found, Exhausted) else self._behind(run))
+        return together(short)
+
+    def _behind(self, run: Run) -> Exhausted:
+        """What there is to expect where others wait already."""
+        due = self.room.due(run.deployments)
+        return Exhausted(due, due < FOREVER, due == FOREVER, 0, 0)
+
+    def _take(self, run: Run, *, polite: bool = False) -> Grant | Exhausted:
         """The first candidate in the order of the plan that may be asked now; never waits."""
         now, short = self.clock.mono(), []
         for deployment in run.deployments:
             if not run.progress.open(deployment):
+                continue
+            if polite and self.room.wanted(deployment):
+                short.append(self._behind(run))
                 continue
             pool = self.pools.of(deployment)
             cost = self._cost(run, deployment) if pool.limited else FREE
@@ -218,7 +251,7 @@ class Gateway:
             raise TypeError("a live state that decides later is not supported yet")
         pool.used(entry)
         self.live.begin(entry.scopes, attempt.id, now)
-        return Grant(self.live, pool, entry, attempt, got)
+        return Grant(self.over, pool, entry, attempt, got)
 
     def _set_aside(self, run: Run, pool: Pool, entry: Entry, denied: Denied, now: float) -> None:
         """The limiter said no: keep *entry* out of the picks until it can say yes."""
@@ -274,10 +307,15 @@ class Gateway:
     def _given_up(self, run: Run, shortage: Exhausted) -> Reply:
         """Nothing is left to try: the first final answer, if that is all that stood in the way, or the refusal."""
         first = run.first_final
-        asked = {Deployment(each.provider, each.model) for each in run.trail.attempts}
-        if first is not None and run.finals == asked:
+        if first is not None and run.finals.issuperset(run.deployments):
             return self._as_it_came(run, first)
         raise self._refusal(run, shortage)
+
+    def _stopped(self, run: Run, move: Refuse) -> KeyturnError:
+        """The bounds of one call are reached, though candidates may be left for the next."""
+        if run.progress.meanings <= QUOTAS:
+            return refusal(run.progress, together([]), run.call.model, 1.0)
+        return self._explained(run, BadUpstream(f"no usable answer for {run.call.model}: {move.why}"))
 
     def _refusal(self, run: Run, shortage: Exhausted) -> KeyturnError:
         """The error that tells the truth, with the moment at which asking again will help."""
@@ -289,7 +327,9 @@ class Gateway:
             )
         if self.clock.mono() >= min(run.deadline, run.content_by):
             return DeadlineExceeded(f"no key for {run.call.model} was free before the call's deadline")
-        error = refusal(run.progress, shortage, run.call.model, self._returns(run, shortage))
+        return self._explained(run, refusal(run.progress, shortage, run.call.model, self._returns(run, shortage)))
+
+    def _explained(self, run: Run, error: KeyturnError) -> KeyturnError:
         last = run.trail.attempts[-1] if run.trail.attempts else None
         if isinstance(error, BadUpstream) and last is not None and last.detail:
             error.message += f"; the last, {last.provider}: {last.detail}"
@@ -331,7 +371,7 @@ class Gateway:
             *entry.answer_headers,
             (b"x-keyturn-attempts", b"%d" % len(run.trail.attempts)),
         ]
-        if entry.candidate.deployment.provider != run.deployments[0].provider:
+        if entry.candidate.deployment.provider != run.first:
             headers.append((b"x-fallback-provider", entry.candidate.deployment.provider.encode()))
         return headers
 
@@ -362,10 +402,12 @@ class Gateway:
         """Perform what `judge` decided, and tell."""
         now = self.clock.mono()
         for change in verdict.transitions:
-            self.live.cool(change)
-            if change.state is None or change.shorten:
+            eased = self.live.cool(change)
+            if eased or change.state is None:
                 self.pools.wake_marked([change.scope])
-            elif candidate is not None and change.state != "counting":
+            if change.state is None or change.shorten:
+                continue
+            if candidate is not None and change.state != "counting":
                 model = (
                     candidate.deployment.model if change.scope[0] in ("group_model", "key_model", "deployment") else ""
                 )
@@ -374,10 +416,13 @@ class Gateway:
         if verdict.alarm:
             self.events.emit(Alarm(verdict.alarm))
 
-    def freed(self, scopes: list[ScopeKey]) -> None:
-        """Probes are over without a verdict: the next one may try."""
-        if scopes:
-            self.pools.wake_marked(scopes)
+    def over(self, attempt: Attempt) -> None:
+        """*attempt* is over, or its grant was not used: what it probed without a verdict may be probed again, and who
+        waits for the deployment may be able to go."""
+        probed = self.live.end(attempt.id)
+        if probed:
+            self.pools.wake_marked(probed)
+        self.room.freed(Deployment(attempt.provider, attempt.model))
 
     def _healthy(self, credential: Credential) -> bool:
         return self.marks.get(key_scope(credential)) is None

@@ -13,6 +13,10 @@ from .pools import window_name
 if TYPE_CHECKING:
     from .gateway import Gateway
 
+SHARED = ("deployment", "absent")
+"""Scopes that belong to no key."""
+Owner = tuple[bool, str]
+"""Whose a mark is: whether a quota group's, and its name. A group may be named after one of its members."""
 STATES = ("disabled", "invalid", "exhausted", "unentitled", "cooling", "probation")
 """The worst first: the state of a key is its worst mark."""
 
@@ -64,15 +68,17 @@ def reset(gateway: Gateway, key: str | None) -> list[str]:
     """
     touched: list[str] = []
     changes: list[Transition] = []
-    owners = {owner for each in matching(gateway, key) for owner in (each.fingerprint, each.group)}
+    owners = {owner for each in matching(gateway, key) for owner in _owners(each)}
     for name, credentials in gateway.config.credentials.items():
         whole = key is None or key == name
+        cleared: set[Owner] = set()
         for mark in gateway.marks.of(name, counting=True):
-            named = whole if mark.scope[0] == "deployment" else mark.scope[2] in owners
-            if named and mark.state != "disabled":
+            shared = mark.scope[0] in SHARED
+            if mark.state != "disabled" and (whole if shared else _owner(mark) in owners):
                 changes.append(Transition(mark.scope, None))
-        cleared = {change.scope[2] for change in changes if change.scope[0] != "deployment"}
-        touched += [each.shown for each in credentials if {each.fingerprint, each.group} & cleared]
+                if not shared:
+                    cleared.add(_owner(mark))
+        touched += [each.shown for each in credentials if cleared.intersection(_owners(each))]
     gateway.cool(Verdict(changes), None)
     return touched
 
@@ -101,20 +107,33 @@ def matching(gateway: Gateway, key: str | None) -> list[Credential]:
     every = [each for credentials in gateway.config.credentials.values() for each in credentials]
     if key is None:
         return every
-    return [each for each in every if key in (each.label, each.shown, each.fingerprint, each.provider)]
+    return [each for each in every if key in _names(each)]
 
 
-def _marks(gateway: Gateway, provider: str) -> dict[str, list[Mark]]:
-    """Fingerprint or quota group -> the marks on it."""
-    found: dict[str, list[Mark]] = {}
+def _names(credential: Credential) -> tuple[str, ...]:
+    mark = credential.fingerprint
+    return credential.label, credential.shown, mark, mark[:6], credential.provider
+
+
+def _owner(mark: Mark) -> Owner:
+    return mark.scope[0].startswith("group"), mark.scope[2]
+
+
+def _owners(credential: Credential) -> tuple[Owner, Owner]:
+    return (False, credential.fingerprint), (True, credential.group)
+
+
+def _marks(gateway: Gateway, provider: str) -> dict[Owner, list[Mark]]:
+    """The marks on each key and on each quota group."""
+    found: dict[Owner, list[Mark]] = {}
     for mark in gateway.marks.of(provider):
-        if mark.scope[0] != "deployment":
-            found.setdefault(mark.scope[2], []).append(mark)
+        if mark.scope[0] not in SHARED:
+            found.setdefault(_owner(mark), []).append(mark)
     return found
 
 
-def _of(marks: Mapping[str, list[Mark]], credential: Credential) -> list[Mark]:
-    return [mark for owner in {credential.fingerprint, credential.group} for mark in marks.get(owner, ())]
+def _of(marks: Mapping[Owner, list[Mark]], credential: Credential) -> list[Mark]:
+    return [mark for owner in _owners(credential) for mark in marks.get(owner, ())]
 
 
 def _state(marks: Iterable[Mark], now: float) -> tuple[str, Mark | None]:

@@ -65,7 +65,8 @@ class Pools:
         for deployment, members in self._members.items():
             if deployment.provider == credential.provider:
                 for entry in members.get(credential.fingerprint, ()):
-                    yield self._pools[deployment], entry
+                    if entry.candidate.credential is credential:  # a group may be named after one of its members
+                        yield self._pools[deployment], entry
 
     def of(self, deployment: Deployment) -> Pool:
         """The pool of *deployment*."""
@@ -84,20 +85,19 @@ class Pools:
     def wake_marked(self, scopes: Iterable[ScopeKey]) -> None:
         """The marks on *scopes* are gone, or may be probed again."""
         for kind, provider, *rest in scopes:
-            if kind == "deployment":
-                self._unpark(provider, rest[0], None)
-            else:
+            if kind == "deployment":  # looked at by each pick: nobody is parked for it
+                self._freed(Deployment(provider, rest[0]))
+            elif kind != "absent":
                 self._unpark(provider, rest[1] if len(rest) > 1 else None, rest[0])
 
-    def _unpark(self, provider: str, model: str | None, owner: str | None) -> None:
+    def _unpark(self, provider: str, model: str | None, owner: str) -> None:
         if model is not None:
             found = self._pools.get(Deployment(provider, model))
             pools = [found] if found is not None else []
         else:
             pools = [pool for deployment, pool in self._pools.items() if deployment.provider == provider]
         for pool in pools:
-            entries = pool.entries if owner is None else self._members[pool.deployment].get(owner, ())
-            for entry in entries:
+            for entry in self._members[pool.deployment].get(owner, ()):
                 pool.unpark(entry)
             self._freed(pool.deployment)
 

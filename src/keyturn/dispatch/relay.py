@@ -146,7 +146,7 @@ class RelayStream:
         body = exchange.redactor.data(self._stream.error or b"")
         usage = self._usage()
         if fault == "deadline":
-            exchange.close()
+            exchange.close(usage)
             detail = "the call's deadline passed"
         else:
             outcome = classify(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from keyturn.config import Timeouts
@@ -20,7 +21,7 @@ from keyturn.core import (
     Progress,
     Trail,
 )
-from keyturn.stores import LiveState, Reservation
+from keyturn.stores import Reservation
 
 
 class Run:
@@ -34,12 +35,13 @@ class Run:
         "deadline",
         "deployments",
         "finals",
+        "first",
         "first_final",
+        "patience",
         "progress",
         "started",
         "too_big",
         "trail",
-        "wait_until",
     )
 
     def __init__(self, call: Call, caller: Caller, trail: Trail, timeouts: Timeouts) -> None:
@@ -51,9 +53,11 @@ class Run:
         self.deadline = self.started + min(timeouts.total, stated or timeouts.total)
         self.content_by = self.started + (timeouts.to_content or timeouts.total)
         """`GLOBAL_TIMEOUT`: by then the first content must have come."""
-        patience = timeouts.queue_wait if stated is None else stated
-        self.wait_until = min(self.started + patience, self.deadline, self.content_by)
+        self.patience = timeouts.queue_wait if stated is None else stated
+        """Seconds that the call may spend waiting for credentials, all its waits together."""
         self.deployments: tuple[Deployment, ...] = ()
+        self.first = ""
+        """The provider that the plan names first."""
         self.costs: dict[Deployment, Cost] = {}
         self.progress = Progress()
         self.too_big: Limit | None = None
@@ -63,9 +67,14 @@ class Run:
         self.finals: set[Deployment] = set()
         """The deployments that gave such an answer."""
 
+    def wait_until(self, now: float) -> float:
+        """Until when a wait that begins at *now* may last."""
+        return min(now + self.patience - self.trail.waited, self.deadline, self.content_by)
+
     def planned(self, plan: Plan) -> None:
         """The steps to take are known."""
         self.deployments = plan.deployments
+        self.first = plan.deployments[0].provider
         self.trail.refusals.extend(plan.refusals)
 
     def remember(self, failed: Failed) -> None:
@@ -81,10 +90,12 @@ class Run:
 class Grant:
     """An entry that was picked, with the reservation of its attempt. `close` gives it back unused."""
 
-    __slots__ = ("_live", "_open", "attempt", "entry", "pool", "reservation", "sent")
+    __slots__ = ("_open", "_over", "attempt", "entry", "pool", "reservation", "sent")
 
-    def __init__(self, live: LiveState, pool: Pool, entry: Entry, attempt: Attempt, reservation: Reservation) -> None:
-        self._live = live
+    def __init__(
+        self, over: Callable[[Attempt], None], pool: Pool, entry: Entry, attempt: Attempt, reservation: Reservation
+    ) -> None:
+        self._over = over
         self._open = True
         self.pool = pool
         self.entry = entry
@@ -107,7 +118,7 @@ class Grant:
         if self.shut():
             self.reservation.close()
             self.pool.done(self.entry)
-            self._live.end(self.attempt.id)
+            self._over(self.attempt)
 
 
 class Failed(NamedTuple):

@@ -2,15 +2,17 @@
 
 A waiter leaves a function that tries to take what it needs, without waiting. When something is freed, or the earliest
 return comes, the room calls these functions in order of arrival and hands each grant over. So nobody is woken in vain,
-and nobody who came later overtakes, unless the one before is kept by what it has already tried.
+and nobody who came later overtakes, unless the one before is kept by what it has already tried. Calls that may be
+answered by the same deployments stand in one line; the lines are served together, the longest waiting first.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
 from keyturn.core import Clock, Deployment, Exhausted, TimerHandle
@@ -19,8 +21,8 @@ from keyturn.errors import Draining, KeyturnError
 MOST_WAITERS = 1000
 PACE = 60.0
 """Seconds over which the pace of a line is measured: one turn of the limits that most lines wait for."""
+FOREVER = float("inf")
 Line = tuple[Deployment, ...]
-"""Calls that may be answered by the same deployments stand in one line."""
 
 
 class Closable(Protocol):
@@ -34,6 +36,8 @@ G = TypeVar("G", bound=Closable)
 
 @dataclass(slots=True, eq=False)
 class _Waiter(Generic[G]):
+    number: int
+    """By arrival, over all lines."""
     take: Callable[[], G | Exhausted]
     hindered: bool
     """It has tried candidates already, so that the next in line may be able to use what it cannot."""
@@ -47,10 +51,15 @@ class WaitingRoom(Generic[G]):
         self._clock = clock
         self._most = most
         self._lines: dict[Line, deque[_Waiter[G]]] = {}
-        self._timers: dict[Line, TimerHandle] = {}
+        self._wanted: Counter[Deployment] = Counter()
+        """How many lines each deployment is waited for in."""
         self._due: dict[Line, float] = {}
+        """When the first of each line may get something, as far as was known when it last asked."""
+        self._timer: TimerHandle | None = None
+        self._timer_at = FOREVER
         self._served: dict[Line, deque[float]] = {}
         """When the latest of each line got what they waited for."""
+        self._arrivals = 0
         self.waiting = 0
 
     @property
@@ -61,6 +70,14 @@ class WaitingRoom(Generic[G]):
         """How many calls stand in *line*."""
         return len(self._lines.get(line, ()))
 
+    def wanted(self, deployment: Deployment) -> bool:
+        """Whether somebody waits for *deployment*: who comes now must not overtake."""
+        return bool(self._lines) and deployment in self._wanted
+
+    def due(self, line: Line) -> float:
+        """Seconds until the first of *line* may get something; infinite when an attempt under way must end first."""
+        return max(self._due.get(line, FOREVER) - self._clock.mono(), 0.0)
+
     def backlog(self, line: Line) -> float:
         """Seconds until those who stand in *line* now will have been served, at the pace of the last minute."""
         served, now = self._served.get(line), self._clock.mono()
@@ -70,13 +87,6 @@ class WaitingRoom(Generic[G]):
             served.popleft()
         return self.ahead(line) * max(now - served[0], 1.0) / len(served)
 
-    def shortage(self, line: Line) -> Exhausted:
-        """What somebody who comes now to a *line* that others stand in has to expect."""
-        due = self._due.get(line)
-        if due is None:
-            return Exhausted(float("inf"), 0, 1, 0, 0)
-        return Exhausted(max(due - self._clock.mono(), 0.0), 1, 0, 0, 0)
-
     async def wait(
         self, line: Line, take: Callable[[], G | Exhausted], *, returns: float, latest: float, hindered: bool
     ) -> G | None:
@@ -84,10 +94,9 @@ class WaitingRoom(Generic[G]):
 
         *returns* is when the earliest candidate comes back. A waiter that is cancelled leaves its place at once.
         """
-        waiter = _Waiter(take, hindered, asyncio.get_running_loop().create_future())
-        queue = self._lines.setdefault(line, deque())
-        queue.append(waiter)
-        self.waiting += 1
+        self._arrivals += 1
+        waiter = _Waiter(self._arrivals, take, hindered, asyncio.get_running_loop().create_future())
+        self._enter(line, waiter)
         expiry = self._clock.call_at(latest, lambda: _give_up(waiter))
         self._arm(line, returns)
         try:
@@ -104,7 +113,7 @@ class WaitingRoom(Generic[G]):
 
     def freed(self, deployment: Deployment) -> None:
         """Something of *deployment* came free before its time: look at every line that may use it, soon."""
-        if self._lines:
+        if self.wanted(deployment):
             now = self._clock.mono()
             for line in self._lines:
                 if deployment in line:
@@ -117,58 +126,91 @@ class WaitingRoom(Generic[G]):
                 if not waiter.future.done():
                     waiter.future.set_exception(error or Draining("shutting down", retry_after=1.0))
 
+    def _enter(self, line: Line, waiter: _Waiter[G]) -> None:
+        self.waiting += 1
+        queue = self._lines.get(line)
+        if queue is None:
+            queue = self._lines[line] = deque()
+            self._wanted.update(line)
+        queue.append(waiter)
+
     def _leave(self, line: Line, waiter: _Waiter[G]) -> None:
         self.waiting -= 1
         queue = self._lines.get(line)
-        if queue is None:
-            return
-        if waiter in queue:
-            queue.remove(waiter)
-        if not queue:
-            del self._lines[line]
-            if len(self._served) > self._most:
-                self._served.clear()
-            self._due.pop(line, None)
-            timer = self._timers.pop(line, None)
-            if timer is not None:
-                timer.cancel()
+        if queue is None or waiter not in queue:
+            return  # it was served
+        queue.remove(waiter)
+        if queue:
+            self._arm(line, self._clock.mono())  # who stood behind may fit where it did not
+        else:
+            self._close(line)
+            for deployment in line:
+                self.freed(deployment)  # who let this line go first need not any more
+
+    def _close(self, line: Line) -> None:
+        """Nobody stands in *line* any more."""
+        del self._lines[line]
+        self._due.pop(line, None)
+        self._wanted.subtract(line)
+        for deployment in line:
+            if not self._wanted[deployment]:
+                del self._wanted[deployment]
+        if len(self._served) > self._most:
+            self._served.clear()
 
     def _arm(self, line: Line, when: float) -> None:
         """Serve *line* at *when*, unless that is to happen earlier anyway."""
-        due = self._due.get(line)
-        if when == float("inf") or (due is not None and due <= when):
+        if when >= self._due.get(line, FOREVER):
             return
-        timer = self._timers.pop(line, None)
-        if timer is not None:
-            timer.cancel()
         self._due[line] = when
-        self._timers[line] = self._clock.call_at(when, lambda: self._serve(line))
+        if when < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = when
+            self._timer = self._clock.call_at(when, self._serve)
 
-    def _serve(self, line: Line) -> None:
-        self._timers.pop(line, None)
-        self._due.pop(line, None)
-        queue = self._lines.get(line)
-        if queue is None:
-            return
-        earliest = float("inf")
-        for waiter in list(queue):
-            if waiter.future.done():
-                continue
-            try:
-                grant = waiter.take()
-            except KeyturnError as error:
-                waiter.future.set_exception(error)
-                continue
-            if isinstance(grant, Exhausted):
-                earliest = min(earliest, grant.wait)
-                if grant.by_size or not waiter.hindered:
-                    break
-                continue
-            queue.remove(waiter)
-            waiter.future.set_result(grant)
-            self._served.setdefault(line, deque(maxlen=self._most)).append(self._clock.mono())
-        if earliest < float("inf"):
-            self._arm(line, self._clock.mono() + max(earliest, 0.001))
+    def _serve(self) -> None:
+        """Serve the lines whose time has come, whoever waits longest first, until nobody gets anything any more."""
+        self._timer, self._timer_at = None, FOREVER
+        now = self._clock.mono()
+        heads: list[tuple[int, int, Line]] = []
+        for line, queue in self._lines.items():
+            if queue and self._due.get(line, FOREVER) <= now:
+                del self._due[line]
+                heads.append((queue[0].number, 0, line))
+        heapify(heads)
+        while heads:
+            _, place, line = heappop(heads)
+            place = self._offer(line, place)
+            left = self._lines.get(line, ())
+            if 0 <= place < len(left):
+                heappush(heads, (left[place].number, place, line))
+        for line, when in list(self._due.items()):
+            del self._due[line]
+            self._arm(line, when)
+
+    def _offer(self, line: Line, place: int) -> int:
+        """Let the waiter at *place* try. The place to go on with; below 0 when nobody behind can do better."""
+        queue = self._lines[line]
+        waiter = queue[place]
+        if waiter.future.done():
+            return place + 1
+        try:
+            grant = waiter.take()
+        except KeyturnError as error:
+            waiter.future.set_exception(error)
+            return place + 1
+        if isinstance(grant, Exhausted):
+            now = self._clock.mono()
+            when = now + max(grant.wait, 0.001)
+            self._due[line] = min(when, self._due.get(line, FOREVER))
+            return -1 if grant.by_size or not waiter.hindered else place + 1
+        del queue[place]
+        waiter.future.set_result(grant)
+        self._served.setdefault(line, deque(maxlen=self._most)).append(self._clock.mono())
+        if not queue:
+            self._close(line)
+        return place
 
 
 def _give_up(waiter: _Waiter[G]) -> None:

@@ -22,7 +22,7 @@ from .body import read_body
 from .exchange import ClientLeft, Exchange, Headers, Receive, Scope, Send
 from .pages import JSON, Pages
 from .paths import WrongMethod, find
-from .watch import DisconnectWatch
+from .watch import Watches
 
 _log = logging.getLogger("keyturn.server")
 
@@ -39,6 +39,7 @@ class App:
         self._gateway = gateway
         self._access = access
         self._pages = pages
+        self._watches = Watches(gateway.clock)
         self._max_body = gateway.config.server.max_body
         self._max_headers = gateway.config.server.max_headers
 
@@ -93,7 +94,7 @@ class App:
         return headers
 
     async def _answer_call(self, exchange: Exchange, call: Call, caller: Caller) -> None:
-        with DisconnectWatch(exchange.receive, self._gateway.clock):
+        with self._watches.watch(exchange.receive):
             reply = await self._gateway.handle(call, caller, exchange.call_id)
             if reply.stream is None:
                 await exchange.answer(reply.status, reply.headers, reply.body)

@@ -36,26 +36,19 @@ class Cycle(RequestResponseCycle):
             self.transport.write(head)
 
     def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Makes the head. Each line but the last of these ends in two characters that no header may hold."""
         self.response_started = True
         self.waiting_for_100_continue = False
-        parts, lines = [STATUS_LINE[status]], 2
-        self.chunked_encoding = True
-        for name, value in (*self.default_headers, *headers):
-            if name == b"content-length":
-                self.chunked_encoding = False
-            parts += (name, b": ", value, b"\r\n")
-            lines += 1
-        if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-            lines += 1
-        if self.chunked_encoding:
-            parts.append(b"transfer-encoding: chunked\r\n")
-            lines += 1
-        parts.append(b"\r\n")
-        head = b"".join(parts)
-        if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+        pairs = (*self.default_headers, *headers)
+        head = STATUS_LINE[status] + b"\r\n".join(map(b": ".join, pairs))
+        if len(head) - len(head.translate(None, b"\r\n\0")) != 2 * len(pairs):
             raise RuntimeError("a header of this answer holds a line break")
-        self.head = head
+        self.chunked_encoding = b"\r\ncontent-length: " not in head
+        if not self.keep_alive:
+            head += b"\r\nconnection: close"
+        if self.chunked_encoding:
+            head += b"\r\ntransfer-encoding: chunked"
+        self.head = head + b"\r\n\r\n"
         self.loop.call_soon(self.flush)
 
     def _go_on(self, body: bytes, more: bool) -> None:

@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol with the bounds it lacks: on a request's arrival, its head, a client that does not read.
 
-Each connection has at most one timer, and a request that arrives in one piece, as nearly all do, sets none.
+A request that arrives in one piece, as nearly all do, sets no timer. That of an idle connection is left to run when
+the connection is used again, and finds out for itself.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ READ_PATIENCE = 60.0
 """Seconds that a client may leave an answer unread while we have more to write."""
 BODIES_SKIPPED = 4
 """So many times the largest accepted body is read and dropped after a refusal, so that clients get to see it."""
-KEEP_ALIVE = 75
+KEEP_ALIVE = 75.0
 """Seconds that an idle connection stays open: longer than clients and proxies keep theirs."""
 
 
@@ -58,6 +59,8 @@ class Listener(HttpToolsProtocol):
         self._began = 0.0
         self._arrival: TimerHandle | None = None
         self._unread: TimerHandle | None = None
+        self._idle: TimerHandle | None = None
+        self._idle_since: float | None = None
         self._running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -65,7 +68,7 @@ class Listener(HttpToolsProtocol):
         self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._arrival, self._unread):
+        for timer in (self._arrival, self._unread, self._idle):
             if timer is not None:
                 timer.cancel()
         running = self._running
@@ -107,6 +110,31 @@ class Listener(HttpToolsProtocol):
         self._arriving = False
         self._received = 0
 
+    def on_response_complete(self) -> None:
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self._clock.mono()
+        if self._idle is None:
+            self._idle = self._clock.call_at(self._idle_since + KEEP_ALIVE, self._end_idle)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """What uvicorn calls when the connection is in use again."""
+        self._idle_since = None
+
+    def _end_idle(self) -> None:
+        self._idle = None
+        if self._idle_since is None:
+            return
+        until = self._idle_since + KEEP_ALIVE
+        if self._clock.mono() < until:
+            self._idle = self._clock.call_at(until, self._end_idle)
+        else:
+            self.transport.close()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._unread = self._clock.call_at(self._clock.mono() + READ_PATIENCE, self.transport.abort)
@@ -124,9 +152,9 @@ class Listener(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _is_forgotten(self) -> bool:
-        """True when the connection is idle and uvicorn's own timer for that was stopped by bytes that began nothing."""
+        """True when nothing is under way but bytes came that began nothing, so that it no longer counts as idle."""
         cycle: RequestResponseCycle | None = self.cycle  # uvicorn declares it as always there
-        return cycle is not None and cycle.response_complete and self.timeout_keep_alive_task is None
+        return cycle is not None and cycle.response_complete and self._idle_since is None
 
     def _expect(self) -> None:
         self._began = self._clock.mono()

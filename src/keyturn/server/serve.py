@@ -21,7 +21,7 @@ from keyturn.errors import KeyturnError
 
 from .access import Access
 from .app import App
-from .listener import KEEP_ALIVE, Listener
+from .listener import Listener
 from .pages import Observer, Pages
 
 BACKLOG = 2048
@@ -57,7 +57,6 @@ class Server:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=KEEP_ALIVE,
         )
         uvicorn.load()
         loop, settings = asyncio.get_running_loop(), self._settings

@@ -10,8 +10,45 @@ from keyturn.core import Clock
 
 from .exchange import Receive
 
-PATIENCE = 0.05
-"""Seconds before a call is worth a watcher: most calls that fail or are refused end before, and cost no task."""
+TICK = 0.03
+"""Seconds between two looks. Only a call that lasts is worth a watcher: most that are refused cost no task."""
+
+
+class Watches:
+    """All calls under way. One timer serves them all, and runs only while there are any."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._new: set[DisconnectWatch] = set()
+        """Begun since the last look."""
+        self._seen: set[DisconnectWatch] = set()
+        """Begun before it: those that are still there at the next look get their watcher."""
+        self._looking = False
+
+    def watch(self, receive: Receive) -> DisconnectWatch:
+        """A watch to be entered. *receive* is ASGI's, of a request that has been read."""
+        return DisconnectWatch(receive, self)
+
+    def add(self, watch: DisconnectWatch) -> None:
+        self._new.add(watch)
+        if not self._looking:
+            self._look_later()
+
+    def discard(self, watch: DisconnectWatch) -> None:
+        self._new.discard(watch)
+        self._seen.discard(watch)
+
+    def _look_later(self) -> None:
+        self._looking = True
+        self._clock.call_at(self._clock.mono() + TICK, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        for watch in self._seen:
+            watch.listen()
+        self._seen, self._new = self._new, set()
+        if self._seen:
+            self._look_later()
 
 
 class DisconnectWatch:
@@ -21,25 +58,25 @@ class DisconnectWatch:
     has been read: from then on ASGI's `receive` has nothing but the disconnect to tell.
     """
 
-    __slots__ = ("_clock", "_owner", "_receive", "_timer", "_watcher", "left")
+    __slots__ = ("_owner", "_receive", "_watcher", "_watches", "left")
 
-    def __init__(self, receive: Receive, clock: Clock) -> None:
+    def __init__(self, receive: Receive, watches: Watches) -> None:
         self.left = False
         self._receive = receive
-        self._clock = clock
+        self._watches = watches
         self._owner: asyncio.Task[object] | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
         self._owner = asyncio.current_task()
-        self._timer = self._clock.call_at(self._clock.mono() + PATIENCE, self._start)
+        self._watches.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         owner, self._owner = self._owner, None
-        self._timer.cancel()
+        self._watches.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
         # As asyncio's own timeouts do: take back the one cancellation that was ours, and only that one.
@@ -47,7 +84,8 @@ class DisconnectWatch:
             return kind is asyncio.CancelledError
         return False
 
-    def _start(self) -> None:
+    def listen(self) -> None:
+        """From now on, a task waits for the client to leave."""
         self._watcher = asyncio.get_running_loop().create_task(self._listen())
 
     async def _listen(self) -> None:

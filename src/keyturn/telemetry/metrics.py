@@ -40,10 +40,6 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
     def cumulative(self) -> list[tuple[str, float]]:
         """(`le`, how many values are not above it), as the format wants it."""
         rows: list[tuple[str, float]] = []
@@ -181,7 +177,8 @@ class Metrics:
         histogram = histograms.get(labels)
         if histogram is None:
             histogram = histograms[labels] = Histogram(HISTOGRAMS[name].buckets)
-        histogram.observe(value)
+        histogram.counts[bisect_left(histogram.bounds, value)] += 1
+        histogram.total += value
 
 
 def outcome_of(trail: Trail) -> str:

@@ -127,8 +127,11 @@ class HttpAnswer(Answer):
         content.on_eof(self._complete)
 
     async def take(self) -> bytes:
+        content = self._content
+        if content.at_eof() and content.exception() is None:
+            return b""
         try:
-            return await self._content.readany()
+            return await content.readany()
         except (asyncio.CancelledError, TransportError, aiohttp.ClientError, OSError, RuntimeError) as error:
             return self._cut(error)
 
