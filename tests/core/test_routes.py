@@ -11,9 +11,9 @@ CATALOG = RouteCatalog(
     {
         "openai": Offer(1, True, frozenset({"gpt-4o", "shared"}), "OPENAI_API_KEY"),
         "groq": Offer(2, True, frozenset({"llama-3.3-70b", "shared", "openai/gpt-oss-120b"}), "GROQ_API_KEY"),
-        "gemini": Offer(3, True, None, "GEMINI_API_KEY"),
-        "mistral": Offer(3, False, frozenset({"small"}), "MISTRAL_API_KEY", frozenset({"chat"})),
-        "perplexity": Offer(4, True, frozenset({"sonar"}), "PERPLEXITY_API_KEY", frozenset({"chat"})),
+        "gemini": Offer(3, True, None, lists=False),
+        "mistral": Offer(3, False, frozenset({"small"}), "enable it", kinds=frozenset({"chat"})),
+        "perplexity": Offer(4, True, frozenset({"sonar"}), kinds=frozenset({"chat"})),
     },
     {"google_ai_studio": "gemini"},
     {"anthropic": "ANTHROPIC_API_KEY"},
@@ -41,7 +41,7 @@ def test_an_id_with_a_slash_belongs_to_a_configured_provider_of_that_name_first(
     assert plan("openai/gpt-oss-120b") == ["openai/gpt-oss-120b"]
 
 
-def test_a_name_nobody_lists_goes_to_those_whose_lists_are_unknown() -> None:
+def test_a_name_nobody_lists_goes_to_who_has_no_list() -> None:
     assert plan("gemini-new") == ["gemini/gemini-new"]
 
 
@@ -66,7 +66,7 @@ def test_an_unknown_name_gets_the_nearest() -> None:
 
 
 def test_a_provider_whose_keys_are_all_disabled() -> None:
-    with pytest.raises(NoValidCredentials, match="MISTRAL_API_KEY"):
+    with pytest.raises(NoValidCredentials, match="enable it"):
         plan("mistral/small")
 
 
@@ -89,3 +89,11 @@ def test_a_known_prefix_without_a_key_is_not_sent_to_a_provider_whose_list_is_un
     unknown = RouteCatalog({"gemini": CATALOG.offers["gemini"]}, {}, {"openai": "OPENAI_API_KEY"})
     with pytest.raises(ModelNotFound, match="set OPENAI_API_KEY"):
         resolve(Call("openai_chat", "chat", "openai/gpt-4o", {}, 0), Caller(), unknown)
+
+
+def test_a_list_that_could_not_be_had_is_no_reason_to_guess_while_others_are_known() -> None:
+    offers = {"groq": CATALOG.offers["groq"], "mistral": Offer(3, True, None)}
+    with pytest.raises(ModelNotFound, match="the models of mistral could not be listed"):
+        resolve(Call("openai_chat", "chat", "gpt-4o-mni", {}, 0), Caller(), RouteCatalog(offers))
+    alone = resolve(Call("openai_chat", "chat", "any", {}, 0), Caller(), RouteCatalog({"mistral": offers["mistral"]}))
+    assert [str(each) for each in alone.deployments] == ["mistral/any"]

@@ -49,7 +49,9 @@ def test_a_stale_connection_is_sent_again_at_once_and_marks_nothing() -> None:
             call_id = new_id(gateway.clock.wall())
             replies.append(await gateway.handle(read_call("chat", body, {}), Caller(), call_id))
         assert [reply.status for reply in replies] == [200, 200]
-        assert [attempt.meaning for attempt in gateway.recent[call_id].attempts] == ["stale", "ok"]
+        lost, again = gateway.recent[call_id].attempts
+        assert (lost.meaning, again.meaning, again.resend) == ("server_error", "ok", True)
+        assert "idle" in lost.detail
         assert dict(replies[1].headers)[b"x-keyturn-attempts"] == b"2"
         assert connections == 2
         assert not gateway.marks

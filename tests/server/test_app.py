@@ -218,7 +218,12 @@ def test_one_model_may_be_asked_for_by_an_id_with_slashes() -> None:
     assert get("/v1/models/openrouter/deepseek/r1:free").json["id"] == "openrouter/deepseek/r1:free"
 
 
-@pytest.mark.parametrize("name", ["groq/llama-3.1-8b-instan", "llama-3.1-8b-instant", "groq%2Fllama-3.1-8b"])
+@pytest.mark.parametrize("name", ["llama-3.1-8b-instant", "GROQ/llama-3.1-8b-instant"])
+def test_one_model_may_be_asked_for_by_every_name_that_a_call_may_use(name: str) -> None:
+    assert get(f"/v1/models/{name}").json["owned_by"] == "groq"
+
+
+@pytest.mark.parametrize("name", ["groq/llama-3.1-8b-instan", "llama-3.1-8b-instan", "groq%2Fllama-3.1-8b"])
 def test_an_unknown_model_is_told_the_nearest_names(name: str) -> None:
     answer = get(f"/v1/models/{name}")
     assert "nearest: groq/llama-3.1-8b-instant" in answer.json["error"]["message"]

@@ -45,6 +45,9 @@ ScopeKey = tuple[str, ...]
 
 FOREVER = float("inf")
 MOST_MARKS = 4096
+"""From so many marks on, old ones are let go."""
+REMEMBERED = 3600.0
+"""Seconds after its end that a mark still counts for the next step, when there are many."""
 MASS_401_WINDOW = 60.0
 MASS_401_LENGTH = 300.0
 
@@ -154,10 +157,11 @@ def key_scope(credential: Credential) -> ScopeKey:
 class Marks:
     """All marks of one process. Mutable and deterministic; `now` is monotonic seconds."""
 
-    __slots__ = ("_failing", "_probes", "_table", "_unauthorised")
+    __slots__ = ("_crowded", "_failing", "_probes", "_table", "_unauthorised")
 
     def __init__(self) -> None:
         self._table: dict[ScopeKey, Mark] = {}
+        self._crowded = MOST_MARKS
         self._probes: dict[str, list[Mark]] = {}
         self._failing: dict[ScopeKey, list[str]] = {}
         """Per deployment: the credentials of its latest faults with no success between, latest last."""
@@ -211,7 +215,7 @@ class Marks:
             self._failing.pop(change.scope, None)
             return self._table.pop(change.scope, None) is not None
         if mark is None:
-            if len(self._table) >= MOST_MARKS:
+            if len(self._table) >= self._crowded:
                 self._prune(change.since)
             self._table[change.scope] = Mark(
                 change.scope, change.state, change.until, change.reason, change.strikes, change.since
@@ -227,8 +231,9 @@ class Marks:
     def _prune(self, now: float) -> None:
         """Forget what restricts nothing any more: models come from clients, and must not fill the memory."""
         for scope, mark in list(self._table.items()):
-            if mark.until <= now and mark.probe is None:
+            if mark.until <= now - REMEMBERED and mark.probe is None:
                 del self._table[scope]
+        self._crowded = max(MOST_MARKS, 2 * len(self._table))
 
     def of(self, provider: str, *, counting: bool = False) -> list[Mark]:
         """Every mark of *provider* that is or was a restriction; with *counting* also those that only count faults."""
@@ -300,7 +305,7 @@ def judge(marks: Marks, report: Report, draw: Draw) -> Verdict:
 
 def _cleared(marks: Marks, report: Report) -> list[Transition]:
     cleared = []
-    for scope in report.scopes:
+    for scope in (*report.scopes, absent_scope(report.candidate.deployment)):
         mark = marks.get(scope)
         if mark is None:
             if scope[0] == "deployment" and marks.failing(scope):

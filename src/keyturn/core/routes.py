@@ -46,7 +46,9 @@ class Offer(NamedTuple):
     models: frozenset[str] | None
     """The upstream ids that it is known to offer; None while unknown."""
     set_up: str = ""
-    """How to make it usable: the variable to set."""
+    """How to make it usable: the variable to set, or the command."""
+    lists: bool = True
+    """False when it has no list of models to ask for: then any name may be its."""
     kinds: frozenset[str] = frozenset({"chat", "embeddings"})
 
 
@@ -108,7 +110,7 @@ def _resolve(call: Call, catalog: RouteCatalog) -> Plan:
         if call.kind not in offer.kinds:
             raise ModelNotFound(f"{provider} offers no {call.kind} here; ask a provider that does", param="model")
         if not offer.usable:
-            raise NoValidCredentials(f"no usable key for {provider}: set {offer.set_up}")
+            raise NoValidCredentials(f"no usable key for {provider}: {offer.set_up}")
         return Plan(call.model, (Step((Deployment(provider, rest),)),))
     return _bare(call, catalog)
 
@@ -119,7 +121,8 @@ def _bare(call: Call, catalog: RouteCatalog) -> Plan:
     able = [(provider, offer) for provider, offer in ranked if call.kind in offer.kinds and offer.usable]
     found = [(provider, offer) for provider, offer in able if offer.models is not None and name in offer.models]
     if not found and name.partition("/")[0].lower().replace("-", "_") not in catalog.unconfigured:
-        found = [(provider, offer) for provider, offer in able if offer.models is None]
+        nobody_knows = all(offer.models is None for _, offer in able)
+        found = [item for item in able if item[1].models is None and (nobody_knows or not item[1].lists)]
     for provider, offer in ranked:
         if (provider, offer) not in found:
             refusals.append(f"{provider}: {'does not offer it' if offer.usable else 'no usable key'}")
@@ -144,6 +147,9 @@ def _not_found(name: str, catalog: RouteCatalog) -> ModelNotFound:
             f"model {name!r} needs a key that is not set: set {catalog.unconfigured[head]} and start again",
             param="model",
         )
+    unknown = [provider for provider, offer in catalog.offers.items() if offer.models is None]
     near = nearest_models(name, catalog)
     hint = f"nearest: {', '.join(near)}" if near else catalog.advice or "GET /v1/models lists what is"
+    if unknown and not catalog.advice:
+        hint += f" (the models of {', '.join(unknown)} could not be listed: ask for {unknown[0]}/… by name)"
     return ModelNotFound(f"model {name!r} is not offered by any configured provider; {hint}", param="model")

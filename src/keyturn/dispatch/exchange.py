@@ -151,7 +151,7 @@ class Exchange:
         It counts as an attempt of its own; the reservation is the same, as the provider has counted nothing.
         """
         run, attempt, now = self._run, self._grant.attempt, self.now()
-        lost = replace(attempt, id=new_id(self.wall()), meaning="stale", detail=error.message, ended=now)
+        lost = replace(attempt, id=new_id(self.wall()), meaning="server_error", detail=error.message, ended=now)
         run.trail.attempts.insert(-1, lost)
         run.progress.attempts += 1
         attempt.started, attempt.resend = now, True
@@ -201,7 +201,8 @@ class Exchange:
         """The fault that *error* is; our own deadline is nobody's fault and ends the call."""
         if self.watch.expired:
             if self.watch.reason == "deadline":
-                self._grant.attempt.meaning = "deadline"
+                self._grant.attempt.meaning = "timeout"
+                self._grant.attempt.detail = "the call's own deadline"
                 self.close()
                 raise DeadlineExceeded("the call's deadline passed before an upstream had answered") from error
             return self.watch.reason

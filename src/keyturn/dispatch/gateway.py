@@ -189,10 +189,12 @@ class Gateway:
         if isinstance(stand_by(short, now, latest), Refuse) or self.room.full:
             return short
         hindered = run.progress.attempts > 0
-        grant = await self.room.wait(
-            run.deployments, lambda: self._take(run), returns=now + short.wait, latest=latest, hindered=hindered
-        )
-        run.trail.waited += self.clock.mono() - now
+        try:
+            grant = await self.room.wait(
+                run.deployments, lambda: self._take(run), returns=now + short.wait, latest=latest, hindered=hindered
+            )
+        finally:
+            run.trail.waited += self.clock.mono() - now
         return self._look(run) if grant is None else grant
 
     def _look(self, run: Run) -> Exhausted:

@@ -17,6 +17,7 @@ PATIENCE = 10.0
 """Seconds that a list of models may take."""
 MOST_ASKED = 8
 """Keys that are asked for one list at most, when the first are refused."""
+NO_LIST = frozenset({404, 405, 501})
 LARGEST_LIST = 16 * 1024 * 1024
 RETRY_AFTER = 30.0
 """Seconds until a list that could not be had is asked for again."""
@@ -49,6 +50,8 @@ class ModelLists:
         self._healthy = healthy
         """Whether nothing stands against it."""
         self._lists: dict[str, tuple[str, ...]] = {}
+        self._listless: set[str] = set()
+        """Providers that turned out to have no list."""
         self._due: dict[str, float] = {}
         self._fetching: dict[str, asyncio.Task[None]] = {}
         self._catalog: RouteCatalog | None = None
@@ -120,6 +123,10 @@ class ModelLists:
         finally:
             if response is not None:
                 response.close()
+        if response.status in NO_LIST:
+            self._listless.add(name)
+            self._due[name] = self._clock.mono() + self._config.timeouts.models_ttl
+            self._catalog = None
         found = read_models(provider, body) if response.status == 200 else []
         if found:
             self._lists[name] = tuple(found)
@@ -138,14 +145,19 @@ class ModelLists:
                 tier=config.tiers.get(name, provider.tier),
                 usable=any(self._pickable(each) for each in credentials),
                 models=frozenset(listed) if listed else None,
-                set_up=f"{provider.variables[0]}_API_KEY" if provider.variables else "",
+                set_up=f"`keyturn keys enable {name}` takes those that were disabled into use again",
+                lists=bool(provider.models_path) and name not in self._listless,
                 kinds=frozenset(kinds),
             )
             aliases.update(dict.fromkeys(provider.aliases, name))
         unconfigured = {}
         for name, provider in CATALOG.items():
             if name not in offers and provider.variables:
-                variable = f"{provider.variables[0]}_API_{'BASE' if provider.keyless else 'KEY'}"
+                variable = f"{provider.variables[0]}_API_KEY"
+                if provider.keyless:
+                    variable = f"{provider.variables[0]}_API_BASE"
+                elif not provider.base_url:
+                    variable += f" and {provider.variables[0]}_API_BASE"
                 unconfigured.update(dict.fromkeys((name, *provider.aliases), variable))
         advice = "no key is configured, so only demo/… models are served: `keyturn keys add PROVIDER` adds a key"
         return RouteCatalog(offers, aliases, unconfigured, advice if config.demo else "")

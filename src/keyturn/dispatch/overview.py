@@ -166,6 +166,8 @@ def _row(gateway: Gateway, credential: Credential, marks: list[Mark]) -> dict[st
 
 def _limits(gateway: Gateway, credential: Credential) -> Iterator[dict[str, object]]:
     now, seen = gateway.clock.mono(), set()
+    if next(gateway.pools.entries(credential), None) is None:
+        yield from _declared(gateway, credential.provider)
     for pool, entry in gateway.pools.entries(credential):
         for scope in entry.limit_scopes:
             if scope in seen:
@@ -183,6 +185,22 @@ def _limits(gateway: Gateway, credential: Credential) -> Iterator[dict[str, obje
                     "resets_at": _date(gateway, now + row.resets_in),
                     "source": row.source,
                 }
+
+
+def _declared(gateway: Gateway, provider: str) -> Iterator[dict[str, object]]:
+    """The limits that were declared, for a key that has not been used yet."""
+    for spec in gateway.config.limits.get(provider, ()):
+        yield {
+            "metric": spec.metric,
+            "window": "in flight" if spec.window == "inflight" else spec.window,
+            "model": None,
+            "capacity": spec.capacity,
+            "used": 0,
+            "reserved": 0,
+            "free": spec.capacity,
+            "resets_at": None,
+            "source": "declared",
+        }
 
 
 def _date(gateway: Gateway, mono: float) -> str | None:

@@ -76,10 +76,11 @@ class Pages:
                 return await self._admin_page(name, body)
 
     async def _model(self, name: str) -> Page:
-        rows = await self._gateway.models()
-        for row in rows:
-            if row.id == name:
-                return Page(model_body(row.id, row.provider, row.created))
+        head, _, rest = name.partition("/")
+        provider = self._gateway.lists.catalog.provider(head)
+        for row in await self._gateway.models():
+            if row.id == name or (rest and row.id == f"{provider}/{rest}") or row.id.partition("/")[2] == name:
+                return Page(model_body(name, row.provider, row.created))
         near = nearest_models(name[:200], self._gateway.lists.catalog)
         hint = f"nearest: {', '.join(near)}" if near else "GET /v1/models lists what is"
         raise ModelNotFound(f"model {name[:200]!r} is not offered by any configured provider; {hint}", param="model")
