@@ -176,7 +176,9 @@ class Exchange:
 
     async def _hold(self, response: UpstreamResponse) -> tuple[str | None, bytes]:
         """Read a stream until its first content."""
-        stream = self.stream = ChatStream(drop_usage=not self._run.call.wants_usage)
+        wanted = self._run.call.members.get("n", b"1")
+        choices = int(wanted) if wanted.isdigit() and len(wanted) < 4 else 1
+        stream = self.stream = ChatStream(drop_usage=not self._run.call.wants_usage, choices=choices)
         chunks = self.chunks = response.chunks()
         held: list[bytes] = []
         size = 0

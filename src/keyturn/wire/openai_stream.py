@@ -55,11 +55,14 @@ class ChatStream:
     """Reads one answer chunk by chunk. Pure; what it tells does not depend on how the bytes were chunked.
 
     *drop_usage*: the usage-only event (empty `choices`, with usage) is not relayed, because the client did not ask for
-    it. An error event is not relayed either, and nothing behind it or behind `[DONE]` is.
+    it. *choices*: how many were asked for; each has to finish. An error event is not relayed either, and nothing behind
+    it or behind `[DONE]` is.
     """
 
     __slots__ = (
+        "_choices",
         "_drop_usage",
+        "_ended",
         "_events",
         "_max_event",
         "_over",
@@ -74,7 +77,7 @@ class ChatStream:
         "usage",
     )
 
-    def __init__(self, *, drop_usage: bool, max_event: int = 8 << 20) -> None:
+    def __init__(self, *, drop_usage: bool, choices: int = 1, max_event: int = 8 << 20) -> None:
         self._drop_usage = drop_usage
         self._max_event = max_event
         self._splitter = Splitter(max_event)
@@ -86,7 +89,10 @@ class ChatStream:
         self.started = False
         """Content, reasoning, a refusal, a tool call or a terminal event has been seen."""
         self.finished = False
-        """A finish reason or `[DONE]` has been seen."""
+        """The finish reason of every choice, or `[DONE]`, has been seen."""
+        self._choices = choices
+        self._ended: set[object] = set()
+        """The indexes of the choices that are finished."""
         self.done = False
         self.error: bytes | None = None
         """The JSON of an error event, to classify."""
@@ -194,13 +200,16 @@ class ChatStream:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 speaks = _speaks(choice) or speaks
-                self.finished = self.finished or bool(choice.get("finish_reason"))
+                if choice.get("finish_reason"):
+                    self._ended.add(str(choice.get("index")))
+                    speaks = True
         if speaks and not self._overhead:
             self._overhead = _overhead(raw, data)
         if speaks:
             self.relayed_bytes += len(raw)
             self._events += 1
-        self.started = self.started or speaks or self.finished
+        self.finished = self.finished or len(self._ended) >= self._choices
+        self.started = self.started or speaks
         return True
 
     def _fail(self, error: bytes) -> bool:
