@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from .output import counted
 from .pool import known_models, usual_model
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def banner(config: Config, url: str) -> Iterator[str]:
     for name, keys in config.credentials.items():
         count = sum(1 for key in keys if key.secret)
         if not config.demo:
-            yield f"{name}: {count} {'key' if count == 1 else 'keys'}" if count else f"{name}: no key needed"
+            yield f"{name}: {counted(count, 'key')}" if count else f"{name}: no key needed"
     paid = "routes marked paid may be used" if config.use_paid else "routes marked paid are skipped"
     yield f"USE_PAID_MODELS={str(config.use_paid).lower()}: {paid}"
     for note in config.notes:
@@ -36,15 +37,24 @@ def banner(config: Config, url: str) -> Iterator[str]:
 
 
 def curl(config: Config, url: str) -> str:
-    """One command line that asks the gateway something. It reads the caller key from its file, today and later."""
+    """One command line that asks the gateway something. It reads the caller key where it is set, today and later."""
     words = ["curl"]
     model = usual_model(config) or next(iter(known_models(config)), None)
     words.append(f"{url}/v1/chat/completions" if model else f"{url}/v1/models")
     if not config.server.trust_local:
-        key = "$PROXY_API_KEY" if config.caller_key else f"$(cat {shlex.quote(str(config.data / 'caller.key'))})"
-        words.append(f'-H "Authorization: Bearer {key}"')
+        words.append(f'-H "Authorization: Bearer {_caller_key(config)}"')
     if model:
         question = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
         body = json.dumps(question, separators=(",", ":"), ensure_ascii=True)
         words += ["-H 'Content-Type: application/json'", f"-d {shlex.quote(body)}"]
     return " ".join(words)
+
+
+def _caller_key(config: Config) -> str:
+    """What a shell expands, inside double quotes, to the caller key."""
+    if config.caller_key is None:
+        return f"$(cat {shlex.quote(str(config.data / 'caller.key'))})"
+    if config.env_file is None or config.origins["PROXY_API_KEY"] == "environment":
+        return "$PROXY_API_KEY"
+    file = shlex.quote(str(config.env_file))  # the shell has not read it: the last such line counts, as it does for us
+    return rf"""$(sed -n 's/^ *\(export  *\)*PROXY_API_KEY *= *\([^ ]*\).*/\2/p' {file} | tail -n 1 | tr -d '\r"'\')"""

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .output import json_option, print_json, print_table, say
+from keyturn.errors import ConfigError
+
+from .output import counted, json_option, print_json, print_table, say
 from .setup import Place, place_options, read_config
 
 if TYPE_CHECKING:
@@ -55,11 +57,19 @@ def show(as_json: bool, **place: Any) -> None:
 @place_options
 def check(**place: Any) -> None:
     """Say whether the configuration is valid; exits with 3, naming every mistake, when it is not."""
-    config = read_config(Place(**place))
+    from keyturn.config import notes_of
+
+    try:
+        config = read_config(Place(**place))
+    except ConfigError as error:
+        for note in notes_of(error):
+            say(f"note: {note}")
+        raise
     for note in config.notes:
         say(f"note: {note}")
     keys = sum(1 for found in config.credentials.values() for key in found if key.secret)
-    click.echo(f"The configuration is valid: {len(config.providers)} providers, {keys} keys.")
+    said = f"{counted(len(config.providers), 'provider')}, {counted(keys, 'key')}"
+    click.echo(f"The configuration is valid: {said}.")
 
 
 def settings(config: Config) -> Iterator[Setting]:

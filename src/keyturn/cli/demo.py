@@ -176,9 +176,10 @@ def _sum_up(console: Console, story: _Story, simulator: Simulator) -> None:
 
     console.print(Columns([client, behind], padding=(0, 4)))
     answered = sum(1 for seen in story.seen if seen.status == 200)
+    lists = sum(1 for exchange in simulator.log if exchange.kind == "models")
     console.print(
-        f"{answered} of {len(story.seen)} calls were answered. "
-        f"The providers counted {len(simulator.log)} requests and refused {simulator.own_429} for their limits."
+        f"{answered} of {len(story.seen)} calls were answered. The providers counted {len(simulator.log)} requests, "
+        f"{lists} of them for lists of models, and refused {simulator.own_429} for their limits."
     )
 
 

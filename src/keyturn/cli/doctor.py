@@ -15,7 +15,7 @@ import click
 from keyturn.errors import ConfigError
 
 from .entry import CONFIG_INVALID, FAILED
-from .output import json_option, print_json, print_table
+from .output import counted, json_option, print_json, print_table
 from .setup import Place, place_options, read_config
 
 if TYPE_CHECKING:
@@ -40,16 +40,20 @@ def command(with_env: bool, online: bool, as_json: bool, **place: Any) -> None:
     if with_env:
         _print_environment(Place(**place), as_json)
         return
+    from keyturn.config import notes_of
+
     findings, invalid = [], False
     try:
         config = read_config(Place(**place))
     except ConfigError as error:
         findings, invalid = [Finding("configuration", "fail", problem) for problem in error.problems], True
+        notes = notes_of(error)
     else:
         findings = [*_providers(config), *_files(config), *_listening(config)]
         if online:
             findings += _online(config)
-        findings += [Finding("note", "warn", note) for note in config.notes]
+        notes = config.notes
+    findings += [Finding("note", "warn", note) for note in notes]
     if as_json:
         print_json([finding._asdict() for finding in findings])
     else:
@@ -65,8 +69,8 @@ def _providers(config: Config) -> Iterator[Finding]:
     for name, keys in config.credentials.items():
         count = sum(1 for key in keys if key.secret)
         groups = len({key.group for key in keys})
-        said = f"{count} {'key' if count == 1 else 'keys'}" if count else "no key needed"
-        shared = f" in {groups} quota groups" if groups < count else ""
+        said = counted(count, "key") if count else "no key needed"
+        shared = f" in {counted(groups, 'quota group')}" if groups < count else ""
         yield Finding(name, "ok", f"{said}{shared}, {config.providers[name].base_url}")
 
 

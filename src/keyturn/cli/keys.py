@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .named import keys_named, provider_named
 from .output import json_option, print_json, print_table, say
 from .setup import Place, place_options, read_config
 
 if TYPE_CHECKING:
     from keyturn.config import Config
-    from keyturn.core import Credential
 
 
 @click.group()
@@ -37,7 +37,8 @@ def list_keys(provider: str | None, as_json: bool, **place: Any) -> None:
     config = read_config(Place(**place))
     gateway = find_gateway(config, "this is the configuration, without live state")
     rows = gateway.ask("/admin/keys") if gateway is not None else _configured(config)
-    rows = [row for row in rows if provider in (None, row["provider"])]
+    wanted = provider_named(provider, {row["provider"] for row in rows})
+    rows = [row for row in rows if wanted in (None, row["provider"])]
     if as_json:
         print_json(rows)
         return
@@ -50,11 +51,16 @@ def list_keys(provider: str | None, as_json: bool, **place: Any) -> None:
 def _limits(row: dict[str, Any]) -> str:
     """The fullest of a key's limits, in short."""
     shown = [
-        f"{limit['metric']}/{limit['window']} {'-' if limit['used'] is None else limit['used']} of {limit['capacity']}"
+        f"{limit['metric']}/{limit['window']} {_taken(limit)} of {limit['capacity']}"
         + (f" ({limit['model']})" if limit["model"] else "")
         for limit in row["limits"]
     ]
     return "; ".join(shown[:2]) + (f"; {len(shown) - 2} more" if len(shown) > 2 else "")
+
+
+def _taken(limit: dict[str, Any]) -> int | str:
+    """What is used of a limit, with what the calls under way have reserved."""
+    return "-" if limit["used"] is None else limit["used"] + limit["reserved"]
 
 
 def _configured(config: Config) -> list[dict[str, Any]]:
@@ -91,7 +97,7 @@ def test(key: str | None, as_json: bool, **place: Any) -> None:
     config = read_config(Place(**place))
     if config.demo:
         raise click.UsageError("no key is configured; `keyturn keys add PROVIDER` adds one")
-    findings = asyncio.run(probe(config, _named(config, key)))
+    findings = asyncio.run(probe(config, keys_named(config, key)))
     rows = [
         {
             "provider": finding.credential.provider,
@@ -116,15 +122,6 @@ def _tested(row: dict[str, Any]) -> tuple[object, ...]:
     return row["key"], row["variable"], row["meaning"], row["status"] or "-", row["ms"], row["message"][:100]
 
 
-def _named(config: Config, key: str | None) -> tuple[Credential, ...]:
-    """The credentials that KEY names, all without one. Raises UsageError when it names none."""
-    everything = tuple(each for keys in config.credentials.values() for each in keys)
-    found = everything if key is None else config.find_keys(key)
-    if not found:
-        raise click.UsageError(f"no key is called {key}; there are {', '.join(each.shown for each in everything)}")
-    return found
-
-
 @command.command()
 @click.argument("key", required=False)
 @place_options
@@ -133,7 +130,7 @@ def reset(key: str | None, **place: Any) -> None:
     from .live import find_gateway
 
     config = read_config(Place(**place))
-    _named(config, key)
+    keys_named(config, key)
     gateway = find_gateway(config, "there are no cooldowns to forget")
     if gateway is not None:
         shown = gateway.ask("/admin/keys/reset", {"key": key})["keys"]
@@ -161,7 +158,7 @@ def _switch(key: str, action: str, config: Config) -> None:
 
     from .live import find_gateway
 
-    found = _named(config, key)
+    found = keys_named(config, key)
     gateway = find_gateway(config, "it will know at its next start")
     if gateway is not None:
         shown = gateway.ask(f"/admin/keys/{action}", {"key": key})["keys"]
@@ -183,14 +180,17 @@ def _switch(key: str, action: str, config: Config) -> None:
 @place_options
 def add(provider: str, **place: Any) -> None:
     """Add a key of PROVIDER to the env file. It is read from a hidden prompt, or from stdin; never from an argument."""
-    from keyturn.config import add_key, environment
+    from keyturn.config import UnknownProvider, add_key, environment
     from keyturn.dispatch import SystemClock
 
     prompt = f"Key of {provider} (not shown)"
     secret = click.prompt(prompt, hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read()
     stamp = datetime.fromtimestamp(SystemClock().wall(), UTC).astimezone().strftime("%Y%m%d_%H%M%S")
     env_file = Place(**place).env_file
-    added = add_key(environment(), env_file, Path.cwd(), provider=provider, secret=secret.strip(), stamp=stamp)
+    try:
+        added = add_key(environment(), env_file, Path.cwd(), provider=provider, secret=secret.strip(), stamp=stamp)
+    except UnknownProvider as error:
+        raise click.UsageError(error.message) from error
     click.echo(f"{added.variable} was added to {added.file}")
     if added.backup is not None:
         click.echo(f"the file as it was before: {added.backup}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .named import provider_named
 from .output import json_option, print_json
 from .setup import Place, place_options, read_config
 
@@ -24,8 +25,10 @@ def command(provider: str | None, as_json: bool, **place: Any) -> None:
 
     config = read_config(Place(**place))
     gateway = find_gateway(config, "the providers are asked from here")
+    names = config.providers if gateway is None else {row["provider"] for row in gateway.ask("/admin/keys")}
+    wanted = provider_named(provider, names)
     rows = gateway.ask("/admin/models") if gateway is not None else asyncio.run(_ask_providers(config))
-    rows = [row for row in rows if provider in (None, row["provider"])]
+    rows = [row for row in rows if wanted in (None, row["provider"])]
     if as_json:
         print_json(rows)
     for row in [] if as_json else rows:

@@ -26,3 +26,8 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 key`, `2 keys`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from keyturn.errors import ConfigError
+from keyturn.errors import ConfigError, KeyturnError
 from keyturn.providers import CATALOG
 
 from .credentials import add_custom_names, key_flaw, key_variables
@@ -20,6 +20,10 @@ from .settings import Settings
 
 PLAIN = re.compile(r"[A-Za-z0-9_.:/+@%=~-]+\Z")
 """Values that every reader of env files takes as they stand, without quotes."""
+
+
+class UnknownProvider(KeyturnError):
+    """No provider has the name that was given."""
 
 
 class Added(NamedTuple):
@@ -35,8 +39,8 @@ def add_key(
 ) -> Added:
     """Appends `<P>_API_KEY_<next>` to the env file. *stamp* (`20261121_091500`) names the backup.
 
-    Raises ConfigError for an unknown provider, a text that is no key, a key that is there already, or a file that
-    cannot be written; the file is then as it was.
+    Raises UnknownProvider, KeyturnError for a text that is no key or a key that is there already, and ConfigError for
+    a file that cannot be written; the file is then as it was.
     """
     file = (env_file_asked_for(environ, env_file, cwd) or cwd / ".env").resolve()
     values, _ = merge(environ, file if file.exists() else None, cwd)
@@ -47,13 +51,13 @@ def add_key(
     if name is None:
         near = settings.names.nearest(prefix)
         wanted = f"did you mean {near.lower()}?" if near else f"set {prefix}_API_BASE to its URL first"
-        raise ConfigError([f"no provider is called {provider}; {wanted}"])
+        raise UnknownProvider(f"no provider is called {provider}; {wanted}")
     if flaw := key_flaw(secret):
-        raise ConfigError([flaw])
+        raise KeyturnError(flaw)
     present = [key for key in key_variables(settings) if key.provider == name]
     for key in present:
         if settings.text(key.name) == secret:
-            raise ConfigError([f"this key is already there, as {settings.report.place(key.name)}"])
+            raise KeyturnError(f"this key is already there, as {settings.report.place(key.name)}")
     number = max((key.number for key in present), default=0) + 1
     prefix = CATALOG[name].variables[0] if name in CATALOG else name.upper()
     variable = f"{prefix}_API_KEY_{number}"

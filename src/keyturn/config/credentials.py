@@ -20,6 +20,18 @@ NO_PREFIXES = frozenset({"PROXY", "KEYTURN", "DEMO"})
 OURS = frozenset({"PROXY_API_KEY"})
 """Key variables that belong to no provider."""
 PLANS = ("free", "paid")
+SHAPES = {
+    "gsk_": "groq",
+    "sk-ant-": "anthropic",
+    "sk-or-": "openrouter",
+    "AIza": "gemini",
+    "nvapi-": "nvidia",
+    "xai-": "xai",
+    "pplx-": "perplexity",
+    "csk-": "cerebras",
+    "hf_": "huggingface",
+}
+"""How the keys of one provider begin, and of no other: as the providers print them on their own pages."""
 
 
 class KeyVariable(NamedTuple):
@@ -139,6 +151,10 @@ def _credentials(
             continue
         mark = fingerprint(provider.name, secret)
         numbered[key.number].append(mark)
+        owner = next((name for start, name in SHAPES.items() if secret.startswith(start)), provider.name)
+        if owner != provider.name and provider.name not in declared.bases:
+            meant = CATALOG[owner].variables[0] + key.name[key.name.index("_API_KEY") :]
+            settings.report.note(key.name, f"is sent to {provider.name}, but looks like a key of {owner}; use {meant}?")
         if mark in secrets:
             settings.report.note(key.name, f"is the same key as {secrets[mark][0].name}; it is used once")
         else:

@@ -111,10 +111,11 @@ class Config:
     """The env file that was read, if any."""
 
     def find_keys(self, text: str) -> tuple[Credential, ...]:
-        """The credentials that *text* names: a label `groq-2`, the shown form, a fingerprint, or a whole provider."""
+        """The credentials that *text* names: a label `groq-2`, the shown form, a whole provider,
+        a fingerprint, or as much of it as is shown."""
         return tuple(
             key
             for keys in self.credentials.values()
             for key in keys
-            if text in (key.label, key.shown, key.fingerprint, key.provider)
+            if text in (key.label, key.shown, key.provider, key.fingerprint, key.fingerprint[:6])
         )

@@ -58,9 +58,17 @@ class Report:
         return f"'{text}'"
 
     def finish(self) -> None:
-        """Raises ConfigError when there is any problem."""
+        """Raises ConfigError when there is any problem; it carries the notes too."""
         if self.problems:
-            raise ConfigError(self.problems)
+            error = ConfigError(self.problems)
+            for note in dict.fromkeys(self.notes):
+                error.add_note(note)
+            raise error
+
+
+def notes_of(error: ConfigError) -> tuple[str, ...]:
+    """What was odd beside the mistakes that *error* tells of."""
+    return tuple(getattr(error, "__notes__", ()))
 
 
 def listed(names: Iterable[str]) -> str:

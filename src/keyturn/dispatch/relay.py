@@ -162,6 +162,7 @@ class RelayStream:
         return event
 
     def _over(self) -> None:
+        self._watch.extend = None  # it leads back here: without it nothing needs the garbage collector
         ended, self._ended = self._ended, None
         if ended is not None:
             ended(self)
