@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from keyturn.dispatch import WaitingRoom
 from tests.support import virtual
 from tests.support.world import World
 
@@ -114,7 +113,7 @@ def test_draining_refuses_who_waits_and_lets_run_what_runs() -> None:
 def test_a_full_room_answers_at_once() -> None:
     async def main() -> None:
         async with World({"groq": 1}, environ={"LIMITS_GROQ": "concurrency=1"}, latency=5.0) as world:
-            world.gateway.room = WaitingRoom(world.clock, most=2)
+            world.gateway.room._most = 2
             tasks = [asyncio.create_task(world.chat(MODEL)) for _ in range(3)]
             await virtual.idle()
             refused = await world.chat(MODEL)

@@ -275,7 +275,7 @@ class Exchange:
 
     def _over(self) -> None:
         attempt = self._grant.attempt
-        self._gateway.over(attempt)
+        self._gateway.reserving.over(attempt)
         self._gateway.ledger.finish(attempt)
 
     def _judge(self, outcome: Outcome) -> None:

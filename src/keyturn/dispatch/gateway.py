@@ -8,20 +8,15 @@ from collections import OrderedDict
 from keyturn.config import Config
 from keyturn.core import (
     QUOTAS,
-    Attempt,
     Call,
     Caller,
     Candidate,
     Clock,
-    Cost,
     Credential,
-    Denied,
-    Deployment,
     Entry,
     Estimator,
     Exhausted,
     Marks,
-    Pool,
     Redactor,
     Refuse,
     Relay,
@@ -31,35 +26,30 @@ from keyturn.core import (
     Verdict,
     absent_scope,
     advance,
-    charge,
-    claims,
     key_scope,
     needs_listing,
-    pick,
     refusal,
     resolve,
-    stand_by,
     together,
 )
 from keyturn.errors import BadUpstream, DeadlineExceeded, Draining, KeyturnError, RequestExceedsLimit, TransportError
-from keyturn.stores import Ledger, LiveState, Reservation
+from keyturn.stores import Ledger, LiveState
 from keyturn.wire import error_body, error_headers
 
 from . import overview
-from .clock import Watch, draw, new_id
+from .clock import Watch
 from .events import Alarm, CallEnded, Cooled, Events
 from .exchange import OK, Exchange
 from .models import ModelLists, ModelRow
 from .pools import Pools
 from .relay import RelayStream
 from .reply import Reply
+from .reserving import Reserving
 from .run import Failed, Grant, Run
 from .waiting import WaitingRoom
 
 FOREVER = float("inf")
 MOST_RECENT = 256
-FREE = Cost(0, 0, 0)
-"""The cost of a call where nothing is limited."""
 JSON = (b"content-type", b"application/json")
 SSE = (b"content-type", b"text/event-stream; charset=utf-8")
 
@@ -91,6 +81,7 @@ class Gateway:
         self.redact = redactor.text
         self.room: WaitingRoom[Grant] = WaitingRoom(clock)
         self.pools = Pools(config, live, self.room.freed)
+        self.reserving = Reserving(config, clock, live, marks, self.pools, self.room, self.estimator)
         self.lists = ModelLists(config, clock, transport, self._pickable, self._healthy)
         self.recent: OrderedDict[str, Trail] = OrderedDict()
         """The trails of the latest calls, for who asks what happened to one."""
@@ -122,9 +113,9 @@ class Gateway:
             self._leave_out_absent(run)
         resend: Entry | None = None
         while True:
-            grant = self._claim(run)
+            grant = self.reserving.claim(run)
             if isinstance(grant, Exhausted):
-                grant = self._again(run, resend) or await self._wait(run, grant)
+                grant = self.reserving.again(run, resend) or await self.reserving.wait(run, grant)
             if isinstance(grant, Exhausted):
                 return self._given_up(run, grant)
             run.progress.attempts += 1
@@ -165,122 +156,6 @@ class Gateway:
         now = self.clock.mono()
         left = tuple(each for each in run.deployments if self.marks.blocked((absent_scope(each),), now) is None)
         run.deployments = left or run.deployments
-
-    def _claim(self, run: Run) -> Grant | Exhausted:
-        """An entry with its reservation. Who asks for the first time takes nothing that somebody waits for."""
-        return self._take(run, polite=not run.progress.attempts)
-
-    def _again(self, run: Run, resend: Entry | None) -> Grant | None:
-        """The same credential once more, which `advance` allows when nothing else is free; unless it rests by now."""
-        if resend is None or self.marks.blocked(resend.scopes, self.clock.mono()) is not None:
-            return None
-        deployment = resend.candidate.deployment
-        grant = self._reserve(run, self.pools.of(deployment), resend, self.clock.mono())
-        if isinstance(grant, Denied):
-            return None
-        grant.attempt.resend = True
-        run.progress.resent.add((deployment, resend.order))
-        return grant
-
-    async def _wait(self, run: Run, short: Exhausted) -> Grant | Exhausted:
-        """Stand in line for an entry. Exhausted: none will come in time, or none came."""
-        now = self.clock.mono()
-        latest = run.wait_until(now)
-        if isinstance(stand_by(short, now, latest), Refuse) or self.room.full:
-            return short
-        hindered = run.progress.attempts > 0
-        try:
-            grant = await self.room.wait(
-                run.deployments, lambda: self._take(run), returns=now + short.wait, latest=latest, hindered=hindered
-            )
-        finally:
-            run.trail.waited += self.clock.mono() - now
-        return self._look(run) if grant is None else grant
-
-    def _look(self, run: Run) -> Exhausted:
-        """What keeps *run* from every candidate, without taking one that has just become free."""
-        now, short = self.clock.mono(), []
-        for deployment in run.deployments:
-            if run.progress.open(deployment):
-                pool = self.pools.of(deployment)
-                cost = self._cost(run, deployment) if pool.limited else FREE
-                found = pick(pool, cost, run.progress.tried.get(deployment, ()), now, draw)
-                short.append(found if isinstance(found, Exhausted) else self._behind(run))
-        return together(short)
-
-    def _behind(self, run: Run) -> Exhausted:
-        """What there is to expect where others wait already."""
-        due = self.room.due(run.deployments)
-        return Exhausted(due, due < FOREVER, due == FOREVER, 0, 0)
-
-    def _take(self, run: Run, *, polite: bool = False) -> Grant | Exhausted:
-        """The first candidate in the order of the plan that may be asked now; never waits."""
-        now, short = self.clock.mono(), []
-        for deployment in run.deployments:
-            if not run.progress.open(deployment):
-                continue
-            if polite and self.room.wanted(deployment):
-                short.append(self._behind(run))
-                continue
-            pool = self.pools.of(deployment)
-            cost = self._cost(run, deployment) if pool.limited else FREE
-            tried = run.progress.tried.get(deployment, ())
-            while True:
-                entry = pick(pool, cost, tried, now, draw)
-                if isinstance(entry, Exhausted):
-                    short.append(entry)
-                    break
-                grant = self._reserve(run, pool, entry, now)
-                if isinstance(grant, Grant):
-                    return grant
-                self._set_aside(run, pool, entry, grant, now)
-                cost = self._cost(run, deployment)
-                tried = run.progress.tried.get(deployment, ())
-        return together(short)
-
-    def _reserve(self, run: Run, pool: Pool, entry: Entry, now: float) -> Grant | Denied:
-        """Take every limit of *entry* at once, before a byte is sent."""
-        deployment, credential = entry.candidate
-        model_scope, key_scope = entry.limit_scopes
-        limits = self.live.limits(model_scope) + self.live.limits(key_scope)
-        attempt = Attempt(new_id(self.clock.wall()), deployment.provider, deployment.model, credential.shown, now)
-        needed = claims(limits, self._cost(run, deployment)) if limits else ()
-        pool.limited = pool.limited or bool(limits)
-        got = self.live.reserve(attempt.id, needed, now)
-        if isinstance(got, Denied):
-            return got
-        if not isinstance(got, Reservation):
-            raise TypeError("a live state that decides later is not supported yet")
-        pool.used(entry)
-        self.live.begin(entry.scopes, attempt.id, now)
-        return Grant(self.over, pool, entry, attempt, got)
-
-    def _set_aside(self, run: Run, pool: Pool, entry: Entry, denied: Denied, now: float) -> None:
-        """The limiter said no: keep *entry* out of the picks until it can say yes."""
-        if denied.never:
-            run.too_big = denied.limit
-            run.progress.tried.setdefault(pool.deployment, set()).add(entry.order)
-        elif denied.wait_any > 0:
-            until = now + denied.wait_any
-            pool.park(entry, until, "limit" if until < FOREVER else "busy")
-        else:
-            cost = self._cost(run, pool.deployment)
-            entry.short_cost, entry.short_until = cost.input + cost.output, now + denied.wait
-
-    def _cost(self, run: Run, deployment: Deployment) -> Cost:
-        """What *run* is charged on *deployment*; only calls that meet a limit ask."""
-        cost = run.costs.get(deployment)
-        if cost is not None:
-            return cost
-        provider = self.config.providers[deployment.provider]
-        cost = run.costs[deployment] = charge(
-            self.estimator.estimate(run.call, str(deployment)),
-            run.call,
-            counts_output=provider.counts_output,
-            charges_max_output=provider.charges_max_output,
-            learned_output=self.estimator.output(str(deployment)),
-        )
-        return cost
 
     def _relayed(self, run: Run, grant: Grant, exchange: Exchange) -> Reply:
         """A good answer on its way to the client."""
@@ -417,14 +292,6 @@ class Gateway:
                 self.events.emit(Cooled(change.scope[1], key, model, change.reason, change.until - now))
         if verdict.alarm:
             self.events.emit(Alarm(verdict.alarm))
-
-    def over(self, attempt: Attempt) -> None:
-        """*attempt* is over, or its grant was not used: what it probed without a verdict may be probed again, and who
-        waits for the deployment may be able to go."""
-        probed = self.live.end(attempt.id)
-        if probed:
-            self.pools.wake_marked(probed)
-        self.room.freed(Deployment(attempt.provider, attempt.model))
 
     def _healthy(self, credential: Credential) -> bool:
         return self.marks.get(key_scope(credential)) is None
