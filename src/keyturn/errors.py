@@ -5,7 +5,6 @@ KeyturnError
 ├── RequestError             the client's request cannot be served as it stands
 │   ├── BadRequest           400 bad_request
 │   ├── RequestExceedsLimit  400 request_exceeds_limit
-│   ├── PaidRoute            400 paid_route
 │   ├── InvalidCallerKey     401 invalid_api_key
 │   ├── RouteNotAllowed      403 route_not_allowed
 │   ├── ModelNotFound        404 model_not_found
@@ -20,7 +19,6 @@ KeyturnError
 │   ├── BadUpstream          502 bad_upstream
 │   ├── NoValidCredentials   503 no_valid_credentials
 │   ├── Draining             503 draining
-│   ├── Overloaded           503 overloaded
 │   ├── UpstreamInterrupted  (event) upstream_interrupted: a stream cut after output
 │   └── DeadlineExceeded     504 deadline
 ├── DataFolderInUse          another process owns the data folder
@@ -72,12 +70,6 @@ class RequestExceedsLimit(RequestError):
     """Even its lower bound is above a declared or reported limit."""
 
     code = "request_exceeds_limit"
-
-
-class PaidRoute(RequestError):
-    """The route is marked paid and the paid gate is shut."""
-
-    code = "paid_route"
 
 
 class InvalidCallerKey(RequestError):
@@ -173,13 +165,6 @@ class Draining(PoolError):
     """The gateway is shutting down."""
 
     code = "draining"
-    status = 503
-
-
-class Overloaded(PoolError):
-    """The gateway sheds load to protect what it already serves."""
-
-    code = "overloaded"
     status = 503
 
 

@@ -50,8 +50,17 @@ def test_no_view_of_the_configuration_shows_a_secret(terminal: Terminal) -> None
 def test_check_says_what_is_odd(terminal: Terminal) -> None:
     terminal.set(GROQ_API_KEY="a", GORQ_API_KEY="b")
     result = terminal.run("config", "check")
-    assert result.stdout == "The configuration is valid: 1 providers, 1 keys.\n"
+    assert result.stdout == "The configuration is valid: 1 provider, 1 key.\n"
     assert "did you mean GROQ_API_KEY?" in result.stderr
+
+
+def test_check_tells_of_oddities_beside_mistakes(terminal: Terminal) -> None:
+    terminal.set(GROQ_API_KEY="two words", GORQ_API_KEY="b")
+    for command in ("config check", "doctor"):
+        result = terminal.run(*command.split())
+        assert result.exit_code == 3
+        assert "the key holds a space" in result.output
+        assert "did you mean GROQ_API_KEY?" in result.output
 
 
 def findings(terminal: Terminal, *args: str) -> dict[str, tuple[str, str]]:
@@ -79,6 +88,11 @@ def test_doctor_finds_files_that_others_can_read(terminal: Terminal) -> None:
         "warn",
         f"{terminal.cwd}/.env is open to other users (644): chmod 600 {terminal.cwd}/.env",
     )
+
+
+def test_doctor_counts_keys_and_their_groups(terminal: Terminal) -> None:
+    terminal.set(GROQ_API_KEY_1="a", GROQ_API_KEY_2="b", QUOTA_GROUP_GROQ="1,2")
+    assert findings(terminal)["groq"][1].startswith("2 keys in 1 quota group, ")
 
 
 def test_doctor_tells_of_mistakes_and_exits_with_3(terminal: Terminal) -> None:

@@ -28,5 +28,15 @@ def test_the_story_is_short_and_every_call_is_answered() -> None:
     assert story.count("groq-4 invalid_key") == 1
     assert re.search(r"groq-4:[0-9a-f]{6} rests for 2[45] h: invalid_key", story)
     assert story.rindex("behind: groq-") > story.rindex("behind: together-")
+    attempts, requests, lists = (
+        int(found[1])
+        for pattern in (
+            r"│ all +│ +│ +([0-9]+) │",
+            r"counted ([0-9]+) requests",
+            r"([0-9]+) of them for lists of models",
+        )
+        if (found := re.search(pattern, " ".join(story.split()))) is not None
+    )
+    assert attempts + lists == requests
     assert "What the client saw" in story
     assert "What happened behind" in story

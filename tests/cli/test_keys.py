@@ -58,6 +58,40 @@ def test_a_key_that_is_not_there_is_wrong_usage(terminal: Terminal, action: str)
     assert "there are groq-1:" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["keys list", "models"])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("groq-3", "did you mean groq?"), ("gorq", "did you mean groq?"), ("zzz", "there are groq, xai")]
+)
+def test_a_provider_that_is_not_there_is_wrong_usage(terminal: Terminal, command: str, name: str, hint: str) -> None:
+    terminal.set(GROQ_API_KEY_1="gsk_one", XAI_API_KEY="two")
+    result = terminal.run(*command.split(), name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"no configured provider is called {name}; {hint}" in result.stderr
+
+
+def test_list_knows_a_provider_by_its_alias(terminal: Terminal) -> None:
+    terminal.set(GEMINI_API_KEY_1="one")
+    assert listed(terminal, "google") == listed(terminal, "gemini") == listed(terminal)
+
+
+def test_list_counts_the_calls_under_way(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = {"metric": "concurrency", "window": "inflight", "model": None, "capacity": 3, "used": 0, "reserved": 1}
+    row = {"provider": "groq", "key": "groq-1:abcdef", "state": "healthy", "until": None, "reason": None}
+
+    class Running:
+        def ask(self, path: str) -> list[dict[str, Any]]:
+            return [row | {"limits": [limit, limit | {"metric": "requests", "window": "minute", "used": 1}]}]
+
+    monkeypatch.setattr("keyturn.cli.live.find_gateway", lambda config, otherwise: Running())
+    assert "concurrency/inflight 1 of 3; requests/minute 2 of 3" in terminal.run("keys", "list").stdout
+
+
+def test_a_key_is_known_by_the_letters_that_are_shown(terminal: Terminal) -> None:
+    terminal.set(GROQ_API_KEY_1="gsk_one", GROQ_API_KEY_2="gsk_two")
+    mark = fingerprint("groq", "gsk_two")[:6]
+    assert terminal.run("keys", "disable", mark).stdout == f"disabled: groq-2:{mark}\n"
+
+
 def test_reset_without_a_gateway_has_nothing_to_forget(terminal: Terminal) -> None:
     terminal.set(GROQ_API_KEY_1="gsk_one")
     result = terminal.run("keys", "reset")
@@ -87,12 +121,27 @@ def test_add_to_a_file_of_its_own(terminal: Terminal) -> None:
     assert Path("prod.env").read_text() == "GROQ_API_KEY_1=gsk_one\n"
 
 
-@pytest.mark.parametrize(("provider", "key"), [("gorq", "gsk_planted"), ("groq", "two words planted"), ("groq", "")])
-def test_add_refuses_what_cannot_be(terminal: Terminal, provider: str, key: str) -> None:
+@pytest.mark.parametrize(
+    ("provider", "key", "code", "said"),
+    [
+        ("gorq", "gsk_planted", 2, "no provider is called gorq; did you mean groq?"),
+        ("groq", "two words planted", 1, "the key holds a space"),
+        ("groq", "", 1, "the key is empty"),
+    ],
+)
+def test_add_refuses_what_cannot_be(terminal: Terminal, provider: str, key: str, code: int, said: str) -> None:
     result = terminal.run("keys", "add", provider, input=key)
-    assert result.exit_code == 3
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert "The configuration" not in result.output
     assert "planted" not in result.output
     assert not list(terminal.cwd.iterdir())
+
+
+def test_add_refuses_a_key_that_is_there(terminal: Terminal) -> None:
+    terminal.run("keys", "add", "groq", input="gsk_planted")
+    result = terminal.run("keys", "add", "groq", input="gsk_planted")
+    assert (result.exit_code, result.stderr) == (1, "this key is already there, as GROQ_API_KEY_1 (.env:1)\n")
 
 
 def test_test_says_what_each_key_is_worth(terminal: Terminal, simulator: str) -> None:

@@ -58,6 +58,35 @@ def test_the_curl_line_asks_for_the_models_when_none_is_known() -> None:
     assert curl(config, URL) == f'curl {URL}/v1/models -H "Authorization: Bearer $PROXY_API_KEY"'
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "PROXY_API_KEY=team-key",
+        "  export PROXY_API_KEY = 'team-key' # for all",
+        'PROXY_API_KEY="team-key"\r',
+        "PROXY_API_KEY=old\n#PROXY_API_KEY=older\nPROXY_API_KEY=team-key\nMY_PROXY_API_KEY=another",
+    ],
+)
+def test_the_curl_line_reads_the_caller_key_from_the_env_file(line: str, tmp_path: Path) -> None:
+    folder = tmp_path / "it's a $(folder)"
+    folder.mkdir()
+    (folder / ".env").write_text(f"GROQ_API_KEY=a\n{line}\n", newline="")
+    config = load({}, cwd=folder)
+    assert config.caller_key is not None
+    assert config.caller_key.reveal() == "team-key"
+    printed = f"printf '%s\\n' {curl(config, URL).removeprefix('curl ')}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", printed],
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-2:] == ["-H", "Authorization: Bearer team-key"]
+    assert done.stderr == ""
+
+
 def test_a_second_worker_is_refused(terminal: Terminal) -> None:
     result = terminal.run("serve", "--workers", "2")
     assert result.exit_code == 2

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyturn.config import Added, add_key, load
-from keyturn.errors import ConfigError
+from keyturn.config import Added, UnknownProvider, add_key, load
+from keyturn.errors import ConfigError, KeyturnError
 
 STAMP = "20261121_091500"
 
@@ -53,7 +53,7 @@ def test_what_was_there_stays_and_a_backup_holds_it(tmp_path: Path) -> None:
 def test_a_key_that_is_there_already_is_refused(tmp_path: Path) -> None:
     add(tmp_path, "gsk_one")
     before = (tmp_path / ".env").read_bytes()
-    with pytest.raises(ConfigError, match=r"this key is already there, as GROQ_API_KEY_1 \(\.env:1\)"):
+    with pytest.raises(KeyturnError, match=r"this key is already there, as GROQ_API_KEY_1 \(\.env:1\)"):
         add(tmp_path, "gsk_one")
     assert (tmp_path / ".env").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
@@ -61,13 +61,14 @@ def test_a_key_that_is_there_already_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("secret", ["two words", "line\nbreak", ""])
 def test_what_is_no_key_is_refused(tmp_path: Path, secret: str) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(KeyturnError) as caught:
         add(tmp_path, secret)
+    assert not isinstance(caught.value, ConfigError)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_provider_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no provider is called gorq; did you mean groq\?"):
+    with pytest.raises(UnknownProvider, match=r"no provider is called gorq; did you mean groq\?"):
         add(tmp_path, "x", "gorq")
 
 
@@ -102,7 +103,7 @@ def test_every_key_that_can_be_added_is_read_back(tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("env")
     try:
         added = add(folder, secret)
-    except ConfigError:
+    except KeyturnError:
         assert secret[0] == secret[-1]  # in quotes of its own
         return
     (key,) = load({}, cwd=folder).credentials["groq"]

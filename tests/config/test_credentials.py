@@ -276,3 +276,29 @@ def test_any_environment_loads_or_is_refused_and_shows_no_secret(environ: dict[s
     for name, value in environ.items():
         if "_API_" in name and value.startswith("SECRET"):
             assert not any(value.strip() in message for message in said)
+
+
+@pytest.mark.parametrize(
+    ("variable", "key", "meant"),
+    [
+        ("GROK_API_KEY", "gsk_planted", "GROQ_API_KEY"),
+        ("OPENAI_API_KEY_2", "sk-ant-planted", "ANTHROPIC_API_KEY_2"),
+        ("OPENAI_API_KEY", "sk-or-planted", "OPENROUTER_API_KEY"),
+        ("GROQ_API_KEY", "AIzaplanted", "GEMINI_API_KEY"),
+        ("GROQ_API_KEY", "nvapi-planted", "NVIDIA_API_KEY"),
+        ("GROQ_API_KEY", "xai-planted", "XAI_API_KEY"),
+        ("GROQ_API_KEY", "pplx-planted", "PERPLEXITY_API_KEY"),
+        ("GROQ_API_KEY", "csk-planted", "CEREBRAS_API_KEY"),
+        ("GROQ_API_KEY", "hf_planted", "HUGGINGFACE_API_KEY"),
+    ],
+)
+def test_a_key_of_another_provider_is_noted(variable: str, key: str, meant: str) -> None:
+    (note,) = configured(**{variable: key}).notes
+    assert note.startswith(f"{variable}: is sent to ")
+    assert note.endswith(f"use {meant}?")
+    assert "planted" not in note
+
+
+def test_a_key_that_fits_its_provider_or_an_address_of_ones_own_is_not_noted() -> None:
+    assert configured(GROQ_API_KEY="gsk_a", OPENAI_API_KEY="sk-proj-a", XAI_API_KEY="xai-a").notes == ()
+    assert configured(OPENAI_API_KEY="sk-or-a", OPENAI_API_BASE="https://openrouter.ai/api/v1").notes == ()

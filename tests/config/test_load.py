@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keyturn.config import Config, LimitSpec, Options, Timeouts, load
+from keyturn.config import Config, LimitSpec, Options, Timeouts, load, notes_of
 from keyturn.errors import ConfigError
 
 NOWHERE = Path("/nonexistent")
@@ -230,10 +230,17 @@ def test_a_server_at_the_gateways_own_port_is_noted() -> None:
 def test_find_keys_by_every_name() -> None:
     config = configured(GROQ_API_KEY_2="b", OPENAI_API_KEY="c")
     second = config.credentials["groq"][1]
-    for name in ("groq-2", second.shown, second.fingerprint):
+    for name in ("groq-2", second.shown, second.fingerprint, second.fingerprint[:6]):
         assert config.find_keys(name) == (second,)
     assert config.find_keys("groq") == config.credentials["groq"]
     assert config.find_keys("groq-3") == ()
+
+
+def test_a_mistake_does_not_hide_the_notes() -> None:
+    with pytest.raises(ConfigError) as caught:
+        configured(KEYTURN_PORT="x", TIMEOUT_POOL="60")
+    (note,) = notes_of(caught.value)
+    assert note.startswith("TIMEOUT_POOL: has no effect")
 
 
 def test_the_example_file_loads_and_sets_nothing() -> None:

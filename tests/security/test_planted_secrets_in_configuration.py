@@ -134,10 +134,10 @@ def test_adding_keys(run: Callable[..., str], tmp_path: Path) -> None:
     collected = Collected()
     for secret in SECRETS:
         collected.add("keys add", run("keys", "add", "groq", code=0, input=secret + "\n"))
-        collected.add("keys add, again", run("keys", "add", "groq", code=3, input=secret + "\n"))
+        collected.add("keys add, again", run("keys", "add", "groq", code=1, input=secret + "\n"))
     for secret in REFUSED:
         if secret.split() == [secret]:
-            collected.add("keys add, refused", run("keys", "add", "groq", code=3, input=secret))
+            collected.add("keys add, refused", run("keys", "add", "groq", code=1, input=secret))
     listed = run("keys", "list", "--json", code=0)
     collected.add("keys list", listed)
     assert listed.count('"state": "configured"') == len(SECRETS)

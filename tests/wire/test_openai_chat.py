@@ -40,7 +40,7 @@ def test_the_view_of_a_plain_call() -> None:
     assert (call.dialect, call.kind, call.model, call.size) == ("openai_chat", "chat", "groq/llama", len(given))
     assert call.members == {"model": b'"groq/llama"', "messages": json.dumps(HI).encode()}
     assert (call.stream, call.wants_usage, call.max_output, call.timeout) == (False, False, None, None)
-    assert (call.needs, call.media, call.group_key) == (frozenset(), 0, "")
+    assert (call.needs, call.media) == (frozenset(), 0)
     assert call.text_bytes == len(json.dumps(HI))
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def command() -> None:
     """List, test, reset, add, disable and enable keys.
 
-    KEY is a label (groq-2), what `keys list` shows (groq-2:9f3a1c), a fingerprint, or a provider for all its keys.
+    KEY is a label (groq-2), what `keys list` shows (groq-2:9f3a1c), its fingerprint (9f3a1c), or a provider for all
+    its keys.
     """
 
 

@@ -58,7 +58,6 @@ class ServerSettings:
     log_requests: bool = False
     log_format: LogFormat = "console"
     max_body: int = 32 * 1024 * 1024
-    json_depth: int = 200
     max_headers: int = 32 * 1024
     drain_seconds: float = 30.0
 

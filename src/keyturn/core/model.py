@@ -87,7 +87,6 @@ class Credential:
     fingerprint: str
     group: str
     plan: str | None = None
-    priority: int = 1
     weight: float = 1.0
     origin: str = ""
     """The variable that it came from; never the value."""
@@ -157,7 +156,6 @@ class Call:
     """How many images, audio clips or files the prompt carries."""
     timeout: float | None = None
     """`x-request-timeout-ms` in seconds: the call's deadline."""
-    group_key: str = ""
 
 
 @dataclass(slots=True)
