@@ -63,6 +63,7 @@ class LocalTransport:
             exchange.close()
             exchange.task.cancel()
         await asyncio.gather(*(exchange.task for exchange in running), return_exceptions=True)
+        self._running.difference_update(running)  # their own callbacks may come a turn later
 
 
 class LocalAnswer(Answer):
