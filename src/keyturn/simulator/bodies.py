@@ -1,7 +1,8 @@
 """What providers say when they refuse: one row per provider and case, in the shape and with the codes of the real one.
 
 Data only. `{name}` in a text or header is filled in by `personas.render`; ids and organisations are invented. The
-shapes follow the providers' documentation and published recordings of their answers (2024 to 2026).
+shapes and most codes follow the providers' documentation and published recordings of their answers (2024 to 2026);
+where a case of a provider was never recorded, its wording is ours, in the provider's shape: no evidence of anything.
 
 Cases are named by what they mean; `too_large` is one request above a whole minute's tokens, `not_offered` a model with
 `limit: 0` on the plan, `rejected_member` a request member that the provider does not know. Names available to a text:
