@@ -63,6 +63,11 @@ def test_a_number_is_plain_decimal(text: str) -> None:
         ("rate limited until 2025-03-05t00:00:16z, sorry", 600.0),
         ("resets at 2025-03-06 10:00:00.", None),  # a time of day without a zone tells no moment
         ("you will regain access on 2020-01-01", None),
+        ("quota will be replenished in 12:33:01.", 45181.0),
+        ("try again in 00:00:59", 59.0),
+        ("try again after 12:30:00", None),
+        ("retry in 1:2:3", None),
+        ("try again in 2026:11:21:10", None),
     ],
 )
 def test_ERR_12_delays_in_sentences(text: str, seconds: float | None) -> None:

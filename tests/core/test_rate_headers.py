@@ -188,6 +188,43 @@ def limits(provider: str, headers: dict[str, str]) -> dict[str, Any]:
             {"X-RateLimit-Limit-Minute": "60", "RateLimit-Remaining": "59", "x-rate-limit-reset": "1741132276"},
             {"requests": row(60, 59, 60.0)},
         ),
+        (
+            "azure",
+            {
+                "x-ratelimit-remaining-tokens": "-1",
+                "x-ratelimit-limit-tokens": "-1",
+                "x-ratelimit-reset-tokens": "0",
+                "x-ratelimit-remaining-requests": "79",
+            },
+            {"requests": row(None, 79, None)},
+        ),
+        (
+            "azure",
+            {"x-rate-limit-reset-tokens": "55", "x-ratelimit-remaining-tokens": "0"},
+            {"tokens": row(None, 0, 55.0)},
+        ),
+        (
+            "some_server",
+            {
+                "X-RateLimit-Limit": "100, 100;window=60, 10000;window=86400",
+                "X-RateLimit-Remaining": "98",
+                "X-RateLimit-Reset-After": "3",
+            },
+            {"requests": row(100, 98, 3.0)},
+        ),
+        (
+            "some_server",
+            {"RateLimit": "limit=100, remaining=50, reset=5", "RateLimit-Policy": "100;w=3600"},
+            {"requests": row(100, 50, 5.0, "hour")},
+        ),
+        (
+            "some_server",
+            {
+                "RateLimit": '"burst";r=9;t=3, "daily";r=0;t=-1',
+                "RateLimit-Policy": '"burst";q=10;w=10, "daily";q=1000;w=86400',
+            },
+            {"requests": row(10, 9, 3.0, "10s"), "requests_daily": row(1000, 0, 0.0, "day")},
+        ),
     ],
 )
 def test_headers(provider: str, headers: dict[str, str], expected: dict[str, Any]) -> None:

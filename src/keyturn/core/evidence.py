@@ -28,7 +28,8 @@ TEXTS = frozenset(
 CODES = frozenset("code type status reason error_type error_code errorcode provider_code __type".split())
 STATUSES = frozenset("code status status_code statuscode raw_status_code http_status http_code".split())
 DELAYS = frozenset(
-    "retry_after retryafter retry_after_seconds retrydelay retry_delay quotaresetdelay estimated_time".split()
+    "retry_after retryafter retry_after_seconds resets_in_seconds retrydelay retry_delay quotaresetdelay "
+    "estimated_time".split()
 )
 QUOTAS = frozenset("quotaid quota_limit quotametric quota_metric limit_source".split())
 ZEROES = frozenset("quotavalue quota_limit_value".split())

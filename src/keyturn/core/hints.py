@@ -37,6 +37,7 @@ DELAY_ANCHORS = (
     "reset after ",
     "resets after ",
     "available in ",
+    "replenished in ",
     "resets in: ",
     "reset in: ",
 )
@@ -45,6 +46,8 @@ FILLERS = ("about ", "approximately ", "at least ", "another ", "for ", "the nex
 MOST_PARTS = 6
 PART = re.compile(r"([0-9]++(?:\.[0-9]++)?+) ?+([a-z]++)[ ,]*+(?:and )?+")
 """An amount and its unit. Possessive throughout: it never goes back."""
+CLOCK = re.compile(r"([0-9]{1,3}+):([0-9]{2}):([0-9]{2})(?![0-9:])")
+"""A duration like a clock's face, `12:33:01` (Azure API Management)."""
 MOST_HITS = 4
 
 
@@ -164,7 +167,7 @@ def _after(text: str, anchors: tuple[str, ...]) -> Iterator[int]:
 
 def delay_in(text: str, now: float) -> float | None:
     """The longest delay that a lower-case sentence states ("try again in 1m3.2s"), else the time to a date in it."""
-    delays = [seconds for at in _after(text, DELAY_ANCHORS) if (seconds := span_at(text, at))]
+    delays = [seconds for at in _after(text, DELAY_ANCHORS) if (seconds := span_at(text, at) or _clock_at(text, at))]
     if delays:
         return max(delays)
     for at in _after(text, DATE_ANCHORS):
@@ -172,6 +175,12 @@ def delay_in(text: str, now: float) -> float | None:
         if moment is not None and moment > now:
             return moment - now
     return None
+
+
+def _clock_at(text: str, at: int) -> float | None:
+    """The duration `12:33:01` at *at*, behind the word "in": elsewhere it may be a time of day."""
+    face = CLOCK.match(text, at) if text.startswith("in ", max(at - 3, 0)) else None
+    return None if face is None else int(face[1]) * 3600.0 + int(face[2]) * 60.0 + int(face[3])
 
 
 def _date_at(text: str) -> float | None:

@@ -214,7 +214,7 @@ def _key(found: Evidence, status: int | None) -> Finding | None:
 def _is_size(found: Evidence, status: int | None) -> bool:
     if status == 429:
         return says(found.text, TOO_LARGE)
-    if status not in (400, 413, 422, 500, None):
+    if status not in (400, 403, 413, 422, 500, None):
         return False
     return _coded(found.codes, SIZE_CODES) or says(found.text, SIZE)
 

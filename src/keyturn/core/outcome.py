@@ -16,7 +16,7 @@ from .meanings import Finding, effective_status, find_meaning, says
 from .model import Meaning, Scope
 from .rate_headers import parse_limits, window_seconds
 from .rules import GENERIC, Rules
-from .vocabulary import GROUPED
+from .vocabulary import GROUPED, OF_MODEL
 
 __all__ = ["GENERIC", "Facts", "Outcome", "Rules", "classify", "parse_limits", "seconds_to_reset"]
 
@@ -110,7 +110,7 @@ def classify(facts: Facts) -> Outcome:
     meaning, wait = _wait(finding, found, hit, headers if failed and told in HONOURED else {}, facts)
     if failed and told in HONOURED and (stated := sane(retry_after(headers, facts.now))) is not None:
         limits["retry_after_s"] = stated
-    scope = _scope(finding, meaning, found, facts, told)
+    scope = _scope(finding, meaning, found, facts, told, bool(_exhausted_window(hit)))
     return _outcome(meaning, scope, wait, status, limits, found, finding, told)
 
 
@@ -169,7 +169,8 @@ def _flags(meaning: Meaning, scope: Scope, status: int | None) -> tuple[bool, bo
 # --- scope ----------------------------------------------------------------------------------------------------------
 
 
-def _scope(finding: Finding, meaning: Meaning, found: Evidence, facts: Facts, told: int | None) -> Scope:
+def _scope(finding: Finding, meaning: Meaning, found: Evidence, facts: Facts, told: int | None, spent: bool) -> Scope:
+    """*spent*: the headers name a limit that is used up, so it is the caller's own."""
     rules, text = facts.rules, found.text
     relayed = _is_relayed(found, facts)
     if finding.place in ("page", "path", "region"):
@@ -177,7 +178,7 @@ def _scope(finding: Finding, meaning: Meaning, found: Evidence, facts: Facts, to
     if meaning in ("bad_request", "content_filter", "context_length", "timeout"):
         return "request"
     if meaning in ("rate_limited", "daily_quota"):
-        return "model" if relayed else _limit_scope(meaning, text, rules)
+        return _limit_scope(meaning, text, rules, relayed, spent)
     if meaning == "overloaded":
         return _load_scope(text, rules, told)
     if meaning == "insufficient_credit":
@@ -189,7 +190,9 @@ def _scope(finding: Finding, meaning: Meaning, found: Evidence, facts: Facts, to
     if meaning == "invalid_key":
         return "provider" if relayed else "key"
     if meaning == "forbidden":
-        if finding.zero or relayed or ("model" in text and "permission" not in text and "scope" not in text):
+        if "scope" in text:
+            return "key"
+        if finding.zero or relayed or says(text, OF_MODEL) or ("model" in text and "permission" not in text):
             return "model"
         return "quota_group" if says(text, GROUPED) else "key"
     return "provider" if meaning == "server_error" else "model"
@@ -207,12 +210,13 @@ def _is_relayed(found: Evidence, facts: Facts) -> bool:
     return False
 
 
-def _limit_scope(meaning: Meaning, text: str, rules: Rules) -> Scope:
+def _limit_scope(meaning: Meaning, text: str, rules: Rules, relayed: bool, spent: bool) -> Scope:
     if any(shared in text for shared in rules.shared_texts):
         return "quota_group"
-    if "specific to this model" in text or "rate limit for this model" in text:
+    if relayed or "specific to this model" in text or "rate limit for this model" in text:
         return "model"
-    if rules.unowned_scope is not None and not any(own in text for own in ("your", "organization", "account")):
+    owned = spent or any(own in text for own in ("your", "organization", "account"))
+    if rules.unowned_scope is not None and not owned:
         return rules.unowned_scope
     if meaning == "daily_quota" and rules.quota_scope is not None:
         return rules.quota_scope

@@ -17,7 +17,7 @@ from .hints import number, reset
 from .rules import Rules
 
 FIELDS = frozenset({"limit", "remaining", "reset", "renewalperiod"})
-METRICS = {"": "requests", "req": "requests", "request": "requests", "token": "tokens"}
+METRICS = {"": "requests", "req": "requests", "request": "requests", "after": "requests", "token": "tokens"}
 NAMED = {"tokens-cache-adjusted-prompt": "tokens_uncached_prompt"}
 WHOLE = {
     "x-trial-endpoint-call-limit": ("limit", "requests", "minute"),
@@ -50,12 +50,15 @@ class Role(NamedTuple):
 @lru_cache(maxsize=1024)
 def _role(name: str) -> Role | None:
     """The role of the header *name*, in whatever case it is written; None when it is no limit."""
-    name = name.lower().replace("rate-limit", "ratelimit")
-    if name in WHOLE:
-        return Role(*WHOLE[name])
+    name = name.lower()
+    plain = name.replace("rate-limit", "ratelimit")
+    if plain in WHOLE:
+        return Role(*WHOLE[plain])
     for prefix, implied in PREFIXES:
-        if name.startswith(prefix):
-            return _read_name(name[len(prefix) :], implied)
+        if plain.startswith(prefix):
+            role = _read_name(plain[len(prefix) :], implied)
+            # Azure: `x-rate-limit-reset-tokens: 55` is seconds, whatever its `x-ratelimit-reset-*` are
+            return role._replace(field="reset_s") if plain != name and role and role.field == "reset" else role
     return None
 
 
@@ -112,6 +115,7 @@ def parse_limits(headers: Mapping[str, str], rules: Rules, now: float) -> dict[s
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     extra: dict[str, Any] = {}
     structured = policy = ""
+    endless: list[tuple[str, str]] = []  # Azure's -1: no limit, or none that it knows
     for name, value in headers.items():
         if "imit" not in name and "IMIT" not in name:  # most headers; cheaper than the look-up below
             continue
@@ -133,6 +137,10 @@ def parse_limits(headers: Mapping[str, str], rules: Rules, now: float) -> dict[s
             if row is None:
                 row = rows[metric, window] = {"limit": None, "remaining": None, "reset_s": None, "window": window}
             row.update(told)
+            if field == "limit" and told["limit"] < 0:
+                endless.append((metric, window))
+    for limit in endless:
+        rows.pop(limit, None)
     if structured or policy:
         _read_structured(rows, structured, policy)
     if rows:
@@ -142,8 +150,8 @@ def parse_limits(headers: Mapping[str, str], rules: Rules, now: float) -> dict[s
 
 def _told(field: str, value: str, rules: Rules, now: float) -> dict[str, Any] | None:
     """What one header adds to its row; None when its value is not understood."""
-    if field == "reset":
-        seconds, epoch_ms = reset(value, now, rules.reset_unit)
+    if field in ("reset", "reset_s"):
+        seconds, epoch_ms = reset(value, now, rules.reset_unit if field == "reset" else "s")
         if epoch_ms is None:
             return None if seconds is None else {"reset_s": seconds}
         if 0 < epoch_ms / 1000.0 - now <= 61.0:
@@ -154,15 +162,15 @@ def _told(field: str, value: str, rules: Rules, now: float) -> dict[str, Any] | 
         return None
     if field == "renewalperiod":
         return {"window": BY_LENGTH.get(count, f"{count}s")}
-    return {field: count}
+    return {field: count if field == "limit" else max(count, 0)}
 
 
 def _count(value: str) -> int | None:
-    """A whole number, at least 0."""
+    """A whole number; the first of a list (`100, 100;w=60`: the limit that is nearest, then all of them)."""
     if value.isdecimal() and value.isascii() and len(value) < 20:
         return int(value)
-    plain = number(value.strip())
-    return None if plain is None else max(int(plain), 0)
+    plain = number(value.partition(",")[0].strip())
+    return None if plain is None else int(plain)
 
 
 @lru_cache(maxsize=256)
@@ -179,20 +187,28 @@ def _names(keys: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
 
 
 def _read_structured(rows: dict[tuple[str, str], dict[str, Any]], values: str, policies: str) -> None:
-    """`RateLimit: "api";r=999;t=295` beside `RateLimit-Policy: "fixed window";"api";q=1000;w=300`."""
+    """`RateLimit: "api";r=999;t=295` beside `RateLimit-Policy: "fixed window";"api";q=1000;w=300`; in older drafts
+    `limit=100, remaining=50, reset=5` beside `100;w=60`."""
+    if "remaining=" in values:
+        values = values.replace(",", ";").replace("remaining=", "r=").replace("reset=", "t=")
     quotas: dict[str, tuple[int | None, str]] = {}
     for item in policies[:1024].split(",")[:8]:
         name, members = _parts(item)
         seconds = _count(members.get("w", ""))
-        fixed = " fixed" if "fixed window" in item else ""
-        quotas[name] = (_count(members.get("q", "")), f"{seconds}s{fixed}" if seconds is not None else "minute")
+        window = "minute" if seconds is None else BY_LENGTH.get(seconds, f"{seconds}s")
+        if "fixed window" in item:
+            window = f"{seconds or 60}s fixed"
+        quotas[name] = (_count(members.get("q", name)), window)
     for position, item in enumerate(values[:1024].split(",")[:8]):
         name, members = _parts(item)
         limit, window = quotas.get(name) or next(iter(quotas.values()), (None, "minute"))
-        reset_s = number(members.get("t", "").strip())
-        if "r" not in members and limit is None:
+        limit = _count(members.get("limit", "")) or limit
+        remaining, reset_s = _count(members.get("r", "")), number(members.get("t", ""))
+        if remaining is None and limit is None:
             continue
-        row = {"limit": limit, "remaining": _count(members.get("r", "")), "reset_s": reset_s, "window": window}
+        remaining = None if remaining is None else max(remaining, 0)
+        reset_s = None if reset_s is None else max(reset_s, 0.0)
+        row = {"limit": limit, "remaining": remaining, "reset_s": reset_s, "window": window}
         rows["requests" if position == 0 else f"requests_{name or position}", window] = row
 
 

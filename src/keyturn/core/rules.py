@@ -27,7 +27,7 @@ class Rules:
     quota_scope: Scope | None = None
     """What day, week and month quotas are counted in; None: the same."""
     unowned_scope: Scope | None = None
-    """Of a rate limit whose text does not call it the caller's own ("your", "organization", "account")."""
+    """Of a rate limit that is not the caller's own by its text ("your", "organization", "account") or headers."""
     shared_texts: tuple[str, ...] = ()
     """Texts of limits that the whole quota group shares although `minute_scope` is narrower."""
     overload_scope: Scope | None = None

@@ -42,8 +42,8 @@ REGION_CODES = _words("unsupported_country region_restricted ip_not_authorized i
 REGION = _phrases("""
     location is not supported | country, region, or territory not supported | not available in your country
     not available in your region | not supported in your country | unsupported countries | unsupported country
-    request not allowed | firewall rules | ip address is not | ip is not authorized | you have been blocked
-    error code: 1020
+    request not allowed | firewall rules | public access is disabled | ip address is not
+    ip is not authorized | you have been blocked | error code: 1020
 """)
 
 # --- money ---
@@ -56,18 +56,21 @@ MONEY_CODES = _words("""
 MONEY = _phrases("""
     insufficient balance | insufficient credit | insufficient fund | insufficient account
     not enough credit | not enough balance | credit balance | balance is too low | balance is negative
-    negative balance | out of credits | no credits | have any credits | run out of credits
+    negative balance | out of credits | have no credits | no credits left
+    no credits available | have any credits | run out of credits
     used all available credits | credits are depleted | credits depleted | credits used up | credits exhausted
     more credits, or fewer | credits remaining | can only afford | included credits | credit limit exceeded
     credit limit reached | key limit exceeded | prepayment credits | prepay credit | payment required
     payment method | payment is past due | past due | past invoices | billing hard limit | billing limit
     maximum billing | billing is not active | billing not active | billing to be enabled | requires billing
+    billed users | your extra usage
+    of extra usage | extra usage is required | enable billing | 余额不足
     spending limit | spend limit | spending cap | spend cap | budget limit | budget exceeded
     budget has been exceeded | exceeded its budget | exceeded your budget | api usage limits | account is not active
     insufficient_quota | trial has ended | trial has expired | trial credits | please recharge | to top up
     please top up
 """)
-BIG_ASK = _phrases("fewer max_tokens | can only afford")
+BIG_ASK = _phrases("fewer max_tokens | can only afford | prompt tokens limit exceeded")
 """This request alone asks for more than the credit allows."""
 OWN_QUOTA = _phrases("exceeded … current quota")
 """OpenAI means money by this; Google says it of every limit."""
@@ -84,7 +87,7 @@ CONTENT = _phrases("""
     usage guidelines | content violates | content exists risk | safety system | safety settings
     input was flagged | prompt was flagged | was flagged as | flagged as potentially | flagged by
     requires moderation | moderation block | considered high risk | prohibited use policy | prompt injection
-    guardrail | inappropriate content | harmful content
+    guardrail | inappropriate content | harmful content | content for safety reasons
 """)
 
 # --- the key ---
@@ -102,14 +105,15 @@ KEY = _phrases("""
     invalid credential | invalid authentication | invalid authorization | invalid username or password
     wrong api key | malformed api key | api key … is invalid | api key is not valid | api key not valid
     api key not found | api key expired | api key has expired | api key has been | api key is disabled
-    api key was | api key … revoked | api key … disabled | token is invalid | token has expired
-    token expired | token is expired | your key is invalid | key has been revoked | key has been disabled
+    api key was | api key is blocked | api key … revoked | api key … disabled | token is invalid | token has expired
+    token expired | token is expired | token has been revoked
+    your key is invalid | key has been revoked | key has been disabled
     bad credentials | security token … invalid | security token … expired | could not validate credentials
     no such user
 """)
 NO_KEY = _phrases("""
     missing authentication | auth credentials found | no api key | api key required | api key is required
-    provide an api key | missing api key | authentication failed | authentication required
+    provide an api key | pass a valid api key | missing api key | authentication failed | authentication required
     unregistered callers | expected oauth 2 access token
 """)
 """A key is missing or was refused, without a word on why."""
@@ -118,7 +122,7 @@ NO_KEY = _phrases("""
 
 SIZE_CODES = _words("""
     context_length context_window context_size context_overflow exceed_context tokens_limit_reached
-    too_many_prompt_tokens prompt_too_long input_too_long too_many_tokens
+    too_many_prompt_tokens prompt_too_long input_too_long too_many_tokens max_tokens_per_request
 """)
 SIZE = _phrases("""
     context length | context window | context size | context limit | maximum context | prompt is too long
@@ -127,7 +131,8 @@ SIZE = _phrases("""
     maximum allowed input length | total length of all messages | reduce the length of | reduce your prompt
     reduce your message | input length … exceed | inputs` tokens + `max_new_tokens | request too large for
     body too large for … tokens | must have less than … tokens | max size … tokens
-    tokens … exceeds the model
+    tokens … exceeds the model | number of tokens cannot exceed | physical batch size | max … tokens per request
+    content': string too long | text': string too long | 'input': string too long
 """)
 TOO_LARGE = _phrases("request too large for")
 """The size error that comes as a 429."""
@@ -135,7 +140,9 @@ TOO_LARGE = _phrases("request too large for")
 # --- limits ---
 
 LIMIT_CODES = _words("rate_limit ratelimit too_many_requests throttl quota_exceeded")
-LIMITED = _phrases("rate limit | rate-limit | ratelimit | too many requests | throttl | quota exceeded")
+LIMITED = _phrases(
+    "rate limit | rate-limit | ratelimit | too many requests | throttl | quota exceeded | out of call volume"
+)
 
 # --- load ---
 
@@ -161,10 +168,14 @@ DENIED = _phrases("""
     is on hold | terms acceptance
     must be verified | gated repo | does not have access to | don't have access to | do not have permission
     does not have permission | insufficient permission | sufficient permissions | permission is required
-    missing scopes | not accessible by integration | not allowed to use publisher
+    missing scopes | only authorized for use with | not accessible by integration | not allowed to use publisher
 """)
 GROUPED = _phrases("organization | organisation | project | workspace | consumer | your team | your resource has been")
 """Who is denied, when it is more than the key."""
+OF_MODEL = _phrases(
+    "access to model | access to the model | access to this model | to use the model | to use this model"
+)
+"""What is denied, when it is this model alone."""
 
 # --- absence ---
 
@@ -182,7 +193,8 @@ ABSENT_SUFFIXES = _words("""
 ABSENT = _phrases("""
     model … not found | model … does not exist | model … doesn't exist | model … not exist
     model … is not available | model … isn't available | model … not supported by | model is not supported
-    model … decommissioned | model … been deprecated | model … is deprecated | model … in deprecation
+    model … not supported for task | model … decommissioned | model … been deprecated
+    model … is deprecated | model … in deprecation
     model … no longer available | model … no longer supported
     model … end of life | model … end of its life | model … was removed | model … is not allowed
     model identifier is invalid | no such model | unknown model | invalid model | unsupported model
