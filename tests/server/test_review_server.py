@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from keyturn.core import Call, Redactor
+from keyturn.core import Call
 from keyturn.dispatch import Gateway, Reply
 from keyturn.server import Server, bind
 from keyturn.server.listener import KEEP_ALIVE, READ_PATIENCE
-from keyturn.telemetry import redact_libraries
 
 from .fakes import CHAT, KEY, FakeGateway, Handle, Pieces, hello, make_app
 from .test_listener import MovedClock, post, run
@@ -164,30 +161,3 @@ def test_a_log_that_nobody_reads_does_not_keep_the_process_from_ending(tmp_path:
         process.wait()
         os.close(reads)
         os.close(own)
-
-
-def test_what_libraries_log_never_waits_for_a_log_that_nobody_reads() -> None:
-    """It is logged on the loop: a write that blocks stops the gateway."""
-    reads, writes = os.pipe()
-    full = os.open(f"/proc/self/fd/{writes}", os.O_WRONLY | os.O_NONBLOCK)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        with suppress(BlockingIOError):
-            while True:
-                os.write(full, b"x" * 4096)
-        with os.fdopen(writes, "w") as out:
-            redact_libraries(Redactor([]), out)
-            warning = threading.Thread(target=logging.getLogger("asyncio").warning, args=("a word",), daemon=True)
-            warning.start()
-            warning.join(0.3)
-            blocked = warning.is_alive()
-            while blocked and warning.is_alive():  # let it end
-                os.read(reads, 65536)
-                warning.join(0.01)
-        assert not blocked
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        os.close(reads)
-        os.close(full)

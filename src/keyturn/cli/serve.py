@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, Literal
 
@@ -51,6 +52,7 @@ def command(
 
     folder = DataFolder(config.data)
     folder.lock()
+    written = True
     try:
         gateway = open_pool(config)
         as_json = config.server.log_format == "json"
@@ -65,7 +67,9 @@ def command(
         try:
             code = run(gateway, folder=folder, observer=telemetry, on_ready=on_ready)
         finally:
-            telemetry.close()
+            written = telemetry.close()
     finally:
         folder.release()
+    if not written:
+        os._exit(code)  # at its end Python would wait for the log for ever
     sys.exit(code)

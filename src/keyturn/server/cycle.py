@@ -43,7 +43,7 @@ class Cycle(RequestResponseCycle):
         head = STATUS_LINE[status] + b"\r\n".join(map(b": ".join, pairs))
         if len(head) - len(head.translate(None, b"\r\n\0")) != 2 * len(pairs):
             raise RuntimeError("a header of this answer holds a line break")
-        self.chunked_encoding = b"\r\ncontent-length: " not in head
+        self.chunked_encoding = b"\r\ncontent-length: " not in head and self.scope["http_version"] != "1.0"
         if not self.keep_alive:
             head += b"\r\nconnection: close"
         if self.chunked_encoding:

@@ -7,6 +7,7 @@ the connection is used again, and finds out for itself.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 from uvicorn.config import Config as UvicornConfig
@@ -28,8 +29,22 @@ READ_PATIENCE = 60.0
 """Seconds that a client may leave an answer unread while we have more to write."""
 BODIES_SKIPPED = 4
 """So many times the largest accepted body is read and dropped after a refusal, so that clients get to see it."""
+MOST_PIPELINED = 8
+"""Requests that may wait behind the one that is being answered."""
 KEEP_ALIVE = 75.0
 """Seconds that an idle connection stays open: longer than clients and proxies keep theirs."""
+
+
+_UPGRADE = re.compile(rb"(?<=\r\n)upgrade:", re.IGNORECASE)
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The head without its offer of another protocol: the parser would take the body for that protocol's."""
+    end = data.find(b"\r\n\r\n")
+    head = data if end < 0 else data[:end]
+    if b"pgrade:" not in head and b"PGRADE:" not in head:
+        return data
+    return _UPGRADE.sub(b"x-upgrade:", head) + data[len(head) :]
 
 
 class Listener(HttpToolsProtocol):
@@ -85,6 +100,8 @@ class Listener(HttpToolsProtocol):
             return
         if self._refused:
             return
+        if self._in_head or not self._arriving:
+            data = _without_upgrade(data)
         super().data_received(data)
         if self._arriving or self._is_forgotten():
             if self._arrival is None:
@@ -104,6 +121,11 @@ class Listener(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._in_head = False
+        if self.pipeline:
+            if len(self.pipeline) > MOST_PIPELINED:
+                self.transport.abort()
+            else:
+                self.flow.resume_reading()  # uvicorn stops here, and would not see the client leave
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -112,6 +134,7 @@ class Listener(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         if self.transport.is_closing():
+            self._bound_unread()
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -133,17 +156,24 @@ class Listener(HttpToolsProtocol):
         if self._clock.mono() < until:
             self._idle = self._clock.call_at(until, self._end_idle)
         else:
-            self.transport.close()
+            self.transport.abort()  # `close` would wait for ever for a client that left its answer unread
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self._clock.call_at(self._clock.mono() + READ_PATIENCE, self.transport.abort)
+        self._bound_unread()
+
+    def _bound_unread(self) -> None:
+        """From now on the client has so long to read what is written, or what it leaves in the way of closing."""
+        if self._unread is None:
+            self._unread = self._clock.call_at(self._clock.mono() + READ_PATIENCE, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
+        if self.transport.is_closing():
+            self._bound_unread()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
@@ -171,8 +201,13 @@ class Listener(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP, as uvicorn tells; nothing behind it is read."""
-        self._answer("400 Bad Request", BadRequest("this is no valid HTTP request"))
-        self.transport.close()
+        cycle: RequestResponseCycle | None = self.cycle
+        unread = cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline
+        if cycle is None or cycle.response_complete or unread:
+            self._answer("400 Bad Request", BadRequest("this is no valid HTTP request"))
+            self.transport.close()
+        else:
+            self.transport.abort()  # an answer is due or under way: this one would be taken for it, or land within it
 
     def _answer(self, status: str, error: KeyturnError) -> None:
         """An answer of our own to a request that never reaches the application."""

@@ -84,11 +84,12 @@ class Telemetry:
         self._metrics.set_dropped(self._dropped + self._lost)
         return self._metrics.page()
 
-    def close(self) -> None:
-        """Writes what is left, unless the log does not take it."""
+    def close(self) -> bool:
+        """Writes what is left. False when the log does not take it: then its lock is held, and Python cannot end."""
         self._flush()
         self._batches.put(None)
         self._thread.join(CLOSE_PATIENCE)
+        return not self._thread.is_alive()
 
     def _note(self, event: Event) -> None:
         self._accept(event)

@@ -40,6 +40,9 @@ _READ_BUFFER = 128 * 1024
 
 SWITCHING_PROTOCOLS = 101
 
+STALE_WITHIN = 1.0
+"""Seconds in which a peer that had closed an idle connection says so. One that dies later has had the request."""
+
 _DNS_TTL = 60
 _HAPPY_EYEBALLS = 0.25
 
@@ -51,6 +54,7 @@ class Wire(ResponseHandler):
         super().__init__(loop)
         self.uses = 0
         self.heard = False
+        self.began = 0.0
         self._on_sent: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -58,6 +62,11 @@ class Wire(ResponseHandler):
         # Writing pauses as soon as the kernel takes no more, so that a drained request is one that has left us.
         if self.transport is not None:
             self.transport.set_write_buffer_limits(high=1, low=0)
+
+    @property
+    def alive_for(self) -> float:
+        """Seconds since the current exchange began."""
+        return self._loop.time() - self.began
 
     @property
     def unsent(self) -> bool:
@@ -68,6 +77,7 @@ class Wire(ResponseHandler):
         """A new exchange: writes *request* and calls *on_sent* once the kernel has taken all of it."""
         self.uses += 1
         self.heard = False
+        self.began = self._loop.time()
         self.set_response_params(
             read_until_eof=True,
             auto_decompress=False,
@@ -112,6 +122,10 @@ class Wire(ResponseHandler):
         self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        while self._reading_paused and self._parser is not None:
+            # TLS reads on while its reader pauses: what came whole must be parsed before the parser is given up.
+            self._reading_paused = False
+            super().data_received(b"")
         body = self._payload
         if body is None or body.is_eof():
             super().connection_lost(exc)
@@ -186,6 +200,11 @@ class Connector(aiohttp.TCPConnector):
             if not (isinstance(wire, Wire) and wire.uses and wire.should_close):
                 return connection
             connection.close()
+
+    def forget(self, target: Target) -> None:
+        """Closes the idle connections to *target*: what took one of them has most likely taken all."""
+        for wire, _ in self._conns.pop(target.connection_key, ()):
+            wire.close()
 
     async def _create_connection(self, req: aiohttp.ClientRequest, traces: Any, timeout: Any) -> Wire:
         assert isinstance(req, Target)

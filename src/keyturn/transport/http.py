@@ -16,7 +16,7 @@ from keyturn.core import Clock, HttpRequest, UpstreamRequest
 from keyturn.errors import TransportError
 
 from .answer import Answer
-from .connections import Connector, Target, Wire
+from .connections import STALE_WITHIN, Connector, Target, Wire
 from .headers import Pairs, checked, incoming, refuse_control, secret_header
 
 _BODILESS = ("GET", "HEAD", "OPTIONS", "TRACE")
@@ -68,6 +68,8 @@ class HttpTransport:
             return answer
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             fault = _fault(error, wire)
+            if fault.kind == "stale":
+                connector.forget(target)
         finally:
             if answer is None:
                 connection.close()
@@ -184,6 +186,6 @@ def _fault(error: Exception, wire: Wire) -> TransportError:
         return TransportError("protocol", "the answer is not well-formed HTTP", sent=sent)
     if wire.heard:
         return TransportError("closed", "the connection ended within the answer's headers", sent=sent)
-    if wire.uses > 1:
+    if wire.uses > 1 and (not sent or wire.alive_for < STALE_WITHIN):
         return TransportError("stale", "the peer had closed the idle connection", sent=sent)
     return TransportError("reset", "the peer closed the connection without an answer", sent=sent)
