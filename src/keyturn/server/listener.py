@@ -40,10 +40,10 @@ _UPGRADE = re.compile(rb"(?<=\r\n)upgrade:", re.IGNORECASE)
 
 def _without_upgrade(data: bytes) -> bytes:
     """The head without its offer of another protocol: the parser would take the body for that protocol's."""
+    if b"pgrade:" not in data and b"PGRADE:" not in data:
+        return data
     end = data.find(b"\r\n\r\n")
     head = data if end < 0 else data[:end]
-    if b"pgrade:" not in head and b"PGRADE:" not in head:
-        return data
     return _UPGRADE.sub(b"x-upgrade:", head) + data[len(head) :]
 
 
