@@ -29,6 +29,8 @@ from .run import Grant, Run
 from .waiting import WaitingRoom
 
 FOREVER = float("inf")
+SHORTEST = 0.001
+"""Seconds that an entry is set aside at least: less could be lost in rounding, and it would be picked again at once."""
 FREE = Cost(0, 0, 0)
 """The cost of a call where nothing is limited."""
 
@@ -149,11 +151,11 @@ class Reserving:
             run.too_big = denied.limit
             run.progress.tried.setdefault(pool.deployment, set()).add(entry.order)
         elif denied.wait_any > 0:
-            until = now + denied.wait_any
+            until = now + max(denied.wait_any, SHORTEST)
             pool.park(entry, until, "limit" if until < FOREVER else "busy")
         else:
             cost = self._cost(run, pool.deployment)
-            entry.short_cost, entry.short_until = cost.input + cost.output, now + denied.wait
+            entry.short_cost, entry.short_until = cost.input + cost.output, now + max(denied.wait, SHORTEST)
 
     def _cost(self, run: Run, deployment: Deployment) -> Cost:
         """What *run* is charged on *deployment*; only calls that meet a limit ask."""

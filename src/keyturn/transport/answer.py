@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from keyturn.errors import TransportError
@@ -9,7 +10,7 @@ from keyturn.errors import TransportError
 from .decoding import Inflater
 
 
-class Answer:
+class Answer(ABC):
     """An `UpstreamResponse` over `take()`, which a transport fills in. It is its own iterator of chunks.
 
     An iterator written out, and no async generator: one of those that is dropped half-way needs a task to be closed.
@@ -29,12 +30,13 @@ class Answer:
             del headers["content-encoding"]
             headers.pop("content-length", None)
 
+    @abstractmethod
     async def take(self) -> bytes:
         """The bytes that have arrived since the last call, waiting for the first; b"" at the end of the body."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Let go at once. May be called twice."""
 
     async def read(self, limit: int) -> bytes:
         """The whole body. Raises TransportError: `too_large` above *limit* bytes, `closed` when it is cut."""
