@@ -4,7 +4,7 @@
 BIN   := .venv/bin
 READY := .venv/.ready
 LOCK  := uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
-         --no-emit-find-links --custom-compile-command "make lock" $(ARGS)
+         --no-emit-find-links --no-strip-extras --custom-compile-command "make lock" $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test lint coverage bench torture lock clean
