@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from keyturn.core import Credential, Secret
+from keyturn.core import Caller, Credential, Deployment, ModelFacts, Route, Secret
 from keyturn.providers import Provider
 
-Strategy = Literal["balanced", "round_robin", "sequential", "weighted"]
+Strategy = Literal["balanced", "round_robin", "sequential", "weighted", "fastest", "cheapest"]
+CooldownProfile = Literal["adaptive", "fixed", "patient"]
 LogFormat = Literal["console", "json"]
 
 
@@ -18,8 +19,34 @@ class LimitSpec(NamedTuple):
     """One declared limit, counted per quota group and model. *window* is `inflight` for concurrency only."""
 
     metric: Literal["requests", "tokens", "concurrency"]
-    window: Literal["minute", "day", "inflight"]
+    window: Literal["second", "minute", "hour", "day", "month", "inflight"]
     capacity: int
+
+
+class LimitRule(NamedTuple):
+    """What limits.yaml says of the models that *pattern* (an id, or shell wildcards) names."""
+
+    pattern: str
+    specs: tuple[LimitSpec, ...]
+    plan: Literal["free", "paid"] | None = None
+    """Holds for credentials of this plan only; None for all."""
+    scope: Literal["quota_group", "key", "shared"] = "quota_group"
+    """What is counted together: each quota group's use of it, each key's, or everybody's."""
+    quota_group: str = ""
+    """Models with the same one count together; empty: each model for itself."""
+    unavailable: bool = False
+    """Not offered on this plan at all."""
+    origin: str = ""
+    """`config/limits.yaml:12`."""
+
+
+class Rotation(NamedTuple):
+    """The rest of a provider's `rotation:` beside its strategy."""
+
+    cooldown_seconds: float | None = None
+    """The first step of the cooldown after a minute limit; later steps are never shorter."""
+    each_call: bool = False
+    """round_robin moves on with every call, not only after a 429."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +103,13 @@ class Options:
     log_format: LogFormat | None = None
 
 
+class FileStamp(NamedTuple):
+    """A file that the configuration was read from, or would be if it were there."""
+
+    path: Path
+    present: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Config:
     """Everything that was configured. Mappings are keyed by the provider's canonical name."""
@@ -108,6 +142,27 @@ class Config:
     """Where each setting came from: setting or variable → `environment`, `.env:3`, `--port`."""
     env_file: Path | None
     """The env file that was read, if any."""
+    folder: Path | None = None
+    """The folder of configuration files, None when there is none."""
+    files: tuple[FileStamp, ...] = ()
+    """All files to watch, the env file among them."""
+    rotations: Mapping[str, Rotation] = field(default_factory=dict)
+    limit_rules: Mapping[str, tuple[LimitRule, ...]] = field(default_factory=dict)
+    """From limits.yaml, by provider, in the order of the file; *limits* (`LIMITS_<P>`) wins over them."""
+    default_limits: tuple[LimitSpec, ...] = ()
+    """For credentials of plan free on models that no rule names."""
+    routes: Mapping[str, tuple[Deployment, ...]] = field(default_factory=dict)
+    """Route id -> its deployments, of `provider_routes` and of the older `models` section."""
+    facts: Mapping[Deployment, ModelFacts] = field(default_factory=dict)
+    names: Mapping[str, Route] = field(default_factory=dict)
+    """Roles and aliases by name."""
+    spent: Mapping[str, int] = field(default_factory=dict)
+    """Role -> nano-dollars that were spent this month before Keyturn counted (`budgets.current_usage`)."""
+    callers: Mapping[str, Caller] = field(default_factory=dict)
+    """SHA-256 of the key (hex) -> the caller that presents it, of callers.yaml."""
+    cooldown: CooldownProfile = "adaptive"
+    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The sections of settings.toml that other programs than the gateway read: general, discord, vault, …"""
 
     def find_keys(self, text: str) -> tuple[Credential, ...]:
         """The credentials that *text* names: a label `groq-2`, the shown form, a whole provider,

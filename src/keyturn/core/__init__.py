@@ -14,6 +14,7 @@ from .attempts import (
     stand_by,
     together,
 )
+from .catalog import PRICE_TIERS, ModelFacts, Offer, Route, RouteCatalog, RouteStrategy
 from .credentials import (
     FOREVER,
     Mark,
@@ -36,6 +37,7 @@ from .model import (
     Attempt,
     Call,
     Caller,
+    CallerClass,
     Candidate,
     Clock,
     Credential,
@@ -50,8 +52,9 @@ from .model import (
     fingerprint,
 )
 from .outcome import GENERIC, Facts, Outcome, Rules, classify, parse_limits, seconds_to_reset
+from .pricing import NANO, ZERO, Price, dollars, nano
 from .redaction import Redactor
-from .routes import Offer, Plan, RouteCatalog, Step, nearest_models, needs_listing, resolve
+from .routes import Plan, Step, nearest_models, needs_listing, resolve
 from .selection import (
     STRATEGIES,
     Balanced,
@@ -67,17 +70,24 @@ from .selection import (
 )
 from .tokens import Estimate, Estimator, charge
 from .upstream import HttpRequest, LocalRequest, ProcessRequest, Transport, UpstreamRequest, UpstreamResponse
+from .windows import MINUTE, MONTH
 
 __all__ = [
     "FAULTS",
     "FOREVER",
     "GENERIC",
+    "MINUTE",
+    "MONTH",
+    "NANO",
+    "PRICE_TIERS",
     "QUOTAS",
     "STRATEGIES",
+    "ZERO",
     "Attempt",
     "Balanced",
     "Call",
     "Caller",
+    "CallerClass",
     "Candidate",
     "Claim",
     "Clock",
@@ -100,11 +110,13 @@ __all__ = [
     "Marks",
     "Meaning",
     "Meters",
+    "ModelFacts",
     "Move",
     "Offer",
     "Outcome",
     "Plan",
     "Pool",
+    "Price",
     "ProcessRequest",
     "Progress",
     "Redactor",
@@ -113,7 +125,9 @@ __all__ = [
     "Reply",
     "Report",
     "RoundRobin",
+    "Route",
     "RouteCatalog",
+    "RouteStrategy",
     "Rules",
     "Scope",
     "ScopeKey",
@@ -141,10 +155,12 @@ __all__ = [
     "claims",
     "classify",
     "credential_scope",
+    "dollars",
     "fingerprint",
     "judge",
     "key_scope",
     "model_scope",
+    "nano",
     "nearest_models",
     "needs_listing",
     "parse_limits",

@@ -9,7 +9,8 @@ from typing import Literal, get_args
 
 from .windows import Window
 
-Metric = Literal["requests", "tokens", "input_tokens", "output_tokens", "concurrency"]
+Metric = Literal["requests", "tokens", "input_tokens", "output_tokens", "concurrency", "cost"]
+"""What is counted. `cost` is in nano-dollars."""
 METRICS: dict[str, Metric] = {name: name for name in get_args(Metric)}
 Source = Literal["declared", "reported", "learned", "default"]
 Owner = Literal["candidate", "caller"]

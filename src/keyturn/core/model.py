@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
+from .limitbook import Limit
 from .message import Usage
 
 Meaning = Literal[
@@ -125,11 +126,20 @@ class Candidate(NamedTuple):
     credential: Credential
 
 
+CallerClass = Literal["interactive", "normal", "batch"]
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is asking. With one gateway key there is one caller, `default`."""
+    """Who is asking. With one gateway key there is one caller, `default`, who may do everything."""
 
     name: str = "default"
+    routes: tuple[str, ...] = ()
+    """Names that it may ask for, with shell wildcards; empty: every name."""
+    limits: tuple[Limit, ...] = ()
+    """Its own limits and its budget, counted under `caller/<name>`, each with owner `caller`."""
+    weight: float = 1.0
+    rank: CallerClass = "normal"
 
 
 @dataclass(slots=True, eq=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import NamedTuple
 
 from keyturn.errors import ModelNotFound, NoValidCredentials
 
+from .catalog import RouteCatalog
 from .model import Call, Caller, Deployment
 
 MOST_PLANS = 4096
@@ -35,47 +35,6 @@ class Plan:
     def __post_init__(self) -> None:
         flat = tuple(each for step in self.steps for each in step.deployments)
         object.__setattr__(self, "deployments", flat)
-
-
-class Offer(NamedTuple):
-    """One provider as routing sees it."""
-
-    tier: int
-    usable: bool
-    """It has at least one credential."""
-    models: frozenset[str] | None
-    """The upstream ids that it is known to offer; None while unknown."""
-    set_up: str = ""
-    """How to make it usable: the variable to set, or the command."""
-    lists: bool = True
-    """False when it has no list of models to ask for: then any name may be its."""
-    kinds: frozenset[str] = frozenset({"chat", "embeddings"})
-
-
-@dataclass(frozen=True, slots=True)
-class RouteCatalog:
-    """A snapshot of all providers by name, their aliases, and the known providers that are not configured."""
-
-    offers: Mapping[str, Offer]
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    unconfigured: Mapping[str, str] = field(default_factory=dict)
-    """Known provider or alias without a key -> the variable to set."""
-    advice: str = ""
-    """What to do about a name that nobody offers, when there is more to say than the nearest names."""
-    plans: dict[tuple[str, str], Plan] = field(default_factory=dict, repr=False, compare=False)
-    """What names resolved to, by name and kind of call: filled by `resolve`, as good as this snapshot is."""
-
-    def provider(self, name: str) -> str | None:
-        """The configured provider of that name or alias."""
-        lowered = name.lower().replace("-", "_")
-        found = self.aliases.get(lowered, lowered)
-        return found if found in self.offers else None
-
-    def names(self) -> Iterable[str]:
-        """Every `provider/model` that is known to be offered."""
-        for provider, offer in self.offers.items():
-            for model in offer.models or ():
-                yield f"{provider}/{model}"
 
 
 def needs_listing(call: Call, catalog: RouteCatalog) -> bool:

@@ -7,13 +7,13 @@ from math import ceil
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
-WindowKind = Literal["rolling", "calendar", "bucket", "inflight"]
+WindowKind = Literal["rolling", "calendar", "month", "bucket", "inflight"]
 
 _HOUR = 3600.0
 
 
 class Window(NamedTuple):
-    """Over what a limit counts. A `calendar` window is a day in *zone*; `inflight` has no length."""
+    """Over what a limit counts. `calendar` is a day and `month` a calendar month in *zone*; `inflight` has no length."""
 
     kind: WindowKind
     seconds: float = 0.0
@@ -22,6 +22,7 @@ class Window(NamedTuple):
 
 MINUTE = Window("rolling", 60.0)
 DAY = Window("rolling", 86_400.0)
+MONTH = Window("month", 31 * 86_400.0)
 INFLIGHT = Window("inflight")
 
 GUARD = 0.5

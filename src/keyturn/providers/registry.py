@@ -14,6 +14,22 @@ from keyturn.core import Meaning, Rules
 
 
 @dataclass(frozen=True, slots=True)
+class Tool:
+    """A command line tool that answers as a provider."""
+
+    argv: tuple[str, ...]
+    """`${MODEL}` in a word is replaced by the model's name; the word stays one argument."""
+    output: str
+    """How it prints its answer: codex_jsonl, claude_json, claude_stream_json, gemini_json, gemini_stream_json, text."""
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """All of the environment that it sees."""
+    timeout: float = 300.0
+    """Seconds that one run may take."""
+    found: bool = True
+    """Its program was on the PATH when the configuration was read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """What is special about one upstream. *variables*: prefixes of its variables, the canonical one first."""
 
@@ -58,6 +74,8 @@ class Provider:
     local_app: str = ""
     """Answered by the ASGI application of this name in this process."""
     rules: Rules = field(default_factory=Rules)
+    tool: Tool | None = None
+    """Set for a provider of `kind: cli`: it is run, not called."""
 
 
 class _Catalog(Mapping[str, Provider]):

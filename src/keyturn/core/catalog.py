@@ -1,0 +1,90 @@
+"""What routing knows: what providers offer, what is known of each deployment, and the names that stand for chains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from .limitbook import Limit
+from .pricing import Price
+
+if TYPE_CHECKING:
+    from .routes import Plan
+
+PRICE_TIERS = ("free", "cheap", "budget", "performance", "ultra")
+RouteStrategy = Literal["in_order", "cheapest", "fastest"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known of one deployment beside its name. *price* None: unknown, which is never taken for zero."""
+
+    paid: bool = False
+    price_tier: str | None = None
+    capabilities: Mapping[str, bool] = field(default_factory=dict)
+    """Of `streaming`, `vision`, `tools`, `json`, `audio`: whether it can. What is missing is unknown, but a deployment
+    that lists any capability without `vision` has no vision."""
+    context_length: int | None = None
+    price: Price | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A name that stands for a chain: a role or an alias. Each entry of *chain* is one step.
+
+    With *providers*, an entry is those providers' own id, asked in that order. Without, it is a route id,
+    `provider/model`, or a bare id.
+    """
+
+    name: str
+    kind: Literal["role", "alias"]
+    chain: tuple[str, ...]
+    providers: tuple[str, ...] = ()
+    """Canonical names."""
+    strategy: RouteStrategy = "in_order"
+    """How the deployments of one step are ordered."""
+    description: str = ""
+    budget: Limit | None = None
+    """What it may cost a month, counted under `role/<name>`."""
+
+
+class Offer(NamedTuple):
+    """One provider as routing sees it."""
+
+    tier: int
+    usable: bool
+    """It has at least one credential."""
+    models: frozenset[str] | None
+    """The upstream ids that it is known to offer; None while unknown."""
+    set_up: str = ""
+    """How to make it usable: the variable to set, or the command."""
+    lists: bool = True
+    """False when it has no list of models to ask for: then any name may be its."""
+    kinds: frozenset[str] = frozenset({"chat", "embeddings"})
+
+
+@dataclass(frozen=True, slots=True)
+class RouteCatalog:
+    """A snapshot of all providers by name, their aliases, and the known providers that are not configured."""
+
+    offers: Mapping[str, Offer]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    unconfigured: Mapping[str, str] = field(default_factory=dict)
+    """Known provider or alias without a key -> the variable to set."""
+    advice: str = ""
+    """What to do about a name that nobody offers, when there is more to say than the nearest names."""
+    plans: dict[tuple[str, str], Plan] = field(default_factory=dict, repr=False, compare=False)
+    """What names resolved to, by name and kind of call: filled by `resolve`, as good as this snapshot is."""
+
+    def provider(self, name: str) -> str | None:
+        """The configured provider of that name or alias."""
+        lowered = name.lower().replace("-", "_")
+        found = self.aliases.get(lowered, lowered)
+        return found if found in self.offers else None
+
+    def names(self) -> Iterable[str]:
+        """Every `provider/model` that is known to be offered."""
+        for provider, offer in self.offers.items():
+            for model in offer.models or ():
+                yield f"{provider}/{model}"

@@ -1,0 +1,43 @@
+"""What tokens cost. Money is whole nano-dollars (10⁻⁹ USD), so that sums are exact; prices are nano-dollars a token."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import NamedTuple
+
+from .message import Usage
+
+NANO = 1_000_000_000
+"""Nano-dollars in a dollar."""
+
+
+class Price(NamedTuple):
+    """Nano-dollars per token; a dollar per million tokens is 1,000. *cached* None: it costs what input does."""
+
+    input: float
+    output: float
+    cached: float | None = None
+
+    def of(self, usage: Usage) -> int:
+        """What *usage* costs, rounded up."""
+        cached = self.input if self.cached is None else self.cached
+        plain = max(usage.input - usage.cached, 0)
+        return ceil(plain * self.input + usage.cached * cached + usage.output * self.output)
+
+    @property
+    def blended(self) -> float:
+        """One figure to compare prices by: three tokens of input to one of output."""
+        return (3 * self.input + self.output) / 4
+
+
+ZERO = Price(0.0, 0.0, 0.0)
+
+
+def dollars(nano: int) -> float:
+    """*nano* in dollars, for people."""
+    return nano / NANO
+
+
+def nano(dollars: float) -> int:
+    """Dollars as nano-dollars."""
+    return round(dollars * NANO)
