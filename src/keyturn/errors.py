@@ -5,7 +5,9 @@ KeyturnError
 ├── RequestError             the client's request cannot be served as it stands
 │   ├── BadRequest           400 bad_request
 │   ├── RequestExceedsLimit  400 request_exceeds_limit
+│   ├── PaidRoute            400 paid_route
 │   ├── InvalidCallerKey     401 invalid_api_key
+│   ├── BudgetExhausted      402 budget_exhausted
 │   ├── RouteNotAllowed      403 route_not_allowed
 │   ├── ModelNotFound        404 model_not_found
 │   ├── UnknownPath          404 unknown_path
@@ -13,6 +15,7 @@ KeyturnError
 │   ├── TooLarge             413 too_large
 │   ├── UnsupportedEncoding  415 unsupported_encoding
 │   ├── WrongHost            421 wrong_host
+│   ├── CallerLimit          429 caller_limit (with Retry-After)
 │   └── HeadersTooLarge      431 headers_too_large
 ├── PoolError                nothing could answer
 │   ├── Capacity             429 capacity (with Retry-After)
@@ -70,6 +73,27 @@ class RequestExceedsLimit(RequestError):
     """Even its lower bound is above a declared or reported limit."""
 
     code = "request_exceeds_limit"
+
+
+class PaidRoute(RequestError):
+    """Only models are left that the owner does not want to pay for."""
+
+    code = "paid_route"
+
+
+class BudgetExhausted(RequestError):
+    """The month's budget of the caller or of the role is spent."""
+
+    code = "budget_exhausted"
+    status = 402
+    should_retry = False
+
+
+class CallerLimit(RequestError):
+    """The caller's own limit is reached; `retry_after` says for how long."""
+
+    code = "caller_limit"
+    status = 429
 
 
 class InvalidCallerKey(RequestError):

@@ -30,6 +30,7 @@ from .credentials import (
     model_scope,
     scopes_of,
 )
+from .gates import Barrier, barrier, permitted
 from .hints import answered_at
 from .limits import Claim, Cost, Denied, Limit, LimitRow, Meters, Window, claims
 from .message import Reply, StopReason, Usage
@@ -85,6 +86,7 @@ __all__ = [
     "ZERO",
     "Attempt",
     "Balanced",
+    "Barrier",
     "Call",
     "Caller",
     "CallerClass",
@@ -151,6 +153,7 @@ __all__ = [
     "absent_scope",
     "advance",
     "answered_at",
+    "barrier",
     "charge",
     "claims",
     "classify",
@@ -164,6 +167,7 @@ __all__ = [
     "nearest_models",
     "needs_listing",
     "parse_limits",
+    "permitted",
     "pick",
     "refusal",
     "resolve",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .limitbook import Limit
+from .model import Deployment
 from .pricing import Price
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 PRICE_TIERS = ("free", "cheap", "budget", "performance", "ultra")
 RouteStrategy = Literal["in_order", "cheapest", "fastest"]
+PlanKey = tuple[str, str, frozenset[str], bool]
+"""Name, kind, needs, stream: what a plan depends on, of all that a call says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,16 @@ class Offer(NamedTuple):
     lists: bool = True
     """False when it has no list of models to ask for: then any name may be its."""
     kinds: frozenset[str] = frozenset({"chat", "embeddings"})
+    withheld: tuple[tuple[str, str], ...] = ()
+    """Models (shell wildcards) that none of its credentials may use, each with the reason."""
+    text_only: bool = False
+    """A command line tool: it takes no images, no tools and no schema."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteCatalog:
-    """A snapshot of all providers by name, their aliases, and the known providers that are not configured."""
+    """A snapshot of all providers by name, their aliases, the known providers that are not configured, and the names
+    that stand for chains."""
 
     offers: Mapping[str, Offer]
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -74,8 +82,18 @@ class RouteCatalog:
     """Known provider or alias without a key -> the variable to set."""
     advice: str = ""
     """What to do about a name that nobody offers, when there is more to say than the nearest names."""
-    plans: dict[tuple[str, str], Plan] = field(default_factory=dict, repr=False, compare=False)
-    """What names resolved to, by name and kind of call: filled by `resolve`, as good as this snapshot is."""
+    names: Mapping[str, Route] = field(default_factory=dict)
+    """Roles and aliases."""
+    routes: Mapping[str, tuple[Deployment, ...]] = field(default_factory=dict)
+    """Route ids."""
+    facts: Mapping[Deployment, ModelFacts] = field(default_factory=dict)
+    use_paid: bool = False
+    price_tiers: frozenset[str] | None = None
+    """Price tiers that may be used; None: all."""
+    price: Callable[[Deployment], Price | None] = lambda deployment: None
+    """What a deployment costs, for the strategy `cheapest`; None: unknown."""
+    plans: dict[PlanKey, Plan] = field(default_factory=dict, repr=False, compare=False)
+    """What names resolved to, by name and needs of the call: filled by `resolve`, as good as this snapshot is."""
 
     def provider(self, name: str) -> str | None:
         """The configured provider of that name or alias."""
@@ -83,8 +101,14 @@ class RouteCatalog:
         found = self.aliases.get(lowered, lowered)
         return found if found in self.offers else None
 
-    def names(self) -> Iterable[str]:
+    def offered(self) -> Iterable[str]:
         """Every `provider/model` that is known to be offered."""
         for provider, offer in self.offers.items():
             for model in offer.models or ():
                 yield f"{provider}/{model}"
+
+    def known(self) -> Iterable[str]:
+        """Every name that can be asked for, as far as it is known."""
+        yield from self.names
+        yield from self.routes
+        yield from self.offered()

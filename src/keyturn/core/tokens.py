@@ -72,7 +72,7 @@ class Estimator:
     def estimate(self, call: Call, model: str = "") -> Estimate:
         """The input tokens of *call* on *model*, by default the name that it asks for."""
         size = call.text_bytes
-        likely = _plain_count(call)
+        likely = likely_tokens(call)
         learned = self._models.get(model or call.model)
         if learned is not None:
             likely *= learned.reported / learned.counted
@@ -90,7 +90,7 @@ class Estimator:
         if len(self._models) > MOST_MODELS:
             del self._models[next(iter(self._models))]
         if usage.input > 0:
-            counted = _plain_count(call)
+            counted = likely_tokens(call)
             weight = min(1.0, HEAVIEST / max(counted, usage.input))
             learned.counted = learned.counted * FADING + counted * weight
             learned.reported = learned.reported * FADING + usage.input * weight
@@ -105,7 +105,7 @@ class Estimator:
         return FIRST_OUTPUT if learned is None else ceil(learned.output)
 
 
-def _plain_count(call: Call) -> float:
+def likely_tokens(call: Call) -> float:
     """The input tokens that would be usual for any model."""
     return PREAMBLE + call.text_bytes / BYTES_PER_TOKEN + call.media * PER_MEDIUM
 

@@ -1,0 +1,107 @@
+"""May this deployment answer this call? Keys, paid models, price tiers, plans, capabilities; each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Literal, NamedTuple
+
+from keyturn.errors import (
+    BadRequest,
+    KeyturnError,
+    ModelNotFound,
+    NoValidCredentials,
+    PaidRoute,
+    RouteNotAllowed,
+)
+
+from .catalog import ModelFacts, RouteCatalog
+from .model import Call, Caller, Deployment
+
+Cause = Literal["key", "kind", "paid", "withheld", "capability", "absent"]
+UNKNOWN = ModelFacts()
+CAPABILITIES = ("vision", "audio", "tools", "json")
+
+
+class Barrier(NamedTuple):
+    """Why a deployment, or a whole provider, is not asked."""
+
+    cause: Cause
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}"
+
+
+def barrier(deployment: Deployment, call: Call, catalog: RouteCatalog) -> Barrier | None:
+    """What keeps *deployment* from answering *call*; None when nothing does."""
+    provider, model = deployment
+    offer = catalog.offers.get(provider)
+    what = str(deployment)
+    if offer is None:
+        variable = catalog.unconfigured.get(provider)
+        return Barrier("key", what, f"no key, set {variable}" if variable else f"{provider} is not configured")
+    if not offer.usable:
+        return Barrier("key", what, f"no usable key: {offer.set_up}")
+    if call.kind not in offer.kinds:
+        return Barrier("kind", what, f"{provider} offers no {call.kind} here")
+    facts = catalog.facts.get(deployment, UNKNOWN)
+    if facts.paid and not catalog.use_paid:
+        return Barrier("paid", what, "is marked paid, and USE_PAID_MODELS is false")
+    if catalog.price_tiers is not None:
+        tier = facts.price_tier or ("free" if not facts.paid else None)
+        if tier not in catalog.price_tiers:
+            named = f"its price tier is {tier}" if tier else "it is paid and has no price tier"
+            return Barrier("paid", what, f"{named}, ALLOWED_MODEL_TIERS has {', '.join(sorted(catalog.price_tiers))}")
+    for pattern, why in offer.withheld:
+        if pattern == model or fnmatchcase(model, pattern):
+            return Barrier("withheld", what, why)
+    return _incapable(what, call, facts, text_only=offer.text_only)
+
+
+def _incapable(what: str, call: Call, facts: ModelFacts, *, text_only: bool) -> Barrier | None:
+    """What *call* needs and the deployment cannot do. An unknown ability is taken for one, but never sight."""
+    able = facts.capabilities
+    for need in CAPABILITIES if call.needs else ():
+        if need in call.needs and (
+            text_only or able.get(need) is False or (need == "vision" and able and not able.get(need))
+        ):
+            return Barrier("capability", what, f"has no {need}")
+    if call.stream and able.get("streaming") is False:
+        return Barrier("capability", what, "does not stream")
+    return None
+
+
+def permitted(caller: Caller, name: str, deployments: Iterable[Deployment]) -> bool:
+    """Whether *caller* may ask for *name*: one of its patterns matches the name, or each deployment behind it."""
+    if not caller.routes or any(fnmatchcase(name, pattern) for pattern in caller.routes):
+        return True
+    behind = [str(each) for each in deployments]
+    return bool(behind) and all(any(fnmatchcase(each, pattern) for pattern in caller.routes) for each in behind)
+
+
+def not_permitted(caller: Caller, name: str) -> RouteNotAllowed:
+    """The error for a route that *caller* may not use."""
+    allowed = ", ".join(caller.routes)
+    return RouteNotAllowed(f"caller {caller.name} may not use {name}; its routes are {allowed}", param="model")
+
+
+def all_barred(name: str, barriers: list[Barrier]) -> KeyturnError:
+    """The error that says why nobody is left to ask for *name*, with every reason in it."""
+    causes = {each.cause for each in barriers}
+    told = [each.why if each.what == name else str(each) for each in barriers]
+    reasons = "; ".join(dict.fromkeys(told))
+    if causes <= {"key"}:
+        return NoValidCredentials(f"no usable key for {name}: {reasons}")
+    if "paid" in causes:
+        return PaidRoute(
+            f"{name} would need a model that is not allowed: {reasons}. USE_PAID_MODELS=true and ALLOWED_MODEL_TIERS "
+            "say what may be used",
+            param="model",
+        )
+    if causes & {"capability", "kind"}:
+        return BadRequest(f"nothing behind {name} can do what this request needs: {reasons}", param="model")
+    if "key" in causes:
+        return NoValidCredentials(f"nothing behind {name} can be used: {reasons}")
+    return ModelNotFound(f"nothing behind {name} can be used: {reasons}", param="model")
