@@ -7,7 +7,7 @@ LOCK  := uv pip compile --quiet --universal --generate-hashes --python-version 3
          --no-emit-find-links --no-strip-extras --custom-compile-command "make lock" $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint coverage bench torture lock clean
+.PHONY: help setup run demo bot watch test lint coverage bench torture lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -23,6 +23,12 @@ run: setup ## serve the gateway on 127.0.0.1:8000
 
 demo: setup ## watch a rehearsed story on simulated providers
 	@exec $(BIN)/keyturn demo $(ARGS)
+
+bot: setup ## run the Discord bot (not in this version)
+	@exec $(BIN)/keyturn bot $(ARGS)
+
+watch: setup ## watch a folder of tasks (not in this version)
+	@exec $(BIN)/keyturn watch $(ARGS)
 
 test: setup ## run the tests
 	@$(BIN)/python -m pytest $(ARGS)

@@ -6,8 +6,8 @@ from math import inf
 
 import pytest
 
-from keyturn.core.counters import CalendarDay, Counter, RefillingBucket, Shift, SlotRing, counter_for
-from keyturn.core.windows import DAY, INFLIGHT, MINUTE, Window
+from keyturn.core.counters import CalendarPeriod, Counter, RefillingBucket, Shift, SlotRing, counter_for
+from keyturn.core.windows import DAY, INFLIGHT, MINUTE, MONTH, Window, day_of, month_of
 
 HOUR = 3600.0
 
@@ -20,11 +20,11 @@ def bucket(capacity: int, seconds: float = 86_400.0) -> RefillingBucket:
     return RefillingBucket("s", capacity, seconds)
 
 
-def pacific(capacity: int, moment: str) -> tuple[CalendarDay, Shift]:
+def pacific(capacity: int, moment: str) -> tuple[CalendarPeriod, Shift]:
     """A day counter in Los Angeles whose monotonic zero is *moment*, UTC."""
     shift = Shift()
     shift.seconds = datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp()
-    return CalendarDay("s", capacity, "America/Los_Angeles", shift), shift
+    return CalendarPeriod("s", capacity, "America/Los_Angeles", shift, day_of), shift
 
 
 def fits_at(counter: Counter, cost: int, now: float) -> bool:
@@ -192,6 +192,54 @@ def test_a_refund_after_midnight_is_none() -> None:
     assert counter.used(61.0) == 1
 
 
+# --- month
+
+
+def month(capacity: int, moment: str, zone: str = "UTC") -> tuple[CalendarPeriod, Shift]:
+    """A month counter whose monotonic zero is *moment*, UTC."""
+    shift = Shift()
+    shift.seconds = datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp()
+    return CalendarPeriod("s", capacity, zone, shift, month_of), shift
+
+
+@pytest.mark.parametrize(
+    ("moment", "zone", "hours"),
+    [
+        ("2026-02-01T00:00", "UTC", 28 * 24),
+        ("2028-02-01T00:00", "UTC", 29 * 24),
+        ("2026-12-31T12:00", "UTC", 12),
+        ("2026-03-01T08:00", "America/Los_Angeles", 31 * 24 - 1),
+        ("2026-11-01T07:00", "America/Los_Angeles", 30 * 24 + 1),
+    ],
+)
+def test_a_month_ends_on_the_first_of_the_next_there(moment: str, zone: str, hours: int) -> None:
+    counter, _ = month(10, moment, zone)
+    counter.charge(10, 0.0)
+    assert counter.wait(1, 0.0) == pytest.approx(hours * HOUR, abs=1e-5)
+    assert counter.whole_in(0.0) == counter.wait(1, 0.0)
+    assert not counter.fits(1, hours * HOUR - 1e-3)
+    assert counter.fits(10, counter.wait(1, 0.0))
+
+
+def test_a_wall_clock_set_back_over_the_year_end_takes_up_the_count_of_that_month() -> None:
+    counter, shift = month(10, "2026-12-31T23:59")
+    counter.charge(7, 0.0)
+    counter.charge(2, 120.0)
+    shift.seconds -= 180.0
+    assert counter.used(121.0) == 7
+    shift.seconds += 180.0
+    assert counter.used(122.0) == 2
+
+
+def test_a_wall_clock_set_back_to_an_unknown_month_frees_nothing_and_the_next_first_does() -> None:
+    counter, shift = month(10, "2031-05-01T00:00")
+    counter.charge(10, 0.0)
+    shift.seconds = datetime(2026, 1, 31, 23, tzinfo=UTC).timestamp()
+    assert not counter.fits(1, 1.0)
+    assert counter.wait(1, 1.0) == pytest.approx(HOUR - 1.0, abs=1e-5)
+    assert counter.fits(10, HOUR)
+
+
 # --- bucket
 
 
@@ -292,7 +340,8 @@ def test_in_flight_counts_what_is_held_alone() -> None:
     [
         (MINUTE, "SlotRing"),
         (DAY, "SlotRing"),
-        (Window("calendar", 86_400.0, "UTC"), "CalendarDay"),
+        (Window("calendar", 86_400.0, "UTC"), "CalendarPeriod"),
+        (MONTH, "CalendarPeriod"),
         (Window("bucket", 86_400.0), "RefillingBucket"),
         (INFLIGHT, "InFlight"),
     ],

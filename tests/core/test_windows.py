@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 
-from keyturn.core.windows import GUARD, day_of, slots_of
+from keyturn.core.windows import GUARD, day_of, month_of, slots_of
 
 HOUR = 3600.0
 
@@ -64,6 +65,38 @@ def test_the_days_of_years_follow_on_each_other_without_gap(zone: str) -> None:
     assert moment - begin == pytest.approx(days * 24 * HOUR, abs=24 * HOUR)
 
 
-def test_an_unknown_zone_is_an_error() -> None:
+@pytest.mark.parametrize(
+    ("zone", "moment", "starts", "ends"),
+    [
+        ("UTC", "2026-01-31T23:59", "2026-01-01T00:00", "2026-02-01T00:00"),
+        ("UTC", "2026-02-01T00:00", "2026-02-01T00:00", "2026-03-01T00:00"),
+        ("UTC", "2028-02-29T12:00", "2028-02-01T00:00", "2028-03-01T00:00"),  # leap year
+        ("UTC", "2026-12-31T23:59", "2026-12-01T00:00", "2027-01-01T00:00"),  # year end
+        ("Asia/Kathmandu", "2026-12-31T18:15", "2026-12-31T18:15", "2027-01-31T18:15"),  # there it is January
+        ("America/Los_Angeles", "2026-03-20T00:00", "2026-03-01T08:00", "2026-04-01T07:00"),  # clocks go forward
+        ("America/Los_Angeles", "2026-11-30T00:00", "2026-11-01T07:00", "2026-12-01T08:00"),  # and back on the 1st
+        ("America/Havana", "2020-11-01T04:30", "2020-11-01T04:00", "2020-12-01T05:00"),  # its first hour comes twice
+        ("America/Asuncion", "2017-10-01T04:00", "2017-10-01T04:00", "2017-11-01T03:00"),  # its midnight is skipped
+        ("America/Asuncion", "2017-10-01T03:59", "2017-09-01T04:00", "2017-10-01T04:00"),
+    ],
+)
+def test_calendar_months(zone: str, moment: str, starts: str, ends: str) -> None:
+    assert month_of(instant(moment), zone) == (instant(starts), instant(ends))
+
+
+@pytest.mark.parametrize("zone", ["America/Los_Angeles", "America/Havana", "America/Asuncion", "Asia/Beirut"])
+def test_the_months_of_years_follow_on_each_other_without_gap(zone: str) -> None:
+    moment = instant("2015-01-15T12:00")
+    for _ in range(12 * 12):
+        starts, ends = month_of(moment, zone)
+        assert starts <= moment < ends
+        assert month_of(ends - 1e-3, zone) == (starts, ends)
+        assert day_of(starts, zone)[0] == starts
+        moment = ends
+    assert moment == month_of(instant("2027-01-15T12:00"), zone)[0]
+
+
+@pytest.mark.parametrize("period_of", [day_of, month_of])
+def test_an_unknown_zone_is_an_error(period_of: Callable[[float, str], tuple[float, float]]) -> None:
     with pytest.raises(ZoneInfoNotFoundError):
-        day_of(0.0, "Mars/Olympus")
+        period_of(0.0, "Mars/Olympus")

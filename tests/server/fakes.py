@@ -62,7 +62,11 @@ class FakeGateway:
         self.clock: Clock = clock or virtual.VirtualClock()
         self.credential = Credential.of("groq", "gsk_planted_secret_of_groq_1", 1)
         self.config = SimpleNamespace(
-            server=ServerSettings(**settings), credentials={"groq": (self.credential,)}, caller_key=Secret(KEY)
+            server=ServerSettings(**settings),
+            credentials={"groq": (self.credential,)},
+            caller_key=Secret(KEY),
+            callers={},
+            default_caller=Caller(),
         )
         self.events = Events()
         self.seen: list[Event] = []
@@ -93,7 +97,7 @@ class FakeGateway:
             if not self.inflight:
                 self.idle.set()
 
-    async def models(self) -> list[ModelRow]:
+    async def models(self, caller: Caller) -> list[ModelRow]:
         return [
             ModelRow("groq/llama-3.1-8b-instant", "groq", 0),
             ModelRow("openrouter/deepseek/r1:free", "openrouter", 7),

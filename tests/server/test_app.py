@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from keyturn.core import Call
+from keyturn.core import Call, Caller
 from keyturn.dispatch import Reply
 from keyturn.errors import BadUpstream
 from tests.support import virtual
@@ -501,7 +501,7 @@ def test_errors_of_the_pool_keep_their_status() -> None:
     async def main() -> Answer:
         gateway = FakeGateway()
 
-        async def models() -> list[Any]:
+        async def models(caller: Caller) -> list[Any]:
             raise BadUpstream("no provider gave its list")
 
         gateway.models = models  # type: ignore[method-assign]

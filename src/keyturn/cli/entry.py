@@ -12,14 +12,21 @@ from keyturn.errors import ConfigError, KeyturnError
 COMMANDS = {
     "serve": ("serve", "Run the gateway."),
     "demo": ("demo", "Watch a rehearsed story on simulated providers."),
+    "init": ("init", "Write commented configuration files to start from."),
+    "env": ("env", "Merge a new env file into the one in use."),
     "keys": ("keys", "List, test, reset, add, disable and enable keys."),
+    "callers": ("callers", "List, add and revoke callers of the gateway."),
     "models": ("models", "List the models that can be asked for."),
+    "routes": ("routes", "List routes, and explain who would answer one."),
+    "limits": ("limits", "List the limits that are declared."),
     "chat": ("chat", "Ask one question and print the answer."),
     "dry-run": ("dry_run", "Print the request that would be sent, without sending it."),
     "classify": ("classify", "Say what a provider's answer means."),
     "config": ("configuration", "Show or check the configuration."),
     "doctor": ("doctor", "Say what is set up, what is missing and what is in the way."),
     "simulator": ("simulator", "Serve simulated providers."),
+    "bot": ("bot", "Run the Discord bot (not in this version)."),
+    "watch": ("watch", "Watch a folder of tasks (not in this version)."),
 }
 """Command → the module that holds it as `command`, and its one line in `--help`."""
 

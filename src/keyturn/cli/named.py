@@ -9,7 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from keyturn.config import Config
-    from keyturn.core import Credential
+    from keyturn.core import Caller, Credential
 
 
 def keys_named(config: Config, key: str | None) -> tuple[Credential, ...]:
@@ -34,3 +34,13 @@ def provider_named(provider: str | None, names: Collection[str]) -> str | None:
         hint = f"did you mean {near}?" if near else f"there are {', '.join(sorted(names))}"
         raise click.UsageError(f"no configured provider is called {provider}; {hint}")
     return name
+
+
+def caller_named(config: Config, caller: str | None) -> Caller:
+    """The caller of that name, `default` without one. Raises UsageError."""
+    if caller is None:
+        return config.default_caller
+    names = {each.name: each for each in (*config.callers.values(), config.default_caller)}
+    if caller not in names:
+        raise click.UsageError(f"no caller is called {caller}; there are {', '.join(sorted(names))}")
+    return names[caller]

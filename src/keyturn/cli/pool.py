@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from keyturn.config import Config
+    from keyturn.config import Config, DataFolder
     from keyturn.dispatch import Gateway
 
 
-def open_pool(config: Config) -> Gateway:
-    """A gateway over *config*: without the keys that its owner disabled, with the simulator behind the demo."""
+def open_pool(config: Config, folder: DataFolder | None = None) -> Gateway:
+    """A gateway over *config*: without the keys that its owner disabled, with the simulator behind the demo.
+
+    Who has locked the data folder hands it in, so that rotation indexes and spend last.
+    """
     from keyturn.config import DataFolder
     from keyturn.dispatch import SystemClock, build, draw
 
@@ -24,7 +27,7 @@ def open_pool(config: Config) -> Gateway:
 
         simulator = Simulator(clock, draw, log_limit=1000)
         apps = dict.fromkeys(local, simulator)
-    return build(config, clock=clock, apps=apps, disabled=DataFolder(config.data).disabled())
+    return build(config, clock=clock, apps=apps, disabled=DataFolder(config.data).disabled(), folder=folder)
 
 
 def usual_model(config: Config) -> str | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from .output import say
 from .setup import Place, place_options, read_config
+
+if TYPE_CHECKING:
+    from keyturn.config import Config
 
 
 @click.command()
@@ -40,9 +43,18 @@ def command(
     """Run the gateway until Ctrl-C; running answers are then finished first."""
     if workers is not None and workers > 1:
         raise click.UsageError("more than one worker would multiply every limit without shared state (REDIS_URL)")
-    config = read_config(
-        Place(**place), host=host, port=port, log_requests=log_requests, trust_local=trust_local, log_format=log_format
-    )
+
+    def read() -> Config:
+        return read_config(
+            Place(**place),
+            host=host,
+            port=port,
+            log_requests=log_requests,
+            trust_local=trust_local,
+            log_format=log_format,
+        )
+
+    config = read()
     from keyturn.config import DataFolder
     from keyturn.server import run
     from keyturn.telemetry import Telemetry, redact_libraries
@@ -54,7 +66,7 @@ def command(
     folder.lock()
     written = True
     try:
-        gateway = open_pool(config)
+        gateway = open_pool(config, folder)
         as_json = config.server.log_format == "json"
         recordings = config.data / "requests" if config.server.log_requests else None
         redact_libraries(gateway.redactor, sys.stderr)
@@ -65,7 +77,7 @@ def command(
                 telemetry.say(line) if as_json else say(line)
 
         try:
-            code = run(gateway, folder=folder, observer=telemetry, on_ready=on_ready)
+            code = run(gateway, folder=folder, observer=telemetry, on_ready=on_ready, read=read)
         finally:
             written = telemetry.close()
     finally:

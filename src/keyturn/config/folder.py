@@ -6,12 +6,10 @@ flushed to the disk, then renamed. None of this is on the path of a call.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -19,12 +17,16 @@ from typing import NamedTuple
 from keyturn.core import Secret
 from keyturn.errors import ConfigError, DataFolderInUse
 
+from .backups import write_whole
+
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
 
 CALLER_KEY_PREFIX = "kt-"
+INDEX_FILES = {"gemini": "google_ai_studio"}
+"""Whose rotation index is kept under another name than the provider's."""
 
 
 class Owner(NamedTuple):
@@ -36,23 +38,7 @@ class Owner(NamedTuple):
 
 def write_private(path: Path, content: bytes) -> None:
     """Replaces *path* by *content* with mode 0600: a reader, or a crash, sees the old file or the new one."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    if sys.platform != "win32":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    write_whole(path, content)
 
 
 class DataFolder:
@@ -65,6 +51,7 @@ class DataFolder:
         self.gateway_file = path / "gateway.json"
         self.lock_file = path / "lock"
         self.disabled_file = path / "disabled.json"
+        self.spend_file = path / "spend.json"
         self._lock: int | None = None
 
     def create(self) -> None:
@@ -160,6 +147,46 @@ class DataFolder:
         if not isinstance(found, dict) or not all(isinstance(shown, str) for shown in found.values()):
             raise ConfigError([f"{self.disabled_file}: must be an object of fingerprints; mend it or remove it"])
         return found
+
+    def rotation_index(self, provider: str) -> int:
+        """Where the round robin of *provider* stood, from 0. A file that is missing or broken counts as 0."""
+        try:
+            found = json.loads(self._index_file(provider).read_bytes())
+            index = found["current_index"] if isinstance(found, dict) else found
+        except (OSError, ValueError, KeyError):
+            return 0
+        return index if isinstance(index, int) and not isinstance(index, bool) and index >= 0 else 0
+
+    def write_rotation_index(self, provider: str, index: int) -> None:
+        """Keeps *index* for the next start."""
+        self.create()
+        write_private(self._index_file(provider), json.dumps({"current_index": index}).encode() + b"\n")
+
+    def _index_file(self, provider: str) -> Path:
+        return self.path / f"{INDEX_FILES.get(provider, provider)}.keyidx"
+
+    def spent(self, month: str) -> dict[str, int]:
+        """What was spent in *month* (`2026-11`), in nano-dollars: `role/<name>` and `caller/<name>` -> amount.
+
+        Raises ConfigError when the file is broken, rather than spend a month's money twice.
+        """
+        try:
+            found = json.loads(self.spend_file.read_bytes())
+            amounts = {scope: round(float(usd) * 1e9) for scope, usd in found["usd"].items()}
+            same = found["month"] == month
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                [f"{self.spend_file}: cannot be read; mend it, or remove it to begin the month's budgets anew"]
+            ) from error
+        return amounts if same else {}
+
+    def write_spent(self, month: str, spent: Mapping[str, int]) -> None:
+        """Replaces what was spent in *month*, nano-dollars by scope."""
+        self.create()
+        usd = {scope: round(amount / 1e9, 9) for scope, amount in sorted(spent.items())}
+        write_private(self.spend_file, json.dumps({"month": month, "usd": usd}, indent=2).encode() + b"\n")
 
     def write_disabled(self, disabled: Mapping[str, str]) -> None:
         """Replaces the set of credentials that are switched off."""

@@ -156,10 +156,14 @@ class Config:
     facts: Mapping[Deployment, ModelFacts] = field(default_factory=dict)
     names: Mapping[str, Route] = field(default_factory=dict)
     """Roles and aliases by name."""
+    unset: Mapping[str, str] = field(default_factory=dict)
+    """Providers that models.yaml names and that have no key -> the variables to set."""
     spent: Mapping[str, int] = field(default_factory=dict)
     """Role -> nano-dollars that were spent this month before Keyturn counted (`budgets.current_usage`)."""
     callers: Mapping[str, Caller] = field(default_factory=dict)
     """SHA-256 of the key (hex) -> the caller that presents it, of callers.yaml."""
+    default_caller: Caller = field(default_factory=Caller)
+    """Who presents `PROXY_API_KEY` (or the key in the data folder): may have limits in callers.yaml too."""
     cooldown: CooldownProfile = "adaptive"
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The sections of settings.toml that other programs than the gateway read: general, discord, vault, …"""

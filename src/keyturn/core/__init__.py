@@ -15,8 +15,8 @@ from .attempts import (
     together,
 )
 from .catalog import PRICE_TIERS, ModelFacts, Offer, Route, RouteCatalog, RouteStrategy
+from .cooldowns import FOREVER, PROFILES
 from .credentials import (
-    FOREVER,
     Mark,
     Marks,
     Report,
@@ -53,24 +53,32 @@ from .model import (
     fingerprint,
 )
 from .outcome import GENERIC, Facts, Outcome, Rules, classify, parse_limits, seconds_to_reset
-from .pricing import NANO, ZERO, Price, dollars, nano
+from .pricing import NANO, ZERO, Price, cost_of, dollars, nano
 from .redaction import Redactor
 from .routes import Plan, Step, nearest_models, needs_listing, resolve
-from .selection import (
+from .selection import Entry, Exhausted, Pace, Pool, Strategy, peek, pick
+from .strategies import (
     STRATEGIES,
     Balanced,
-    Entry,
-    Exhausted,
-    Pool,
+    Cheapest,
+    Fastest,
+    KeyIndex,
     RoundRobin,
     Sequential,
-    Strategy,
     Weighted,
-    pick,
     strategy_named,
 )
 from .tokens import Estimate, Estimator, charge
-from .upstream import HttpRequest, LocalRequest, ProcessRequest, Transport, UpstreamRequest, UpstreamResponse
+from .upstream import (
+    HttpRequest,
+    Interpreter,
+    LocalRequest,
+    ProcessRequest,
+    ToolReply,
+    Transport,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 from .windows import MINUTE, MONTH
 
 __all__ = [
@@ -81,6 +89,7 @@ __all__ = [
     "MONTH",
     "NANO",
     "PRICE_TIERS",
+    "PROFILES",
     "QUOTAS",
     "STRATEGIES",
     "ZERO",
@@ -91,6 +100,7 @@ __all__ = [
     "Caller",
     "CallerClass",
     "Candidate",
+    "Cheapest",
     "Claim",
     "Clock",
     "Cost",
@@ -103,7 +113,10 @@ __all__ = [
     "Estimator",
     "Exhausted",
     "Facts",
+    "Fastest",
     "HttpRequest",
+    "Interpreter",
+    "KeyIndex",
     "Kind",
     "Limit",
     "LimitRow",
@@ -116,6 +129,7 @@ __all__ = [
     "Move",
     "Offer",
     "Outcome",
+    "Pace",
     "Plan",
     "Pool",
     "Price",
@@ -139,6 +153,7 @@ __all__ = [
     "StopReason",
     "Strategy",
     "TimerHandle",
+    "ToolReply",
     "Trail",
     "Transition",
     "Transport",
@@ -157,6 +172,7 @@ __all__ = [
     "charge",
     "claims",
     "classify",
+    "cost_of",
     "credential_scope",
     "dollars",
     "fingerprint",
@@ -167,6 +183,7 @@ __all__ = [
     "nearest_models",
     "needs_listing",
     "parse_limits",
+    "peek",
     "permitted",
     "pick",
     "refusal",

@@ -5,7 +5,7 @@ provider has counted a request and *charged* afterwards. Four kinds, as provider
 
     rolling    no stretch of the window's length ever holds more than the capacity. Safe as well against fixed windows
                and against buckets of the same size, so it is what we use when we do not know
-    calendar   starts anew at midnight in the provider's zone
+    calendar   starts anew at midnight in the provider's zone; `month` likewise, on the first of the month
     bucket     refills evenly; of its capacity 99 % are used
     inflight   counts only what is held
 
@@ -15,10 +15,11 @@ Times are monotonic seconds. A clock that steps back never frees anything.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from math import ceil, inf, nextafter
 from typing import Literal
 
-from .windows import Window, day_of, slots_of
+from .windows import Window, day_of, month_of, slots_of
 
 Waiting = Literal[0, 1, 2]
 NOBODY: Waiting = 0
@@ -90,7 +91,9 @@ def counter_for(window: Window, scope: str, capacity: int, shift: Shift) -> Coun
     if window.kind == "rolling":
         return SlotRing(scope, capacity, window.seconds)
     if window.kind == "calendar":
-        return CalendarDay(scope, capacity, window.zone, shift)
+        return CalendarPeriod(scope, capacity, window.zone, shift, day_of)
+    if window.kind == "month":
+        return CalendarPeriod(scope, capacity, window.zone, shift, month_of)
     if window.kind == "bucket":
         return RefillingBucket(scope, capacity, window.seconds)
     return InFlight(scope, capacity)
@@ -187,25 +190,30 @@ class SlotRing(Counter):
         self._leaves = inf
 
 
-class CalendarDay(Counter):
-    """Counts since the last midnight in the provider's zone, and forgets it all at the next.
+PeriodOf = Callable[[float, str], tuple[float, float]]
+"""Start and end of the calendar period in a zone that a moment is in, all in Unix seconds."""
 
-    When the wall clock is set back into a day that was counted before, its count is taken up again; into one that
+
+class CalendarPeriod(Counter):
+    """Counts since the present day or month began in the provider's zone, and forgets it all when the next begins.
+
+    When the wall clock is set back into a period that was counted before, its count is taken up again; into one that
     was not, the present count is kept. So setting the clock frees nothing, and a wrong one does no harm for longer
     than it is wrong.
     """
 
-    __slots__ = ("_ends", "_past", "_shift", "_starts", "_used", "_zone")
+    __slots__ = ("_ends", "_past", "_period_of", "_shift", "_starts", "_used", "_zone")
 
-    def __init__(self, scope: str, capacity: int, zone: str, shift: Shift) -> None:
+    def __init__(self, scope: str, capacity: int, zone: str, shift: Shift, period_of: PeriodOf) -> None:
         super().__init__(scope, capacity)
         self._zone = zone
         self._shift = shift
+        self._period_of = period_of
         self._starts = self._ends = 0.0
-        """The present day, in Unix seconds."""
+        """The present period, in Unix seconds."""
         self._used = 0
         self._past: dict[float, int] = {}
-        """Counts of the few days before, by their start."""
+        """Counts of the few periods before, by their start."""
 
     def fits(self, cost: int, now: float) -> bool:
         return self.used(now) + self.held + cost <= self.capacity
@@ -239,11 +247,11 @@ class CalendarDay(Counter):
         return self._left(now) if self.used(now) else 0.0
 
     def _left(self, now: float) -> float:
-        """Seconds to the end of the day; a microsecond more, as Unix seconds are no finer than that."""
+        """Seconds to the end of the period; a microsecond more, as Unix seconds are no finer than that."""
         return self._ends - (now + self._shift.seconds) + 1e-6
 
     def _turn(self, wall: float) -> None:
-        starts, ends = day_of(wall, self._zone)
+        starts, ends = self._period_of(wall, self._zone)
         kept = self._used if starts < self._starts else 0
         self._past[self._starts] = self._used
         self._used = self._past.pop(starts, kept)

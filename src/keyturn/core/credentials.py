@@ -1,4 +1,4 @@
-"""The credential state machine and its cooldowns, as a table.
+"""The credential state machine: what marks restrict, and how outcomes change them, by the cooldown tables.
 
 Two rules for this file. A *mark* says that something may not be used until a moment, and why; nothing else restricts a
 candidate. Every change of a mark is a `Transition` that `judge` returns and `Marks.apply` performs; nothing else
@@ -31,19 +31,17 @@ flight together counts once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from .cooldowns import FOREVER, TABLE, Row, ScopeKind, State, Table
 from .model import Candidate, Credential, Deployment, Draw, Meaning
 from .outcome import Outcome
 
-ScopeKind = Literal["key", "group", "group_model", "key_model", "deployment", "absent"]
-State = Literal["counting", "cooling", "exhausted", "unentitled", "invalid", "disabled"]
 Block = Literal["limit", "busy", "fault", "dead"]
 ScopeKey = tuple[str, ...]
 
-FOREVER = float("inf")
 MOST_MARKS = 4096
 """From so many marks on, old ones are let go."""
 REMEMBERED = 3600.0
@@ -51,32 +49,6 @@ REMEMBERED = 3600.0
 MASS_401_WINDOW = 60.0
 MASS_401_LENGTH = 300.0
 
-
-class Row(NamedTuple):
-    """One line of the cooldown table: what is marked, how, and the lengths in seconds of the steps."""
-
-    scope: ScopeKind
-    state: State
-    steps: tuple[float, ...]
-
-
-LADDER = (10.0, 30.0, 60.0, 120.0, 300.0)
-FAULTS = (0.0, 5.0, 10.0, 20.0, 40.0, 60.0)
-TABLE: dict[str, Row] = {
-    "rate_limited": Row("group_model", "cooling", LADDER),
-    "daily_quota": Row("group_model", "exhausted", (3600.0,)),
-    "insufficient_credit": Row("group", "exhausted", (3600.0,)),
-    "invalid_key": Row("key", "invalid", (86400.0,)),
-    "unclear_401": Row("key", "cooling", (300.0, 600.0, 1200.0, 2400.0, 3600.0)),
-    "forbidden": Row("key_model", "unentitled", (3600.0,)),
-    "no_quota": Row("key_model", "unentitled", (FOREVER,)),
-    "not_found": Row("absent", "unentitled", (600.0,)),
-    "overloaded": Row("deployment", "cooling", (2.0, 4.0, 8.0, 16.0, 32.0, 60.0)),
-    "server_error": Row("key_model", "cooling", FAULTS),
-    "timeout": Row("key_model", "cooling", FAULTS),
-    "unknown": Row("key_model", "cooling", (0.0, 0.0, 600.0)),
-}
-"""The cooldown table of the adaptive profile. A length of 0 only counts."""
 
 BLOCKS: dict[str, Block] = {
     "rate_limited": "limit",
@@ -235,6 +207,22 @@ class Marks:
                 del self._table[scope]
         self._crowded = max(MOST_MARKS, 2 * len(self._table))
 
+    def keep(self, fingerprints: Collection[str], groups: Collection[str]) -> list[ScopeKey]:
+        """The configuration changed: forget what stands against credentials and quota groups that are gone, and what
+        holds until it changes. The scopes that were freed; what the owner disabled stays so.
+        """
+        freed = []
+        for scope, mark in list(self._table.items()):
+            if mark.state == "disabled":
+                continue
+            kind, owner = scope[0], scope[2]
+            gone = owner not in (groups if kind.startswith("group") else fingerprints)
+            if mark.until == FOREVER or (gone and kind not in ("deployment", "absent")):
+                del self._table[scope]
+                if mark.state != "counting":
+                    freed.append(scope)
+        return freed
+
     def of(self, provider: str, *, counting: bool = False) -> list[Mark]:
         """Every mark of *provider* that is or was a restriction; with *counting* also those that only count faults."""
         marks = [mark for mark in self._table.values() if mark.scope[1] == provider]
@@ -278,6 +266,8 @@ class Report(NamedTuple):
     """Seconds to the reset of the provider's day quotas, by its catalog row."""
     first_step: float | None = None
     """`rotation.cooldown_seconds`: the first step of the minute row; later steps are never shorter."""
+    table: Table = TABLE
+    """That of the cooldown profile."""
 
 
 SUCCESSES: frozenset[Meaning] = frozenset({"ok"})
@@ -285,7 +275,7 @@ INNOCENT: frozenset[Meaning] = frozenset({"bad_request", "content_filter", "cont
 
 
 def judge(marks: Marks, report: Report, draw: Draw) -> Verdict:
-    """The transitions that one outcome causes, by the table above; the provider's own word comes first."""
+    """The transitions that one outcome causes, by the report's table; the provider's own word comes first."""
     outcome = report.outcome
     if outcome.meaning in SUCCESSES:
         return Verdict(_cleared(marks, report))
@@ -298,7 +288,7 @@ def judge(marks: Marks, report: Report, draw: Draw) -> Verdict:
         return Verdict([_fault(marks, report, draw)])
     if outcome.meaning == "invalid_key":
         return _unauthorised(marks, report, draw)
-    row = TABLE["no_quota" if outcome.no_quota else outcome.meaning]
+    row = report.table["no_quota" if outcome.no_quota else outcome.meaning]
     scope_kind = "deployment" if outcome.meaning == "rate_limited" and outcome.scope == "provider" else row.scope
     return Verdict([_step(marks, _scope(report, scope_kind), row, report, draw)])
 
@@ -328,17 +318,17 @@ def _step(marks: Marks, scope: ScopeKey, row: Row, report: Report, draw: Draw, l
     late = mark is not None and report.started < mark.since
     count = max(least, before if late else before + 1)
     stated = report.outcome.wait_s
-    if stated is None and report.outcome.meaning == "daily_quota":
+    if stated is None and row.to_reset:
         stated = report.reset_in
     if stated is not None:
         length = stated + draw() * min(1.0, stated * 0.05)
     else:
         length = row.steps[min(count, len(row.steps)) - 1]
-        if row.steps is LADDER:
-            first = report.first_step
-            if first is not None:
-                length = first if count == 1 else max(length, first)
-            length += draw() * length * 0.05
+        first = report.first_step
+        if first is not None and row is report.table["rate_limited"]:
+            length = first if count == 1 else max(length, first)
+        if row.jitter:
+            length += draw() * length * row.jitter
     since = mark.since if late and mark is not None else report.now
     state = row.state if length > 0 else "counting"
     return Transition(scope, state, report.now + length, report.outcome.meaning, count, since)
@@ -346,24 +336,24 @@ def _step(marks: Marks, scope: ScopeKey, row: Row, report: Report, draw: Draw, l
 
 def _fault(marks: Marks, report: Report, draw: Draw) -> Transition:
     """5xx, timeouts, transport: the credential's, or the whole deployment's when every credential sees it."""
-    deployment = _scope(report, "deployment")
-    row = marks.failed(deployment, report.candidate.credential.fingerprint)
+    deployment, row = _scope(report, "deployment"), report.table["server_error"]
+    failed = marks.failed(deployment, report.candidate.credential.fingerprint)
     if report.siblings == 1:
-        return _step(marks, deployment, TABLE["server_error"], report, draw)
-    if len(row) >= 3 and len(set(row[-3:])) == 3:
-        return _step(marks, deployment, TABLE["server_error"], report, draw, least=2)
-    return _step(marks, _scope(report, "key_model"), TABLE["server_error"], report, draw)
+        return _step(marks, deployment, row, report, draw)
+    if len(failed) >= 3 and len(set(failed[-3:])) == 3:
+        return _step(marks, deployment, row, report, draw, least=row.first)
+    return _step(marks, _scope(report, "key_model"), row, report, draw)
 
 
 def _unauthorised(marks: Marks, report: Report, draw: Draw) -> Verdict:
     credential, now = report.candidate.credential, report.now
-    row = TABLE["invalid_key" if report.outcome.explicit else "unclear_401"]
+    row = report.table["invalid_key" if report.outcome.explicit else "unclear_401"]
     if report.outcome.status != 401:
         return Verdict([_step(marks, _scope(report, "key"), row, report, draw)])
     recent = marks.unauthorised(credential.provider, credential.fingerprint, now)
     if len(recent) < 3 or len(recent) * 2 <= report.siblings:
         return Verdict([_step(marks, _scope(report, "key"), row, report, draw)])
-    changes = [_step(marks, _scope(report, "key"), TABLE["unclear_401"], report, draw)]
+    changes = [_step(marks, _scope(report, "key"), report.table["mass_401"], report, draw)]
     for other in recent:
         mark = marks.get(("key", credential.provider, other))
         if mark is not None and mark.state == "invalid" and now - mark.since <= MASS_401_WINDOW:

@@ -4,26 +4,31 @@ The life of a reservation, for each limit that it touches:
 
     reserve   the cost is held: it counts in full and does not age
     counted   the provider has it now: what it counts at admission (requests, input, the usual total of tokens) moves
-              from held into the window at this moment. Output tokens and concurrency stay held
+              from held into the window at this moment. Output tokens, money and concurrency stay held
     settle    the real usage is known: too much is refunded where it was charged, too little is a debt of this moment.
-              Without exact usage nothing is refunded, as the provider may well have counted it all
+              Without exact usage nothing is refunded, as the provider may well have counted it all; but who got nothing
+              is charged nothing: without any usage the caller's own limits get everything back
     release   nothing (more) will be counted: what is held is given back
 
 So what the provider counts is covered at every moment between reserving and settling, whenever it looks. Check and take
 are one step without an `await`; any number of tasks may share a `Meters`.
+
+Money is never clamped to a capacity as tokens are: as long as no attempt costs more than it reserved, no budget is
+ever exceeded, however many attempts run at once.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import NamedTuple
 
 from .counters import FOR_OTHERS, FOR_TIME, NOBODY, Counter, Shift, counter_for
 from .limitbook import METRICS, Limit, LimitBook, Metric, Source
 from .message import Usage
+from .pricing import Price, cost_of
 from .windows import INFLIGHT, Window
 
 __all__ = ["Claim", "Cost", "Denied", "Limit", "LimitRow", "Meters", "Window", "claims"]
@@ -32,6 +37,8 @@ REMEMBERED = 60.0
 """Seconds that a released id is refused, at least: longer than a reservation can be under way to a shared store."""
 REST = 600.0
 """Seconds between two looks at whether a counter is still in use."""
+LATE = frozenset(("output_tokens", "concurrency", "cost"))
+"""What is not counted before an attempt is over."""
 
 
 class Cost(NamedTuple):
@@ -41,6 +48,10 @@ class Cost(NamedTuple):
     output: int
     floor: int = 0
     """The least that the input can be."""
+    money: int = 0
+    """The most that it is expected to cost, in nano-dollars."""
+    price: Price | None = None
+    """By which it is settled."""
 
 
 class Claim(NamedTuple):
@@ -52,11 +63,13 @@ class Claim(NamedTuple):
     """The least it can cost; above the capacity it can never be sent."""
     output: int = 0
     """How much of the cost is output; 0 when real output is not to be counted either."""
+    price: Price | None = None
+    """Of a limit in money: what the real usage is charged by, unless the upstream itself says what it cost."""
 
 
 def claims(limits: Iterable[Limit], cost: Cost) -> list[Claim]:
     """The claims of one attempt of *cost* on each of *limits*, which must be of different windows or scopes."""
-    tokens, output, floor = cost
+    tokens, output, floor, money, price = cost
     found = []
     for limit in limits:
         metric = limit.metric
@@ -66,8 +79,10 @@ def claims(limits: Iterable[Limit], cost: Cost) -> list[Claim]:
             found.append(Claim(limit, tokens + output, floor, output))
         elif metric == "input_tokens":
             found.append(Claim(limit, tokens, floor))
-        else:
+        elif metric == "output_tokens":
             found.append(Claim(limit, output, 0, output))
+        else:
+            found.append(Claim(limit, money, money, 0, price))
     return found
 
 
@@ -76,13 +91,21 @@ class Denied:
     """Why nothing was reserved, and when asking again helps. Seconds."""
 
     wait: float
-    """Until this cost fits if nothing else happens; infinite when only the end of other attempts can free it."""
+    """Until this cost fits if nothing else happens; infinite when only the end of other attempts can free it.
+
+    Of money: until the budget begins anew when it is spent, infinite while it is only held by others.
+    """
     limit: Limit
-    """The limit with the longest wait."""
+    """The limit with the longest wait; whenever a caller's own limit is in the way, that one."""
     wait_any: float
     """Until any call at all (one request, one token) would fit; 0: smaller calls fit now."""
     never: bool = False
     """Even the least this can cost is above a declared or reported limit."""
+
+    @property
+    def busy(self) -> bool:
+        """Only the end of other attempts can free it: nothing is spent that time would give back."""
+        return self.wait == inf and not self.never
 
 
 RELEASED = Limit("released", "concurrency", INFLIGHT, 1)
@@ -196,6 +219,16 @@ class Meters:
         """The limits that hold for *scope*; for each metric and window one."""
         return self._book.of(scope)
 
+    def take(self, limit: Limit, amount: int, now: float) -> None:
+        """Count *amount* as used of *limit* now: what was spent before this process began."""
+        if amount > 0:
+            self._counter(limit, now).charge(amount, now)
+
+    def used(self, limit: Limit, now: float) -> int:
+        """What is used of *limit*, whether it is declared or only ever claimed."""
+        counter = self._counters.get(limit.key)
+        return 0 if counter is None else counter.used(now)
+
     def reserve(self, attempt_id: str, claims: Sequence[Claim], now: float) -> Denied | None:
         """Hold what *claims* ask for, all of it or nothing. None: reserved, also when this id already was."""
         if attempt_id in self._loans:
@@ -207,13 +240,14 @@ class Meters:
         counters = self._counters
         parts: list[_Part] = []
         for claim in claims:
-            limit, cost, floor, _ = claim
+            limit, cost, floor, _, _ = claim
             counter = counters.get(limit.key)
             if counter is None or counter.capacity != limit.capacity:
                 counter = self._counter(limit, now)
-            if cost > counter.most:
+            if cost > counter.most and limit.metric != "cost":
                 cost = counter.most
-            if not counter.fits(cost, now) or (floor > limit.capacity and _stated(limit)):
+            fits = counter.fits(cost, now) or (not cost and limit.metric == "cost")
+            if not fits or (floor > limit.capacity and _stated(limit)):
                 for taken, held, _ in parts:
                     taken.held -= held
                     taken.open -= 1
@@ -232,8 +266,7 @@ class Meters:
         loan.counted = True
         dated = []
         for place, (counter, cost, claim) in enumerate(loan.parts):
-            metric = claim.limit.metric
-            if metric != "output_tokens" and metric != "concurrency":
+            if claim.limit.metric not in LATE:
                 counter.held -= cost
                 loan.marks[place] = counter.charge(cost, now)
                 if counter.waiting == FOR_OTHERS:
@@ -242,7 +275,10 @@ class Meters:
             self._wake(dated)
 
     def settle(self, attempt_id: str, usage: Usage | None, now: float) -> None:
-        """The attempt is over and used *usage*; None or inexact: at least what was charged. Again: nothing."""
+        """The attempt is over and used *usage*; inexact: at least what was charged. Again: nothing.
+
+        None: nothing is known of it, and nothing was delivered. What was charged stays, but for the caller's limits.
+        """
         loan = self._loans.pop(attempt_id, None)
         if loan is None:
             return
@@ -305,15 +341,16 @@ class Meters:
 
     def snapshot(self, scope: str, now: float) -> list[LimitRow]:
         """All limits of *scope* as they stand."""
-        rows = []
-        for limit in self._book.of(scope):
-            counter = self._counters.get(limit.key)
-            used, held, resets_in = 0, 0, 0.0
-            if counter is not None:
-                used, held, resets_in = counter.used(now), counter.held, counter.whole_in(now)
-            free = max(0, limit.capacity - used - held)
-            rows.append(LimitRow(limit.metric, limit.window, limit.capacity, used, held, free, resets_in, limit.source))
-        return rows
+        return [self.row(limit, now) for limit in self._book.of(scope)]
+
+    def row(self, limit: Limit, now: float) -> LimitRow:
+        """*limit* as it stands, whether it is declared or only ever claimed."""
+        counter = self._counters.get(limit.key)
+        used, held, resets_in = 0, 0, 0.0
+        if counter is not None:
+            used, held, resets_in = counter.used(now), counter.held, counter.whole_in(now)
+        free = max(0, limit.capacity - used - held)
+        return LimitRow(limit.metric, limit.window, limit.capacity, used, held, free, resets_in, limit.source)
 
     def _counter(self, limit: Limit, now: float) -> Counter:
         """The counter of *limit*, with its capacity."""
@@ -327,22 +364,19 @@ class Meters:
 
     def _denied(self, claims: Sequence[Claim], now: float) -> Denied:
         """Why *claims* do not fit, and when they will; each counter in the way remembers that somebody waits."""
-        longest, wait_any, by = -1.0, 0.0, claims[0].limit
-        never: Limit | None = None
+        found: list[Denied] = []
         for claim in claims:
-            limit = claim.limit
+            limit, wait_any = claim.limit, 0.0
             counter = self._counter(limit, now)
-            if never is None and claim.floor > limit.capacity and _stated(limit):
-                never = limit
-            wait = counter.wait(min(claim.cost, counter.most), now)
+            never = claim.floor > limit.capacity and _stated(limit)
+            wait = _wait(counter, limit, claim.cost, now)
             if wait > 0.0:
                 counter.waiting = FOR_OTHERS if wait == inf else counter.waiting or FOR_TIME
-                wait_any = max(wait_any, counter.wait(1, now))
-            if wait > longest:
-                longest, by = wait, limit
-        if never is not None:
-            return Denied(inf, never, wait_any, never=True)
-        return Denied(longest, by, wait_any)
+                wait_any = _wait(counter, limit, 1, now)
+            found.append(Denied(inf if never else wait, limit, wait_any, never))
+        own = [each for each in found if each.limit.owner == "caller" and each.wait > 0.0]
+        found = own or found
+        return replace(max(found, key=_gravity), wait_any=max(each.wait_any for each in found))
 
     def _wake_widened(self, before: Sequence[Limit], after: Sequence[Limit]) -> None:
         """Wake whoever waits for a limit that is larger than before, or gone."""
@@ -376,6 +410,28 @@ class Meters:
         self._book.expire(now)
 
 
+def _wait(counter: Counter, limit: Limit, cost: int, now: float) -> float:
+    """Seconds until *cost* fits. A budget that is too small even without what others hold is waited for without it.
+
+    What costs no money needs no budget.
+    """
+    if limit.metric != "cost":
+        return counter.wait(min(cost, counter.most), now)
+    if not cost or counter.fits(cost, now):
+        return 0.0
+    if counter.used(now) + cost <= limit.capacity:
+        return inf
+    held, counter.held = counter.held, 0
+    wait = counter.wait(cost, now)
+    counter.held = held
+    return wait
+
+
+def _gravity(denied: Denied) -> tuple[bool, bool, float]:
+    """Which of several denials is told: what time does not heal, then a spent budget, then the longest wait."""
+    return denied.never, denied.limit.metric == "cost" and 0.0 < denied.wait < inf, denied.wait
+
+
 def _stated(limit: Limit) -> bool:
     """Whether the owner or the provider says so: only then may a call be refused for ever."""
     return limit.source in ("declared", "reported")
@@ -386,10 +442,22 @@ def _actual(claim: Claim, cost: int, usage: Usage | None) -> int:
     metric = claim.limit.metric
     if metric == "concurrency":
         return 0
-    if metric == "requests" or usage is None:
+    if usage is None:
+        return 0 if claim.limit.owner == "caller" else cost
+    if metric == "requests":
         return cost
+    if metric == "cost":
+        return _spent(claim, cost, usage)
     if metric == "tokens":
         used = usage.input + usage.output if claim.output else usage.input
     else:
         used = usage.input if metric == "input_tokens" else usage.output
     return max(used, 0 if usage.exact else cost)
+
+
+def _spent(claim: Claim, cost: int, usage: Usage) -> int:
+    """Nano-dollars that an attempt of *usage* cost: what the upstream says, else what its tokens cost."""
+    money = cost_of(usage, claim.price)
+    if money is None:
+        return cost
+    return money if usage.exact or usage.cost is not None else max(money, cost)

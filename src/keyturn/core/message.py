@@ -16,6 +16,8 @@ class Usage(NamedTuple):
     reasoning: int = 0
     exact: bool = True
     """False when it is our own estimate."""
+    cost: int | None = None
+    """Nano-dollars that the upstream itself says it charged."""
 
     @property
     def total(self) -> int:

@@ -17,17 +17,31 @@ class Price(NamedTuple):
     input: float
     output: float
     cached: float | None = None
+    request: float = 0.0
+    """Nano-dollars per request, whatever its length."""
+    longer: tuple[tuple[int, Price], ...] = ()
+    """From the shortest: above so many tokens of input, all tokens of the call cost this instead."""
 
     def of(self, usage: Usage) -> int:
         """What *usage* costs, rounded up."""
+        for above, price in reversed(self.longer):
+            if usage.input > above:
+                return price.of(usage)
         cached = self.input if self.cached is None else self.cached
         plain = max(usage.input - usage.cached, 0)
-        return ceil(plain * self.input + usage.cached * cached + usage.output * self.output)
+        return ceil(self.request + plain * self.input + usage.cached * cached + usage.output * self.output)
 
     @property
     def blended(self) -> float:
         """One figure to compare prices by: three tokens of input to one of output."""
         return (3 * self.input + self.output) / 4
+
+
+def cost_of(usage: Usage, price: Price | None) -> int | None:
+    """Nano-dollars that *usage* cost: the upstream's own figure, else by *price*; None when neither is known."""
+    if usage.cost is not None:
+        return usage.cost
+    return None if price is None else price.of(usage)
 
 
 ZERO = Price(0.0, 0.0, 0.0)

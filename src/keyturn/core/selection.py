@@ -1,4 +1,4 @@
-"""Which credential answers next: the pool of one deployment and the strategies that choose from it.
+"""Which credential answers next: the pool of one deployment, and a pick from it by its strategy.
 
 A pool keeps its entries in two places: *ready*, a sorted list of positions that may be used as far as anyone knows, and
 *parked*, a heap of those known to be blocked until a moment. A blocked entry is found out when it is chosen, parked
@@ -9,18 +9,19 @@ with the pool.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Collection, Sequence
 from heapq import heapify, heappop, heappush
+from math import exp
 from typing import NamedTuple, Protocol
 
 from .credentials import Block, Mark, ScopeKey, credential_scope, model_scope, scopes_of
 from .limits import Cost
 from .model import Candidate, Credential, Deployment, Draw
 
-EXACT = 64
-"""Up to so many eligible credentials `balanced` compares all; above that the best of `SAMPLE` drawn."""
-SAMPLE = 8
 FOREVER = float("inf")
+FADING = 30.0
+"""Seconds in which a measured time loses two thirds of its weight, and of its size while nothing new is measured."""
 
 
 class View(Protocol):
@@ -28,6 +29,30 @@ class View(Protocol):
 
     def blocked(self, scopes: Sequence[ScopeKey], now: float) -> Mark | None: ...
     def load(self, scope: str, now: float) -> tuple[float, float]: ...
+
+
+class Pace:
+    """How long it takes until answers begin, lately: rises at once with a slow answer, falls slowly with quick ones.
+
+    While nothing is measured it fades, so that what was slow once is tried again.
+    """
+
+    __slots__ = ("_at", "_seconds")
+
+    def __init__(self, seconds: float, now: float) -> None:
+        self._seconds = seconds
+        self._at = now
+
+    def observe(self, seconds: float, now: float) -> None:
+        """An answer began after *seconds*."""
+        if seconds < self._seconds:
+            old = exp((self._at - now) / FADING) if now > self._at else 1.0
+            seconds = self._seconds * old + seconds * (1 - old)
+        self._seconds, self._at = seconds, now
+
+    def at(self, now: float) -> float:
+        """What to expect, in seconds."""
+        return self._seconds * exp((self._at - now) / FADING) if now > self._at else self._seconds
 
 
 class Entry:
@@ -38,12 +63,14 @@ class Entry:
         "answer_headers",
         "block",
         "candidate",
+        "free",
         "last_used",
         "limit_scopes",
         "load",
         "load_until",
         "order",
         "own_scopes",
+        "pace",
         "parked_until",
         "report_due",
         "scopes",
@@ -55,10 +82,14 @@ class Entry:
         credential = candidate.credential
         self.candidate = candidate
         self.order = order
+        self.free = credential.plan == "free"
         self.scopes = scopes_of(candidate)
         self.own_scopes = self.scopes[:-1]
         """All but the deployment's, which a pool looks at once for all its entries."""
-        self.limit_scopes = (model_scope(candidate.deployment, credential.group), credential_scope(credential))
+        self.limit_scopes: tuple[str, ...] = (
+            model_scope(candidate.deployment, credential.group),
+            credential_scope(credential),
+        )
         self.answer_headers: tuple[tuple[bytes, bytes], ...] | None = None
         """The response headers that name it, once they have been written."""
         self.active = 0
@@ -74,6 +105,8 @@ class Entry:
         self.short_cost = 0
         """A call of at least so many tokens does not fit before `short_until`, though a smaller one would."""
         self.short_until = -FOREVER
+        self.pace: Pace | None = None
+        """None until it is measured."""
 
 
 class Exhausted(NamedTuple):
@@ -93,7 +126,14 @@ class Strategy(Protocol):
     """Chooses among the ready entries of a pool, leaving out those in *tried* and those too full for *tokens*."""
 
     def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None: ...
-    def moved(self, pool: Pool, entry: Entry) -> None: ...
+
+    def moved(self, pool: Pool, entry: Entry, started: float = FOREVER, now: float = -FOREVER) -> None:
+        """An attempt on *entry* that began at *started* met a limit (429, quota)."""
+        ...
+
+    def preview(self) -> Strategy:
+        """One that chooses the same, and by which nothing moves."""
+        ...
 
 
 class Pool:
@@ -105,20 +145,44 @@ class Pool:
         "blocks",
         "deployment",
         "entries",
+        "free",
+        "fresh",
         "heaviest",
         "limited",
+        "pace",
+        "places",
         "ready",
         "scope",
         "strategy",
         "view",
+        "width",
     )
 
     def __init__(
-        self, deployment: Deployment, credentials: Sequence[Credential], strategy: Strategy, view: View
+        self,
+        deployment: Deployment,
+        credentials: Sequence[Credential],
+        strategy: Strategy,
+        view: View,
+        among: Sequence[Credential] = (),
     ) -> None:
+        """*among*: all credentials of the provider in their order, where *credentials* are not all of them."""
         self.deployment = deployment
         self.entries = [Entry(Candidate(deployment, each), order) for order, each in enumerate(credentials)]
         self.ready = list(range(len(self.entries)))
+        self.free = [entry.order for entry in self.entries if entry.free]
+        """Those of `ready` whose credential is of plan free."""
+        self.fresh: deque[int] | None = None
+        """Positions that may not have been measured yet; None until somebody asks for them."""
+        self.width = len(among) or len(self.entries)
+        """How many credentials the provider has."""
+        self.places: list[int] | None = None
+        """The position of each entry among those; None where it is the entry's own."""
+        if self.width != len(self.entries):
+            positions = {each: place for place, each in enumerate(among)}
+            self.places = [positions[each] for each in credentials]
+        self.pace: Pace | None = None
+        """How soon the deployment begins to answer, over all its credentials; None until it is measured."""
         self.scope: tuple[ScopeKey, ...] = (("deployment", *deployment),)
         self.strategy = strategy
         self.view = view
@@ -129,10 +193,16 @@ class Pool:
         self._heap: list[tuple[float, int]] = []
         self._uses = 0
 
+    def place(self, entry: Entry) -> int:
+        """The position of *entry* among all credentials of its provider, the same in all its pools."""
+        return entry.order if self.places is None else self.places[entry.order]
+
     def park(self, entry: Entry, until: float, block: Block) -> None:
         """Set *entry* aside until a moment (infinite: until `unpark`)."""
         if entry.block is None:
             self.ready.pop(bisect_left(self.ready, entry.order))
+            if entry.free:
+                self.free.pop(bisect_left(self.free, entry.order))
         else:
             self.blocks[entry.block] -= 1
         entry.parked_until, entry.block = until, block
@@ -151,6 +221,8 @@ class Pool:
             entry.block = None
             entry.parked_until = -FOREVER
             insort(self.ready, entry.order)
+            if entry.free:
+                insort(self.free, entry.order)
 
     def revive(self, now: float) -> None:
         """Make ready what is parked no longer than *now*."""
@@ -172,6 +244,14 @@ class Pool:
         """An attempt on *entry* is over."""
         entry.active -= 1
         entry.load_until = -FOREVER
+
+    def observed(self, entry: Entry, seconds: float, now: float) -> None:
+        """An answer of *entry* began after *seconds*."""
+        for each in (entry, self):
+            if each.pace is None:
+                each.pace = Pace(seconds, now)
+            else:
+                each.pace.observe(seconds, now)
 
     def load(self, entry: Entry, now: float) -> float:
         """The used share of the fullest limit of *entry*; computed again only when it may have changed."""
@@ -239,121 +319,11 @@ def pick(pool: Pool, cost: Cost, tried: Collection[int], now: float, draw: Draw)
             pool.park(entry, FOREVER, "busy")
 
 
-def _eligible(pool: Pool, tokens: int, tried: Collection[int], now: float) -> list[Entry]:
-    """All ready entries that fit: for pools small enough to look at each."""
-    entries = pool.entries
-    return [
-        entry
-        for order in pool.ready
-        if order not in tried and not ((entry := entries[order]).short_until > now and tokens >= entry.short_cost)
-    ]
-
-
-def _drawn(pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw, wanted: int) -> list[Entry]:
-    """Up to *wanted* ready entries that fit, drawn; all of them when few of those drawn do."""
-    ready, entries = pool.ready, pool.entries
-    found = []
-    for _ in range(4 * wanted):
-        order = ready[int(draw() * len(ready))]
-        entry = entries[order]
-        if order not in tried and not (entry.short_until > now and tokens >= entry.short_cost):
-            found.append(entry)
-            if len(found) == wanted:
-                break
-    return found or _eligible(pool, tokens, tried, now)
-
-
-class Balanced:
-    """Least used share of its limits; ties by attempts under way, then last use, then order."""
-
-    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
-        if len(pool.ready) <= EXACT:
-            few = _eligible(pool, tokens, tried, now)
-        else:
-            few = _drawn(pool, tokens, tried, now, draw, SAMPLE)
-        if len(few) < 2:
-            return few[0] if few else None
-        return min((pool.load(entry, now), entry.active, entry.last_used, entry.order, entry) for entry in few)[4]
-
-    def moved(self, pool: Pool, entry: Entry) -> None:
-        """Nothing to remember: the shares tell."""
-
-
-class RoundRobin:
-    """The credential that the index names, or the next one after it that is free; `moved` advances the index."""
-
-    def __init__(self, index: int = 0, *, each_call: bool = False) -> None:
-        self.index = index
-        self.each_call = each_call
-
-    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
-        ready, entries = pool.ready, pool.entries
-        start = bisect_left(ready, self.index % len(entries)) if entries else 0
-        for step in range(len(ready)):
-            entry = entries[ready[(start + step) % len(ready)]]
-            if entry.order not in tried and not (entry.short_until > now and tokens >= entry.short_cost):
-                if self.each_call:
-                    self.index = (entry.order + 1) % len(entries)
-                return entry
-        return None
-
-    def moved(self, pool: Pool, entry: Entry) -> None:
-        if not self.each_call and entry.order == self.index % len(pool.entries):
-            self.index = (entry.order + 1) % len(pool.entries)
-
-
-class Sequential:
-    """The same credential for as long as it can be used, then the next in order, which is then kept."""
-
-    def __init__(self) -> None:
-        self._walk = RoundRobin()
-
-    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
-        entry = self._walk.choose(pool, tokens, tried, now, draw)
-        if entry is not None and not tried:
-            self._walk.index = entry.order
-        return entry
-
-    def moved(self, pool: Pool, entry: Entry) -> None:
-        self._walk.moved(pool, entry)
-
-
-class Weighted:
-    """Drawn in proportion to the weights of the credentials."""
-
-    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
-        if len(pool.ready) <= EXACT:
-            few = _eligible(pool, tokens, tried, now)
-            point = draw() * sum(entry.candidate.credential.weight for entry in few)
-            for entry in few:
-                point -= entry.candidate.credential.weight
-                if point < 0:
-                    return entry
-            return few[-1] if few else None
-        heaviest, entry = pool.heaviest, pool.entries[pool.ready[0]]
-        for _ in range(SAMPLE * 4):
-            few = _drawn(pool, tokens, tried, now, draw, 1)
-            if not few:
-                return None
-            entry = few[0]
-            if draw() * heaviest < entry.candidate.credential.weight:
-                return entry
-        return entry
-
-    def moved(self, pool: Pool, entry: Entry) -> None:
-        """Nothing to remember: every call is drawn anew."""
-
-
-_STRATEGIES: dict[str, type[Balanced] | type[RoundRobin] | type[Sequential] | type[Weighted]] = {
-    "balanced": Balanced,
-    "round_robin": RoundRobin,
-    "sequential": Sequential,
-    "weighted": Weighted,
-}
-STRATEGIES = tuple(_STRATEGIES)
-"""The names that `ROTATION_MODE_<P>` accepts."""
-
-
-def strategy_named(name: str) -> Strategy:
-    """A new strategy by its name. Raises KeyError for a name not in `STRATEGIES`."""
-    return _STRATEGIES[name]()
+def peek(pool: Pool, cost: Cost, tried: Collection[int], now: float, draw: Draw) -> Entry | Exhausted:
+    """What `pick` would answer; no rotation moves by it."""
+    strategy = pool.strategy
+    pool.strategy = strategy.preview()
+    try:
+        return pick(pool, cost, tried, now, draw)
+    finally:
+        pool.strategy = strategy

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from .model import Secret
 
@@ -34,13 +34,44 @@ class LocalRequest:
     http: HttpRequest
 
 
+class ToolReply(NamedTuple):
+    """What one run of a tool amounts to, as an HTTP answer. *body* is what follows the bytes that `feed` gave."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Interpreter(Protocol):
+    """Turns what one run of a tool prints into an answer of OpenAI's shape. Pure; never raises, whatever is printed.
+
+    *now*: Unix seconds.
+    """
+
+    def feed(self, data: bytes, now: float) -> bytes:
+        """The part of a streamed answer that *data*, printed on stdout, completes. Its first bytes mean HTTP 200."""
+        ...
+
+    def end(self, code: int, stderr: bytes, now: float) -> ToolReply:
+        """The run is over: *code* is its exit code, below 0 when a signal ended it; *stderr* is what it said last.
+
+        After bytes of `feed`, only the body counts: the rest of the answer, or an error event.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessRequest:
-    """A command line tool to run: argv, what it reads on stdin, and the environment that it may see."""
+    """A command line tool to run once, in an empty folder and never through a shell."""
 
     argv: tuple[str, ...]
     stdin: bytes
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
+    """All of the environment that it sees."""
+    timeout: float
+    """Seconds after which it is ended."""
+    interpreter: Interpreter = field(repr=False)
+    """Reads what it prints; made for this run."""
 
 
 UpstreamRequest = HttpRequest | LocalRequest | ProcessRequest

@@ -13,7 +13,7 @@ _HOUR = 3600.0
 
 
 class Window(NamedTuple):
-    """Over what a limit counts. `calendar` is a day and `month` a calendar month in *zone*; `inflight` has no length."""
+    """Over what a limit counts. `calendar` is a day, `month` a calendar month in *zone*; `inflight` has no length."""
 
     kind: WindowKind
     seconds: float = 0.0
@@ -49,6 +49,17 @@ def day_of(wall: float, zone: str) -> tuple[float, float]:
     there = ZoneInfo(zone)
     day = datetime.fromtimestamp(wall, there).date()
     return _midnight(day, there), _midnight(day + timedelta(days=1), there)
+
+
+def month_of(wall: float, zone: str) -> tuple[float, float]:
+    """Start and end (Unix seconds) of the calendar month in *zone* that *wall* is in.
+
+    Raises ZoneInfoNotFoundError for an unknown zone.
+    """
+    there = ZoneInfo(zone)
+    first = datetime.fromtimestamp(wall, there).date().replace(day=1)
+    following = (first + timedelta(days=31)).replace(day=1)
+    return _midnight(first, there), _midnight(following, there)
 
 
 def _midnight(day: date, zone: ZoneInfo) -> float:

@@ -3,10 +3,11 @@
 from .build import build
 from .clock import SystemClock, Watch, draw, new_id
 from .doors import MODEL_PATHS, read_call
-from .events import Alarm, CallEnded, Cooled, Event, Events
+from .events import Alarm, CallEnded, Cooled, Event, Events, Reloaded, Rotated
 from .gateway import Gateway
 from .models import ModelRow
 from .overview import matching, states
+from .reloading import Reloader
 from .reply import ByteStream, Reply
 from .waiting import WaitingRoom
 
@@ -20,7 +21,10 @@ __all__ = [
     "Events",
     "Gateway",
     "ModelRow",
+    "Reloaded",
+    "Reloader",
     "Reply",
+    "Rotated",
     "SystemClock",
     "WaitingRoom",
     "Watch",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from keyturn.config import Config
+from keyturn.config import Config, DataFolder
 from keyturn.core import FOREVER, Clock, Marks, Redactor, Transition, Transport, key_scope
 from keyturn.stores import MemoryState, NullLedger
 from keyturn.transport import ASGIApp, Transports
@@ -20,9 +20,11 @@ def build(
     transport: Transport | None = None,
     apps: Mapping[str, ASGIApp] | None = None,
     disabled: Collection[str] = (),
+    folder: DataFolder | None = None,
 ) -> Gateway:
     """A gateway over everything in *config*. *apps* answer providers that live in this process (the demo);
-    *disabled* holds the fingerprints of credentials that the owner took out of use."""
+    *disabled* holds the fingerprints of credentials that the owner took out of use. What must last is read from
+    *folder* and kept there; only its owner may hand it in."""
     clock = clock or SystemClock()
     marks = Marks()
     live = MemoryState(marks, wall_offset=clock.wall() - clock.mono())
@@ -38,6 +40,7 @@ def build(
         marks,
         NullLedger(),
         Redactor(secrets),
+        folder,
     )
     for each in credentials:
         if each.fingerprint in disabled:

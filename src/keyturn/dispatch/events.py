@@ -40,7 +40,25 @@ class Alarm:
     text: str
 
 
-Event = CallEnded | Cooled | Alarm
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """The round robin of *provider* moved on. *position* counts from 1, of *count* keys."""
+
+    provider: str
+    position: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """The configuration changed on the disk. With *problems* the old one stays in use."""
+
+    problems: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    """What is different now, in a few words each."""
+
+
+Event = CallEnded | Cooled | Alarm | Rotated | Reloaded
 
 
 class Events:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keyturn.core import (
+    PROFILES,
     Facts,
     Outcome,
     Reply,
@@ -25,7 +26,7 @@ from keyturn.providers import Provider, prepare
 from keyturn.wire import ChatStream, read_reply
 
 from .clock import Watch, draw, new_id
-from .pools import SECONDS, window_of
+from .declared import SECONDS, window_of
 from .run import Failed, Grant, Run
 
 if TYPE_CHECKING:
@@ -84,9 +85,9 @@ class Exchange:
         self.now = gateway.clock.mono
         self.wall = gateway.clock.wall
         self.redactor = gateway.redactor
-        self.timeouts = gateway.config.timeouts
+        self.timeouts = run.generation.config.timeouts
         self.answered = False
-        self.provider: Provider = gateway.config.providers[grant.entry.candidate.deployment.provider]
+        self.provider: Provider = run.generation.config.providers[grant.entry.candidate.deployment.provider]
         self.response: UpstreamResponse | None = None
         self.reply: Reply | None = None
         self.body = b""
@@ -97,7 +98,7 @@ class Exchange:
 
     def _watch(self) -> Watch:
         """The nearest of the bounds of this attempt until its first content."""
-        run, timeouts = self._run, self._gateway.config.timeouts
+        run, timeouts = self._run, self.timeouts
         now = self._gateway.clock.mono()
         if not run.call.stream:
             phase, length = "no_content", timeouts.no_content
@@ -134,6 +135,9 @@ class Exchange:
             fault, detail = self._phase(error), error.message
         if self.answered:
             self._report(OK)
+            if run.generation.measures:
+                now = self.now()
+                grant.pool.observed(grant.entry, now - grant.attempt.started, now)
             return None
         status, headers = (0, {}) if self.response is None else (self.response.status, self.response.headers)
         in_stream = run.call.stream and 200 <= status < 300
@@ -248,6 +252,8 @@ class Exchange:
 
     def close(self, usage: Usage | None = None) -> None:
         """The client left, or our own deadline came: nobody's fault; what was sent stays charged."""
+        if usage is None and self._grant.sent:  # the upstream may have worked: the caller's own limits keep the charge
+            usage = Usage(self.estimate(), 0, exact=False)
         if self._end("cancelled", usage):
             self._over()
 
@@ -275,8 +281,14 @@ class Exchange:
 
     def _over(self) -> None:
         attempt = self._grant.attempt
-        self._gateway.reserving.over(attempt)
+        self._run.generation.reserving.over(attempt)
         self._gateway.ledger.finish(attempt)
+        if self._run.paying:
+            self._gateway.carried.spending(self._run.own)
+
+    def _first_step(self) -> float | None:
+        rotation = self._run.generation.config.rotations.get(self.provider.name)
+        return rotation.cooldown_seconds if rotation is not None else None
 
     def _judge(self, outcome: Outcome) -> None:
         grant, gateway = self._grant, self._gateway
@@ -294,10 +306,12 @@ class Exchange:
                 len(grant.pool.entries),
                 len(self._run.deployments) > 1,
                 seconds_to_reset(self.provider.rules, gateway.clock.wall()) if outcome is not OK else None,
+                self._first_step(),
+                PROFILES[self._run.generation.config.cooldown],
             ),
             draw,
         )
         if verdict.transitions or verdict.alarm:
             gateway.cool(verdict, candidate)
         if outcome.meaning in ("rate_limited", "daily_quota"):
-            grant.pool.strategy.moved(grant.pool, grant.entry)
+            grant.pool.strategy.moved(grant.pool, grant.entry, grant.attempt.started, gateway.clock.mono())

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from typing import Any
 
-from keyturn.config import Config
+from keyturn.config import Config, DataFolder
 from keyturn.core import (
     QUOTAS,
     Call,
     Caller,
     Candidate,
     Clock,
-    Credential,
     Entry,
     Estimator,
     Exhausted,
+    Limit,
     Marks,
     Redactor,
     Refuse,
@@ -26,29 +27,42 @@ from keyturn.core import (
     Verdict,
     absent_scope,
     advance,
-    key_scope,
     needs_listing,
+    permitted,
     refusal,
     resolve,
     together,
 )
-from keyturn.errors import BadUpstream, DeadlineExceeded, Draining, KeyturnError, RequestExceedsLimit, TransportError
+from keyturn.errors import (
+    BadUpstream,
+    BudgetExhausted,
+    DeadlineExceeded,
+    Draining,
+    KeyturnError,
+    RequestExceedsLimit,
+    TransportError,
+)
 from keyturn.stores import Ledger, LiveState
 from keyturn.wire import error_body, error_headers
 
 from . import overview
+from .carried import Carried
 from .clock import Watch
 from .events import Alarm, CallEnded, Cooled, Events
+from .declared import budgets
 from .exchange import OK, Exchange
+from .explain import explain
+from .generation import Generation
 from .models import ModelLists, ModelRow
 from .pools import Pools
 from .relay import RelayStream
 from .reply import Reply
-from .reserving import Reserving
+from .rotations import Rotations
 from .run import Failed, Grant, Run
 from .waiting import WaitingRoom
 
 FOREVER = float("inf")
+ANYBODY = Caller()
 MOST_RECENT = 256
 JSON = (b"content-type", b"application/json")
 SSE = (b"content-type", b"text/event-stream; charset=utf-8")
@@ -66,8 +80,8 @@ class Gateway:
         marks: Marks,
         ledger: Ledger,
         redactor: Redactor,
+        folder: DataFolder | None = None,
     ) -> None:
-        self.config = config
         self.clock = clock
         self.transport = transport
         self.live = live
@@ -80,9 +94,13 @@ class Gateway:
         self.redactor = redactor
         self.redact = redactor.text
         self.room: WaitingRoom[Grant] = WaitingRoom(clock)
-        self.pools = Pools(config, live, self.room.freed)
-        self.reserving = Reserving(config, clock, live, marks, self.pools, self.room, self.estimator)
-        self.lists = ModelLists(config, clock, transport, self._pickable, self._healthy)
+        self.carried = Carried(folder, clock, live, config.spent)
+        self.rotations = Rotations(self.carried, self.events)
+        self.generation = Generation(config, self)
+        self._retired: list[Generation] = []
+        """Earlier configurations that calls still run on."""
+        live.subscribe(self._wake)
+        self.carried.take_over(budgets(config))
         self.recent: OrderedDict[str, Trail] = OrderedDict()
         """The trails of the latest calls, for who asks what happened to one."""
         self.inflight = 0
@@ -91,8 +109,9 @@ class Gateway:
 
     async def handle(self, call: Call, caller: Caller, call_id: str) -> Reply:
         """Answer *call*. Errors come back as replies; only cancellation is raised, and leaves nothing behind."""
-        run = Run(call, caller, Trail(call_id, call.model, self.clock.mono(), stream=call.stream), self.config.timeouts)
+        run = Run(call, caller, Trail(call_id, call.model, self.clock.mono(), stream=call.stream), self.generation)
         self.inflight += 1
+        run.generation.calls += 1
         reply = None
         try:
             reply = await self._answer(run)
@@ -106,16 +125,21 @@ class Gateway:
     async def _answer(self, run: Run) -> Reply:
         if self.draining:
             raise Draining("the gateway is shutting down; ask again in a moment", retry_after=1.0)
-        if needs_listing(run.call, self.lists.catalog):
+        lists, reserving = run.generation.lists, run.generation.reserving
+        if needs_listing(run.call, lists.catalog):
             await self._list(run)
-        run.planned(resolve(run.call, run.caller, self.lists.catalog))
-        if len(run.deployments) > 1 and self.marks:
-            self._leave_out_absent(run)
+        plan = resolve(run.call, run.caller, lists.catalog)
+        run.planned(plan)
+        if len(run.deployments) > 1:
+            if plan.strategy == "fastest":
+                run.deployments = run.generation.pools.fastest_first(plan)
+            if self.marks:
+                self._leave_out_absent(run)
         resend: Entry | None = None
         while True:
-            grant = self.reserving.claim(run)
+            grant = reserving.claim(run)
             if isinstance(grant, Exhausted):
-                grant = self.reserving.again(run, resend) or await self.reserving.wait(run, grant)
+                grant = reserving.again(run, resend) or await reserving.wait(run, grant)
             if isinstance(grant, Exhausted):
                 return self._given_up(run, grant)
             run.progress.attempts += 1
@@ -145,7 +169,7 @@ class Gateway:
         watch = Watch(self.clock, min(run.deadline, run.content_by), "models")
         try:
             with watch:
-                await self.lists.refresh()
+                await run.generation.lists.refresh()
         except TransportError as error:
             raise DeadlineExceeded("the call's deadline passed while the providers were asked for models") from error
         finally:
@@ -202,6 +226,12 @@ class Gateway:
                 f"this request needs more than {limit.capacity} {limit.metric.replace('_', ' ')}, the "
                 f"{limit.source} limit of every key for {run.call.model}: send less, or ask a model with a higher limit"
             )
+        if run.unpriced and not run.progress.attempts:
+            unknown = ", ".join(map(str, sorted(run.unpriced)))
+            return BudgetExhausted(
+                f"a budget applies to this call, and nobody knows what {unknown} costs: give its route a price in "
+                "models.yaml"
+            )
         if self.clock.mono() >= min(run.deadline, run.content_by):
             return DeadlineExceeded(f"no key for {run.call.model} was free before the call's deadline")
         return self._explained(run, refusal(run.progress, shortage, run.call.model, self._returns(run, shortage)))
@@ -216,7 +246,7 @@ class Gateway:
         """Seconds until some candidate may be used, those that were tried in this call included."""
         now, wait = self.clock.mono(), max(shortage.wait, self.room.backlog(run.deployments))
         for deployment, orders in run.progress.tried.items():
-            entries = self.pools.of(deployment).entries
+            entries = run.generation.pools.of(deployment).entries
             for order in orders:
                 mark = self.marks.blocked(entries[order].scopes, now)
                 if mark is not None and mark.block in ("limit", "fault"):
@@ -248,7 +278,7 @@ class Gateway:
             *entry.answer_headers,
             (b"x-keyturn-attempts", b"%d" % len(run.trail.attempts)),
         ]
-        if entry.candidate.deployment.provider != run.first:
+        if entry.candidate.deployment not in run.first:
             headers.append((b"x-fallback-provider", entry.candidate.deployment.provider.encode()))
         return headers
 
@@ -265,12 +295,15 @@ class Gateway:
         self._record(run, reply.body[: self.keep_answer] if reply is not None and self.keep_answer else None)
 
     def _record(self, run: Run, answer: bytes | None) -> None:
-        trail = run.trail
+        trail, generation = run.trail, run.generation
         trail.ended = self.clock.mono()
         self.recent[trail.call] = trail
         if len(self.recent) > MOST_RECENT:
             self.recent.popitem(last=False)
         self.inflight -= 1
+        generation.calls -= 1
+        if not generation.calls and generation in self._retired:
+            self._retired.remove(generation)
         if not self.inflight and self._idle is not None:
             self._idle.set()
         self.events.emit(CallEnded(run.call, run.caller, run.trail, answer))
@@ -281,7 +314,9 @@ class Gateway:
         for change in verdict.transitions:
             eased = self.live.cool(change)
             if eased or change.state is None:
-                self.pools.wake_marked([change.scope])
+                self.generation.pools.wake_marked([change.scope])
+                for older in self._retired:
+                    older.pools.wake_marked([change.scope])
             if change.state is None or change.shorten:
                 continue
             if candidate is not None and change.state != "counting":
@@ -293,20 +328,65 @@ class Gateway:
         if verdict.alarm:
             self.events.emit(Alarm(verdict.alarm))
 
-    def _healthy(self, credential: Credential) -> bool:
-        return self.marks.get(key_scope(credential)) is None
+    def _wake(self, scope: str) -> None:
+        """What somebody waited for came free early."""
+        self.generation.pools.wake(scope)
+        for older in self._retired:
+            older.pools.wake(scope)
 
-    def _pickable(self, credential: Credential) -> bool:
-        mark = self.marks.get(key_scope(credential))
-        return mark is None or mark.state != "disabled"
+    def adopt(self, config: Config) -> None:
+        """Answer by *config* from now on. Calls under way finish on what they began with; counters, cooldowns and
+        indexes stay; what stood against keys that are gone, or against a quota of 0, is forgotten."""
+        older = self.generation
+        credentials = [each for group in config.credentials.values() for each in group]
+        self.redactor.add(*(each.secret for each in credentials))
+        if config.caller_key is not None:
+            self.redactor.add(config.caller_key)
+        self.generation = Generation(config, self)
+        self.generation.lists.inherit(older.lists)
+        if older.calls:
+            self._retired.append(older)
+        self.carried.take_over(budgets(config))
+        freed = self.marks.keep({each.fingerprint for each in credentials}, {each.group for each in credentials})
+        self.generation.pools.wake_marked(freed)
+
+    @property
+    def config(self) -> Config:
+        """The configuration in use."""
+        return self.generation.config
+
+    @property
+    def pools(self) -> Pools:
+        """Its pools."""
+        return self.generation.pools
+
+    @property
+    def lists(self) -> ModelLists:
+        """What its providers offer."""
+        return self.generation.lists
 
     def keep_time(self) -> None:
         """To be called each second: limits that reset at midnight follow the wall clock when it is set."""
         self.live.wall_offset = self.clock.wall() - self.clock.mono()
 
-    async def models(self) -> list[ModelRow]:
-        """Every model on offer, as `GET /v1/models` lists them."""
-        return await self.lists.rows()
+    async def models(self, caller: Caller = ANYBODY) -> list[ModelRow]:
+        """Every name that *caller* may ask for and that somebody can answer, as `GET /v1/models` lists them."""
+        rows = await self.lists.rows()
+        if not caller.routes:
+            return rows
+        return [row for row in rows if permitted(caller, row.id, row.behind)]
+
+    def quota_stats(self, caller: Caller, provider: str | None = None) -> dict[str, object]:
+        """What `GET /v1/quota-stats` answers: every key with its limits, totals, and *caller*'s own limits."""
+        return overview.quota_stats(self, caller, provider)
+
+    async def explain(self, call: Call, caller: Caller) -> dict[str, Any]:
+        """Who would be asked for *call*, and who not and why."""
+        return await explain(self, call, caller)
+
+    def own_limit(self, limit: Limit) -> dict[str, object]:
+        """How one limit of a caller or a role stands, money in dollars."""
+        return overview.own_limit(self, limit)
 
     def keys(self, provider: str | None = None) -> list[dict[str, object]]:
         """The rows of `keys list --json`."""
@@ -351,7 +431,9 @@ class Gateway:
         return not self.inflight
 
     async def close(self) -> None:
-        """End the background work and close the connections to upstreams."""
+        """End the background work, write down what must last, and close the connections to upstreams."""
         self.drain()
-        await self.lists.close()
+        for generation in (self.generation, *self._retired):
+            await generation.lists.close()
         await self.transport.close()
+        await self.carried.close()

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from keyturn.config import Config
-from keyturn.core import Clock, Credential, Offer, RouteCatalog, Transport
-from keyturn.errors import TransportError
-from keyturn.providers import CATALOG, prepare_models, read_models
+from keyturn.core import (
+    Call,
+    Caller,
+    Clock,
+    Credential,
+    Deployment,
+    Offer,
+    Price,
+    RouteCatalog,
+    Transport,
+    barrier,
+    resolve,
+)
+from keyturn.errors import KeyturnError, TransportError
+from keyturn.providers import CATALOG, Provider, prepare_models, read_models
 
 from .clock import Watch
 
@@ -23,12 +36,19 @@ RETRY_AFTER = 30.0
 """Seconds until a list that could not be had is asked for again."""
 
 
+ANYBODY = Caller()
+NOTHING_SPECIAL = Call("openai_chat", "chat", "", {}, 0)
+"""A call that needs nothing that some model cannot do."""
+
+
 class ModelRow(NamedTuple):
     """One line of `GET /v1/models`."""
 
     id: str
     provider: str
     created: int
+    behind: tuple[Deployment, ...] = ()
+    """The deployments that it stands for."""
 
 
 class ModelLists:
@@ -41,6 +61,7 @@ class ModelLists:
         transport: Transport,
         pickable: Callable[[Credential], bool],
         healthy: Callable[[Credential], bool],
+        price: Callable[[Deployment], Price | None],
     ) -> None:
         self._config = config
         self._clock = clock
@@ -49,6 +70,7 @@ class ModelLists:
         """Whether the owner left it in use."""
         self._healthy = healthy
         """Whether nothing stands against it."""
+        self._price = price
         self._lists: dict[str, tuple[str, ...]] = {}
         self._listless: set[str] = set()
         """Providers that turned out to have no list."""
@@ -62,6 +84,17 @@ class ModelLists:
         if self._catalog is None:
             self._catalog = self._snapshot()
         return self._catalog
+
+    def inherit(self, older: ModelLists) -> None:
+        """Take over what is known of providers that are asked at the same address as before."""
+        for name, provider in self._config.providers.items():
+            before = older._config.providers.get(name)
+            if before is not None and before.base_url == provider.base_url and name in older._due:
+                self._due[name] = older._due[name]
+                if name in older._lists:
+                    self._lists[name] = older._lists[name]
+                if name in older._listless:
+                    self._listless.add(name)
 
     def changed(self) -> None:
         """The usable credentials changed."""
@@ -79,15 +112,26 @@ class ModelLists:
             await asyncio.wait(list(self._fetching.values()))
 
     async def rows(self) -> list[ModelRow]:
-        """Every model on offer as `provider/model`, by provider tier, then name."""
+        """Every name on offer: roles and aliases, route ids, then `provider/model` by provider tier and name."""
         await self.refresh()
-        ranked = sorted(self.catalog.offers.items(), key=lambda item: (item[1].tier, item[0]))
-        return [
-            ModelRow(f"{name}/{model}", name, 0)
-            for name, offer in ranked
-            if offer.usable
-            for model in sorted(offer.models or ())
-        ]
+        catalog = self.catalog
+        rows = [row for name in (*catalog.names, *catalog.routes) if (row := self._named(name)) is not None]
+        ranked = sorted(catalog.offers.items(), key=lambda item: (item[1].tier, item[0]))
+        for name, offer in ranked:
+            for model in sorted(offer.models or ()) if offer.usable else ():
+                deployment = Deployment(name, model)
+                if barrier(deployment, NOTHING_SPECIAL, catalog) is None:
+                    rows.append(ModelRow(str(deployment), name, 0, (deployment,)))
+        return list({row.id: row for row in rows}.values())
+
+    def _named(self, name: str) -> ModelRow | None:
+        """The row of a role, an alias or a route id; None when nobody could answer it now."""
+        try:
+            plan = resolve(replace(NOTHING_SPECIAL, model=name), ANYBODY, self.catalog)
+        except KeyturnError:
+            return None
+        owner = "keyturn" if name in self.catalog.names else plan.deployments[0].provider
+        return ModelRow(name, owner, 0, plan.deployments)
 
     def known(self, name: str) -> int:
         """How many models *name* is known to offer."""
@@ -137,27 +181,66 @@ class ModelLists:
     def _snapshot(self) -> RouteCatalog:
         config, offers, aliases = self._config, {}, {}
         for name, provider in config.providers.items():
-            credentials = config.credentials.get(name, ())
-            fixed = (*provider.models, *config.static_models.get(name, ()))
-            listed = (*fixed, *self._lists.get(name, ()))
-            kinds = {"chat"} | ({"embeddings"} if provider.embeddings_path else set())
-            offers[name] = Offer(
-                tier=config.tiers.get(name, provider.tier),
-                usable=any(self._pickable(each) for each in credentials),
-                models=frozenset(listed) if listed else None,
-                set_up=f"`keyturn keys enable {name}` takes those that were disabled into use again",
-                lists=bool(provider.models_path) and name not in self._listless,
-                kinds=frozenset(kinds),
-            )
+            offers[name] = self._offer(provider)
             aliases.update(dict.fromkeys(provider.aliases, name))
-        unconfigured = {}
-        for name, provider in CATALOG.items():
-            if name not in offers and provider.variables:
-                variable = f"{provider.variables[0]}_API_KEY"
-                if provider.keyless:
-                    variable = f"{provider.variables[0]}_API_BASE"
-                elif not provider.base_url:
-                    variable += f" and {provider.variables[0]}_API_BASE"
-                unconfigured.update(dict.fromkeys((name, *provider.aliases), variable))
         advice = "no key is configured, so only demo/… models are served: `keyturn keys add PROVIDER` adds a key"
-        return RouteCatalog(offers, aliases, unconfigured, advice if config.demo else "")
+        return RouteCatalog(
+            offers,
+            aliases,
+            _unconfigured(config),
+            advice if config.demo else "",
+            config.names,
+            config.routes,
+            config.facts,
+            config.use_paid,
+            config.price_tiers,
+            self._price,
+        )
+
+    def _offer(self, provider: Provider) -> Offer:
+        config, name = self._config, provider.name
+        credentials = config.credentials.get(name, ())
+        declared = (each.model for each in config.facts if each.provider == name)
+        listed = (*provider.models, *config.static_models.get(name, ()), *declared, *self._lists.get(name, ()))
+        kinds = {"chat"} | ({"embeddings"} if provider.embeddings_path else set())
+        usable = any(self._pickable(each) for each in credentials)
+        set_up = f"`keyturn keys enable {name}` takes those that were disabled into use again"
+        if provider.tool is not None and not provider.tool.found:
+            usable = False
+            set_up = f"the program {provider.tool.argv[0]} is not on the PATH; install it, or change its cmd"
+        return Offer(
+            tier=config.tiers.get(name, provider.tier),
+            usable=usable,
+            models=frozenset(listed) if listed else None,
+            set_up=set_up,
+            lists=bool(provider.models_path) and name not in self._listless,
+            kinds=frozenset(kinds),
+            withheld=_withheld(config, credentials),
+            text_only=provider.tool is not None,
+        )
+
+
+def _withheld(config: Config, credentials: Sequence[Credential]) -> tuple[tuple[str, str], ...]:
+    """The models that limits.yaml says no credential here may use, each with the reason."""
+    if not credentials:
+        return ()
+    plans = {each.plan for each in credentials}
+    return tuple(
+        (rule.pattern, f"not offered on plan {rule.plan} ({rule.origin})" if rule.plan else f"see {rule.origin}")
+        for rule in config.limit_rules.get(credentials[0].provider, ())
+        if rule.unavailable and (rule.plan is None or plans == {rule.plan})
+    )
+
+
+def _unconfigured(config: Config) -> dict[str, str]:
+    """Every known provider that has no key, by all its names -> what to set."""
+    found = dict(config.unset)
+    for name, provider in CATALOG.items():
+        if name not in config.providers and provider.variables:
+            variable = config.unset.get(name) or f"{provider.variables[0]}_API_KEY"
+            if provider.keyless:
+                variable = f"{provider.variables[0]}_API_BASE"
+            elif not provider.base_url:
+                variable += f" and {provider.variables[0]}_API_BASE"
+            found.update(dict.fromkeys((name, *provider.aliases), variable))
+    return found

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from keyturn.core import FOREVER, Credential, Mark, Transition, Verdict, key_scope
+from keyturn.config import LimitSpec
+from keyturn.core import (
+    FOREVER,
+    Caller,
+    Credential,
+    Limit,
+    LimitRow,
+    Mark,
+    Transition,
+    Verdict,
+    dollars,
+    key_scope,
+)
 
-from .pools import window_name
+from .declared import budgets, window_name
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -165,42 +178,103 @@ def _row(gateway: Gateway, credential: Credential, marks: list[Mark]) -> dict[st
 
 
 def _limits(gateway: Gateway, credential: Credential) -> Iterator[dict[str, object]]:
-    now, seen = gateway.clock.mono(), set()
-    if next(gateway.pools.entries(credential), None) is None:
-        yield from _declared(gateway, credential.provider)
+    """Every limit of a key: those in use as they stand, then those declared for models that nobody asked for yet."""
+    now, seen, models = gateway.clock.mono(), set(), set()
     for pool, entry in gateway.pools.entries(credential):
+        models.add(pool.deployment.model)
         for scope in entry.limit_scopes:
             if scope in seen:
                 continue
             seen.add(scope)
+            _, bar, counted = scope.partition("|")
             for row in gateway.live.view(now).snapshot(scope, now):
-                yield {
-                    "metric": row.metric,
-                    "window": window_name(row.window),
-                    "model": pool.deployment.model if "|" in scope else None,
-                    "capacity": row.capacity,
-                    "used": row.used,
-                    "reserved": row.reserved,
-                    "free": row.free,
-                    "resets_at": _date(gateway, now + row.resets_in),
-                    "source": row.source,
-                }
+                yield _limit(gateway, row, counted if bar else None)
+    if not models:
+        yield from (_unused(spec, None, "declared") for spec in gateway.config.limits.get(credential.provider, ()))
+    for rule in gateway.config.limit_rules.get(credential.provider, ()):
+        used = any(fnmatchcase(model, rule.pattern) for model in models)
+        if rule.plan in (None, credential.plan) and not rule.unavailable and not used:
+            source = "default" if rule.plan else "declared"
+            yield from (_unused(spec, rule.pattern, source) for spec in rule.specs)
 
 
-def _declared(gateway: Gateway, provider: str) -> Iterator[dict[str, object]]:
-    """The limits that were declared, for a key that has not been used yet."""
-    for spec in gateway.config.limits.get(provider, ()):
-        yield {
-            "metric": spec.metric,
-            "window": "in flight" if spec.window == "inflight" else spec.window,
-            "model": None,
-            "capacity": spec.capacity,
-            "used": 0,
-            "reserved": 0,
-            "free": spec.capacity,
-            "resets_at": None,
-            "source": "declared",
-        }
+def _limit(gateway: Gateway, row: LimitRow, model: str | None) -> dict[str, object]:
+    now = gateway.clock.mono()
+    return {
+        "metric": row.metric,
+        "window": window_name(row.window),
+        "model": model,
+        "capacity": row.capacity,
+        "used": row.used,
+        "reserved": row.reserved,
+        "free": row.free,
+        "resets_at": _date(gateway, now + row.resets_in),
+        "source": row.source,
+    }
+
+
+def _unused(spec: LimitSpec, model: str | None, source: str) -> dict[str, object]:
+    """A limit that was declared and that nothing has used yet."""
+    return {
+        "metric": spec.metric,
+        "window": "in flight" if spec.window == "inflight" else spec.window,
+        "model": model,
+        "capacity": spec.capacity,
+        "used": 0,
+        "reserved": 0,
+        "free": spec.capacity,
+        "resets_at": None,
+        "source": source,
+    }
+
+
+def own_limit(gateway: Gateway, limit: Limit) -> dict[str, object]:
+    """One limit of a caller or of a role as it stands; money in dollars."""
+    now = gateway.clock.mono()
+    row = gateway.live.view(now).row(limit, now)
+    kind, _, name = limit.scope.partition("/")
+    told = {"of": kind, "name": name, **_limit(gateway, row, None)}
+    del told["model"], told["source"]
+    if limit.metric == "cost":
+        told["metric"] = "usd"
+        told |= {each: dollars(getattr(row, each)) for each in ("capacity", "used", "reserved", "free")}
+    return told
+
+
+def quota_stats(gateway: Gateway, caller: Caller, provider: str | None) -> dict[str, object]:
+    """The answer to `GET /v1/quota-stats`. Who may do everything sees every budget, others their own limits."""
+    rows = keys(gateway, provider)
+    own = list(caller.limits) if caller.routes or caller.limits else budgets(gateway.config)
+    by_state: dict[str, int] = {}
+    for row in rows:
+        by_state[str(row["state"])] = by_state.get(str(row["state"]), 0) + 1
+    return {
+        "object": "quota_stats",
+        "keys": rows,
+        "own": [own_limit(gateway, limit) for limit in own],
+        "totals": {
+            "keys": len(rows),
+            "states": by_state,
+            "limits": _totals(rows),
+        },
+    }
+
+
+def _totals(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The sums over all keys: per provider, model, metric and window."""
+    sums: dict[tuple[object, ...], dict[str, int]] = {}
+    for row in rows:
+        limits = row["limits"]
+        assert isinstance(limits, list)
+        for each in limits:
+            key = (row["provider"], each["model"], each["metric"], each["window"])
+            total = sums.setdefault(key, {"capacity": 0, "used": 0, "reserved": 0, "free": 0})
+            for name in total:
+                total[name] += each[name]
+    return [
+        {"provider": provider, "model": model, "metric": metric, "window": window, **total}
+        for (provider, model, metric, window), total in sums.items()
+    ]
 
 
 def _date(gateway: Gateway, mono: float) -> str | None:

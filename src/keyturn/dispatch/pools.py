@@ -6,56 +6,37 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
 from keyturn.config import Config
-from keyturn.core import (
-    Credential,
-    Deployment,
-    Entry,
-    Limit,
-    Pool,
-    ScopeKey,
-    Strategy,
-    Window,
-    credential_scope,
-    model_scope,
-    strategy_named,
-)
-from keyturn.providers import Provider
+from keyturn.core import Clock, Credential, Deployment, Entry, Plan, Pool, ScopeKey, Strategy, strategy_named
 from keyturn.stores import LiveState
+
+from .declared import declared, withheld
+from .rotations import Rotations
 
 MOST_POOLS = 2000
 """Above this the pool unused for longest is let go: names come from clients and must not fill the memory."""
-SECONDS = {"second": 1.0, "10s": 10.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
-"""The lengths of the windows that limits are declared and reported for."""
-
-
-def window_of(provider: Provider, metric: str, name: str) -> Window:
-    """How *provider* counts *metric* over the window *name*: rolling unless its catalog row knows better."""
-    if metric == "concurrency":
-        return Window("inflight", 0.0)
-    kind = provider.windows.get(f"{metric}_{name}", "rolling")
-    if kind == "calendar":
-        return Window("calendar", SECONDS[name], provider.zone)
-    return Window("bucket" if kind == "bucket" else "rolling", SECONDS[name])
-
-
-def window_name(window: Window) -> str:
-    """What people call *window*: `minute`, `day`, `in flight`, or its length in seconds."""
-    if window.kind == "inflight":
-        return "in flight"
-    return next((name for name, seconds in SECONDS.items() if seconds == window.seconds), f"{window.seconds:g}s")
 
 
 class Pools:
     """Deployment -> Pool. Credentials that the owner disabled stay in their pools, marked."""
 
-    def __init__(self, config: Config, live: LiveState, freed: Callable[[Deployment], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        live: LiveState,
+        freed: Callable[[Deployment], None],
+        rotations: Rotations,
+    ) -> None:
         self._config = config
+        self._clock = clock
         self._live = live
         self._freed = freed
+        self._rotations = rotations
         self._pools: OrderedDict[Deployment, Pool] = OrderedDict()
         self._members: dict[Deployment, dict[str, list[Entry]]] = {}
         """Per deployment: fingerprint or quota group -> entries."""
-        live.subscribe(self.wake)
+        self._shared: dict[str, dict[Deployment, list[Entry]]] = {}
+        """What several models or credentials count together: scope -> its entries by deployment."""
 
     def __iter__(self) -> Iterator[Pool]:
         return iter(self._pools.values())
@@ -78,6 +59,13 @@ class Pools:
 
     def wake(self, scope: str) -> None:
         """What is counted under *scope* (see `model_scope` and `credential_scope`) came free early."""
+        together = self._shared.get(scope)
+        if together is not None:
+            for deployment, entries in together.items():
+                for entry in entries:
+                    self._pools[deployment].unpark(entry)
+                self._freed(deployment)
+            return
         provider, _, rest = scope.partition("/")
         owner, bar, model = rest.partition("|")
         self._unpark(provider, model if bar else None, owner)
@@ -103,35 +91,57 @@ class Pools:
 
     def _make(self, deployment: Deployment) -> Pool:
         name = deployment.provider
-        strategy: Strategy = strategy_named(self._config.strategies.get(name, "balanced"))
-        pool = Pool(deployment, self._config.credentials.get(name, ()), strategy, self._live.view(0.0))
+        every = self._config.credentials.get(name, ())
+        credentials = [each for each in every if not withheld(self._config, deployment, each)]
+        pool = Pool(deployment, credentials, self._strategy(name, len(every), len(credentials)), self._live.view(0.0))
         members: dict[str, list[Entry]] = {}
+        self._pools[deployment] = pool
+        self._members[deployment] = members
         for entry in pool.entries:
             credential = entry.candidate.credential
             for owner in {credential.fingerprint, credential.group}:
                 members.setdefault(owner, []).append(entry)
-            self._declare(deployment, credential)
-        self._pools[deployment] = pool
-        self._members[deployment] = members
+            self._declare(deployment, entry)
         if len(self._pools) > MOST_POOLS:
-            gone, old = self._pools.popitem(last=False)
-            del self._members[gone]
-            for entry in old.entries:
-                self._live.declare(entry.limit_scopes[0], ())
+            self._let_go()
         return pool
 
-    def _declare(self, deployment: Deployment, credential: Credential) -> None:
-        """Tell the live state the limits that the owner declared."""
-        config, name = self._config, deployment.provider
-        specs = config.limits.get(name, ())
-        if specs:
-            scope = model_scope(deployment, credential.group)
-            provider = config.providers[name]
-            windows = [(spec, window_of(provider, spec.metric, spec.window)) for spec in specs]
-            self._live.declare(
-                scope, [Limit(scope, spec.metric, window, spec.capacity, "declared") for spec, window in windows]
-            )
-        most = config.max_concurrent.get(name)
-        if most:
-            scope = credential_scope(credential)
-            self._live.declare(scope, [Limit(scope, "concurrency", Window("inflight", 0.0), most, "declared")])
+    def _strategy(self, provider: str, every: int, here: int) -> Strategy:
+        """The strategy of one pool. Where some credentials are left out, positions are its own, and so is the index."""
+        mode = self._config.strategies.get(provider, "balanced")
+        if mode != "round_robin":
+            return strategy_named(mode)
+        index = self._rotations.of(provider, every) if here == every else None
+        rotation = self._config.rotations.get(provider)
+        return strategy_named(mode, index, each_call=rotation is not None and rotation.each_call)
+
+    def _declare(self, deployment: Deployment, entry: Entry) -> None:
+        """Tell the live state what the owner declared, or no longer declares."""
+        limits = declared(self._config, deployment, entry.candidate.credential)
+        more = [scope for scope in limits if scope not in entry.limit_scopes]
+        for scope in more:
+            self._shared.setdefault(scope, {}).setdefault(deployment, []).append(entry)
+        entry.limit_scopes = (*entry.limit_scopes, *more)
+        for scope in entry.limit_scopes:
+            self._live.declare(scope, limits.get(scope, ()))
+
+    def _let_go(self) -> None:
+        gone, old = self._pools.popitem(last=False)
+        del self._members[gone]
+        for entry in old.entries:
+            self._live.declare(entry.limit_scopes[0], ())
+            for scope in entry.limit_scopes:
+                together = self._shared.get(scope)
+                if together is not None and together.pop(gone, None) is not None and not together:
+                    del self._shared[scope]
+
+    def fastest_first(self, plan: Plan) -> tuple[Deployment, ...]:
+        """The deployments of *plan*, those of each step by how soon they began to answer lately, unmeasured ones first."""
+        now = self._clock.mono()
+
+        def delay(deployment: Deployment) -> float:
+            pool = self._pools.get(deployment)
+            return 0.0 if pool is None or pool.pace is None else pool.pace.at(now)
+
+        ordered = (sorted(step.deployments, key=delay) for step in plan.steps)
+        return tuple(dict.fromkeys(each for step in ordered for each in step))

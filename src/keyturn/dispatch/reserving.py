@@ -2,59 +2,60 @@
 
 from __future__ import annotations
 
-from keyturn.config import Config
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from keyturn.core import (
     Attempt,
-    Clock,
+    Claim,
     Cost,
     Denied,
     Deployment,
     Entry,
-    Estimator,
     Exhausted,
-    Marks,
+    Limit,
     Pool,
+    Price,
     Refuse,
+    Usage,
     charge,
     claims,
+    dollars,
     pick,
     stand_by,
     together,
 )
-from keyturn.stores import LiveState, Reservation
+from keyturn.errors import BudgetExhausted, CallerLimit
+from keyturn.stores import Reservation
 
 from .clock import draw, new_id
-from .pools import Pools
 from .run import Grant, Run
-from .waiting import WaitingRoom
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+    from .generation import Generation
 
 FOREVER = float("inf")
 SHORTEST = 0.001
 """Seconds that an entry is set aside at least: less could be lost in rounding, and it would be picked again at once."""
 FREE = Cost(0, 0, 0)
 """The cost of a call where nothing is limited."""
+UNSTATED_OUTPUT = 4096
+"""Tokens of output that a budget is held for at least, when a call does not state its largest."""
 
 
 class Reserving:
     """Finds an entry for a call and takes its limits. Only `wait` ever waits."""
 
-    def __init__(
-        self,
-        config: Config,
-        clock: Clock,
-        live: LiveState,
-        marks: Marks,
-        pools: Pools,
-        room: WaitingRoom[Grant],
-        estimator: Estimator,
-    ) -> None:
-        self._config = config
-        self._clock = clock
-        self._live = live
-        self._marks = marks
-        self._pools = pools
-        self._room = room
-        self._estimator = estimator
+    def __init__(self, generation: Generation, gateway: Gateway) -> None:
+        self._generation = generation
+        self._config = generation.config
+        self._pools = generation.pools
+        self._clock = gateway.clock
+        self._live = gateway.live
+        self._marks = gateway.marks
+        self._room = gateway.room
+        self._estimator = gateway.estimator
 
     def claim(self, run: Run) -> Grant | Exhausted:
         """An entry with its reservation. Who asks for the first time takes nothing that somebody waits for."""
@@ -66,7 +67,7 @@ class Reserving:
             return None
         deployment = resend.candidate.deployment
         grant = self._reserve(run, self._pools.of(deployment), resend, self._clock.mono())
-        if isinstance(grant, Denied):
+        if not isinstance(grant, Grant):
             return None
         grant.attempt.resend = True
         run.progress.resent.add((deployment, resend.order))
@@ -123,27 +124,77 @@ class Reserving:
                 grant = self._reserve(run, pool, entry, now)
                 if isinstance(grant, Grant):
                     return grant
-                self._set_aside(run, pool, entry, grant, now)
+                if grant is None:
+                    self._leave_out_unpriced(run, pool, entry)
+                else:
+                    self._set_aside(run, pool, entry, grant, now)
                 cost = self._cost(run, deployment)
                 tried = run.progress.tried.get(deployment, ())
         return together(short)
 
-    def _reserve(self, run: Run, pool: Pool, entry: Entry, now: float) -> Grant | Denied:
-        """Take every limit of *entry* at once, before a byte is sent."""
+    def _reserve(self, run: Run, pool: Pool, entry: Entry, now: float) -> Grant | Denied | None:
+        """Take every limit of *entry*, and the caller's own, at once, before a byte is sent.
+
+        None: the caller has a budget and nobody knows what this costs. Raises CallerLimit and BudgetExhausted.
+        """
         deployment, credential = entry.candidate
-        model_scope, key_scope = entry.limit_scopes
-        limits = self._live.limits(model_scope) + self._live.limits(key_scope)
-        attempt = Attempt(new_id(self._clock.wall()), deployment.provider, deployment.model, credential.shown, now)
-        needed = claims(limits, self._cost(run, deployment)) if limits else ()
+        limits: tuple[Limit, ...] = ()
+        for scope in entry.limit_scopes:
+            limits += self._live.limits(scope)
         pool.limited = pool.limited or bool(limits)
+        attempt = Attempt(new_id(self._clock.wall()), deployment.provider, deployment.model, credential.shown, now)
+        if run.own:
+            limits += run.own
+        if not limits:
+            needed: Sequence[Claim] = ()
+        else:
+            cost = self._cost(run, deployment)
+            if run.paying:
+                price = self._generation.prices.of(deployment, credential.plan)
+                if price is None:
+                    return None
+                cost = self._priced(run, cost, deployment, price)
+            needed = claims(limits, cost)
         got = self._live.reserve(attempt.id, needed, now)
         if isinstance(got, Denied):
+            if got.limit.owner == "caller":
+                raise self._own_limit(run, got)
             return got
         if not isinstance(got, Reservation):
             raise TypeError("a live state that decides later is not supported yet")
         pool.used(entry)
         self._live.begin(entry.scopes, attempt.id, now)
         return Grant(self.over, pool, entry, attempt, got)
+
+    def _priced(self, run: Run, cost: Cost, deployment: Deployment, price: Price) -> Cost:
+        """*cost* with what it may come to in money: a budget is held for all that the call allows."""
+        call = run.call
+        output = 0
+        if call.kind == "chat":
+            output = call.max_output or max(self._estimator.output(str(deployment)), UNSTATED_OUTPUT)
+        return cost._replace(money=max(price.of(Usage(cost.input, output)), 1), price=price)
+
+    def _own_limit(self, run: Run, denied: Denied) -> CallerLimit | BudgetExhausted:
+        """The caller's or the role's own limit says no: no other candidate is a remedy."""
+        limit = denied.limit
+        kind, _, name = limit.scope.partition("/")
+        if limit.metric != "cost":
+            unit = "requests" if limit.metric == "requests" else "tokens"
+            wait = denied.wait if denied.wait < FOREVER else 1.0
+            said = f"{kind} {name} may use {limit.capacity} {unit} a minute; there is room again in {wait:.1f} s"
+            return CallerLimit(said, retry_after=wait)
+        budget = f"the monthly budget of {kind} {name}, {dollars(limit.capacity):g} USD,"
+        if denied.wait == FOREVER:
+            return CallerLimit(f"what is left of {budget} is held by calls under way", retry_after=1.0)
+        return BudgetExhausted(f"{budget} is spent; it begins anew with the next month")
+
+    def _leave_out_unpriced(self, run: Run, pool: Pool, entry: Entry) -> None:
+        """A budget cannot cover what nobody knows the price of."""
+        deployment = pool.deployment
+        run.progress.tried.setdefault(deployment, set()).add(entry.order)
+        if deployment not in run.unpriced:
+            run.unpriced.add(deployment)
+            run.trail.refusals.append(f"{deployment}: its price is not known, and a budget applies")
 
     def _set_aside(self, run: Run, pool: Pool, entry: Entry, denied: Denied, now: float) -> None:
         """The limiter said no: keep *entry* out of the picks until it can say yes."""

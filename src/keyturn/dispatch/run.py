@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from keyturn.config import Timeouts
 from keyturn.core import (
     FAULTS,
     Attempt,
@@ -23,6 +22,9 @@ from keyturn.core import (
 )
 from keyturn.stores import Reservation
 
+if TYPE_CHECKING:
+    from .generation import Generation
+
 
 class Run:
     """One call under way. Times are monotonic seconds."""
@@ -37,17 +39,23 @@ class Run:
         "finals",
         "first",
         "first_final",
+        "generation",
+        "own",
         "patience",
+        "paying",
         "progress",
         "started",
         "too_big",
         "trail",
+        "unpriced",
     )
 
-    def __init__(self, call: Call, caller: Caller, trail: Trail, timeouts: Timeouts) -> None:
+    def __init__(self, call: Call, caller: Caller, trail: Trail, generation: Generation) -> None:
         self.call = call
         self.caller = caller
         self.trail = trail
+        self.generation = generation
+        timeouts = generation.config.timeouts
         self.started = trail.started
         stated = call.timeout
         self.deadline = self.started + min(timeouts.total, stated or timeouts.total)
@@ -56,8 +64,14 @@ class Run:
         self.patience = timeouts.queue_wait if stated is None else stated
         """Seconds that the call may spend waiting for credentials, all its waits together."""
         self.deployments: tuple[Deployment, ...] = ()
-        self.first = ""
-        """The provider that the plan names first."""
+        self.first: frozenset[Deployment] = frozenset()
+        """The deployments of the first step: who else answers is a fallback."""
+        self.own: tuple[Limit, ...] = caller.limits
+        """Limits of the caller and of the role, reserved with the candidate's."""
+        self.paying = False
+        """One of them is a budget: prices matter."""
+        self.unpriced: set[Deployment] = set()
+        """Deployments that a budget cannot cover, as nobody knows what they cost."""
         self.costs: dict[Deployment, Cost] = {}
         self.progress = Progress()
         self.too_big: Limit | None = None
@@ -74,7 +88,11 @@ class Run:
     def planned(self, plan: Plan) -> None:
         """The steps to take are known."""
         self.deployments = plan.deployments
-        self.first = plan.deployments[0].provider
+        if plan.first == plan.deployments[0]:
+            self.first = frozenset(plan.steps[0].deployments)
+        if plan.role is not None and plan.role.budget is not None:
+            self.own = (*self.own, plan.role.budget)
+        self.paying = any(limit.metric == "cost" for limit in self.own)
         self.trail.refusals.extend(plan.refusals)
 
     def remember(self, failed: Failed) -> None:

@@ -20,7 +20,7 @@ from keyturn.wire import error_body, error_event, error_headers
 from .access import CALLER, Access, RawHeaders
 from .body import read_body
 from .exchange import ClientLeft, Exchange, Headers, Receive, Scope, Send
-from .pages import JSON, Pages
+from .pages import JSON, Asked, Pages
 from .paths import WrongMethod, find
 from .watch import Watches
 
@@ -78,7 +78,8 @@ class App:
         body = b""
         if endpoint.method == "POST":
             body = await read_body(exchange.receive, headers, LARGEST_ADMIN_BODY)
-        page = await self._pages.page(endpoint.name, argument, body)
+        query = scope.get("query_string", b"")
+        page = await self._pages.page(endpoint.name, Asked(caller, argument, query, body))
         await exchange.answer(page.status, [page.content_type, _mark(exchange)], page.body)
 
     def _admissible_headers(self, scope: Scope) -> RawHeaders:

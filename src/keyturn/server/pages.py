@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Protocol
+from typing import NamedTuple, Protocol
+from urllib.parse import parse_qs
 
 import msgspec
 
 from keyturn import __version__
 from keyturn.config import DataFolder
-from keyturn.core import nearest_models
-from keyturn.dispatch import Gateway, matching
+from keyturn.core import Call, Caller, nearest_models
+from keyturn.dispatch import Gateway, Reloader, matching
 from keyturn.errors import BadRequest, KeyturnError, ModelNotFound
+from keyturn.providers import known
 from keyturn.wire import model_body, models_body
 
 JSON = (b"content-type", b"application/json")
+OWNER = Caller()
 PROMETHEUS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -44,23 +47,44 @@ class AdminRequest(msgspec.Struct):
     """A label (`groq-2`), a shown form, a fingerprint or a provider."""
     call: str | None = None
     """A call's id."""
+    route: str | None = None
+    """The name to explain; *needs* says what the call would need, of `vision`, `tools`, `json`, `audio`."""
+    caller: str | None = None
+    needs: list[str] = []
+    stream: bool = False
+
+
+class Asked(NamedTuple):
+    """What a request says beside the name of its page."""
+
+    caller: Caller
+    argument: str = ""
+    """The part of the path that varies."""
+    query: bytes = b""
+    body: bytes = b""
 
 
 class Pages:
     """Reads the gateway and, for the owner, changes it."""
 
-    def __init__(self, gateway: Gateway, observer: Observer, folder: DataFolder) -> None:
+    def __init__(
+        self, gateway: Gateway, observer: Observer, folder: DataFolder, reloader: Reloader | None = None
+    ) -> None:
         self._gateway = gateway
         self._observer = observer
         self._folder = folder
+        self._reloader = reloader
 
-    async def page(self, name: str, argument: str, body: bytes) -> Page:
+    async def page(self, name: str, asked: Asked) -> Page:
         """The page called *name* in paths.py. Raises RequestError."""
         match name:
             case "models":
-                return Page(models_body(await self._gateway.models()))
+                rows = await self._gateway.models(asked.caller)
+                return Page(models_body((row.id, row.provider, row.created) for row in rows))
             case "model":
-                return await self._model(argument)
+                return await self._model(asked.argument, asked.caller)
+            case "quota_stats":
+                return Page(self._gateway.quota_stats(asked.caller, _provider(asked.query)))
             case "providers":
                 return Page({"object": "list", "data": self._gateway.providers()})
             case "home":
@@ -73,12 +97,12 @@ class Pages:
             case "metrics":
                 return Page(self._observer.metrics_page(), content_type=PROMETHEUS)
             case _:
-                return await self._admin_page(name, body)
+                return await self._admin_page(name, asked.body)
 
-    async def _model(self, name: str) -> Page:
+    async def _model(self, name: str, caller: Caller) -> Page:
         head, _, rest = name.partition("/")
         provider = self._gateway.lists.catalog.provider(head)
-        for row in await self._gateway.models():
+        for row in await self._gateway.models(caller):
             if row.id == name or (rest and row.id == f"{provider}/{rest}") or row.id.partition("/")[2] == name:
                 return Page(model_body(name, row.provider, row.created))
         near = nearest_models(name[:200], self._gateway.lists.catalog)
@@ -91,7 +115,11 @@ class Pages:
             case "admin_keys":
                 return Page(gateway.keys())
             case "admin_models":
-                return Page([{"id": row.id, "provider": row.provider} for row in await gateway.models()])
+                return Page([{"id": row.id, "provider": row.provider} for row in await gateway.models(OWNER)])
+            case "admin_explain":
+                return Page(await self._explain(_read(body)))
+            case "admin_reload":
+                return Page(self._reload())
             case "admin_status":
                 return Page(self._status())
             case "admin_trace":
@@ -115,7 +143,25 @@ class Pages:
             "inflight": gateway.inflight,
             "waiting": gateway.room.waiting,
             "providers": gateway.providers(),
+            "config": self._reloader.told() if self._reloader is not None else None,
         }
+
+    async def _explain(self, asked: AdminRequest) -> dict[str, object]:
+        """Who would be asked for a name by a caller, as `routes explain` prints it."""
+        config = self._gateway.config
+        names = {each.name: each for each in (*config.callers.values(), config.default_caller)}
+        caller = config.default_caller if asked.caller is None else names.get(asked.caller)
+        if caller is None:
+            raise BadRequest(f"no caller is called {asked.caller!r}; there are {', '.join(sorted(names))}")
+        call = Call("openai_chat", "chat", asked.route or "", {}, 0, asked.stream, needs=frozenset(asked.needs))
+        return await self._gateway.explain(call, caller)
+
+    def _reload(self) -> dict[str, object]:
+        """Have the files read again, changed or not; the log and `admin_status` tell what came of it."""
+        if self._reloader is None:
+            raise BadRequest("this gateway does not watch its configuration")
+        self._reloader.reload()
+        return {"reading": True}
 
     async def _switch(self, key: str | None, *, off: bool) -> list[str]:
         """Takes keys out of use or back into it, in this process and for the next start."""
@@ -134,6 +180,15 @@ class Pages:
         except OSError as error:
             raise KeyturnError(f"this could not be written down, so nothing was changed: {error.strerror}") from error
         return self._gateway.disable(key) if off else self._gateway.enable(key)
+
+
+def _provider(query: bytes) -> str | None:
+    """The provider that `?provider=` names, itself or by an alias."""
+    found = parse_qs(query.decode("latin-1")).get("provider")
+    if not found:
+        return None
+    row = known(found[0])
+    return row.name if row is not None else found[0]
 
 
 def _key_of(body: bytes) -> str | None:

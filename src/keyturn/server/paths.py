@@ -16,6 +16,7 @@ Name = Literal[
     "models",
     "model",
     "providers",
+    "quota_stats",
     "home",
     "healthz",
     "readyz",
@@ -27,6 +28,8 @@ Name = Literal[
     "admin_models",
     "admin_status",
     "admin_trace",
+    "admin_explain",
+    "admin_reload",
 ]
 
 
@@ -58,6 +61,7 @@ ENDPOINTS = (
     Endpoint("models", "/v1/models", "GET", "caller"),
     Endpoint("model", "/v1/models/{id}", "GET", "caller"),
     Endpoint("providers", "/v1/providers", "GET", "caller"),
+    Endpoint("quota_stats", "/v1/quota-stats", "GET", "caller"),
     Endpoint("home", "/", "GET", "nothing"),
     Endpoint("healthz", "/healthz", "GET", "nothing"),
     Endpoint("readyz", "/readyz", "GET", "nothing"),
@@ -69,6 +73,8 @@ ENDPOINTS = (
     Endpoint("admin_models", "/admin/models", "GET", "admin"),
     Endpoint("admin_status", "/admin/status", "GET", "admin"),
     Endpoint("admin_trace", "/admin/trace", "POST", "admin"),
+    Endpoint("admin_explain", "/admin/explain", "POST", "admin"),
+    Endpoint("admin_reload", "/admin/reload", "POST", "admin"),
 )
 
 _MODEL = next(endpoint for endpoint in ENDPOINTS if endpoint.name == "model")

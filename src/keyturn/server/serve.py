@@ -14,9 +14,9 @@ from typing import Any
 from uvicorn.config import Config as UvicornConfig
 from uvicorn.server import ServerState
 
-from keyturn.config import DataFolder
+from keyturn.config import Config, DataFolder
 from keyturn.core import TimerHandle
-from keyturn.dispatch import Gateway
+from keyturn.dispatch import Gateway, Reloader
 from keyturn.errors import KeyturnError
 
 from .access import Access
@@ -117,9 +117,14 @@ def url_of(sock: socket.socket) -> str:
 
 
 def run(
-    gateway: Gateway, *, folder: DataFolder, observer: Observer, on_ready: Callable[[str], None] = lambda url: None
+    gateway: Gateway,
+    *,
+    folder: DataFolder,
+    observer: Observer,
+    on_ready: Callable[[str], None] = lambda url: None,
+    read: Callable[[], Config] | None = None,
 ) -> int:
-    """Serves *gateway* until a signal ends it; the exit code.
+    """Serves *gateway* until a signal ends it; the exit code. *read* reads the configuration again when it changed.
 
     The caller holds the lock of *folder*; this makes its keys and tells commands where it listens. *on_ready* gets the
     URL once connections are accepted. Raises KeyturnError when the address cannot be bound.
@@ -134,11 +139,25 @@ def run(
         caller_key=caller_key,
         admin_key=admin_key,
         trust_local=settings.trust_local,
+        callers=gateway.config.callers,
+        default=gateway.config.default_caller,
     )
+
+    def adopted(config: Config) -> None:
+        access.adopt(
+            allowed_hosts=config.server.allowed_hosts,
+            caller_key=config.caller_key or folder.caller_key(),
+            trust_local=config.server.trust_local,
+            callers=config.callers,
+            default=config.default_caller,
+        )
+
+    reloader = Reloader(gateway, read, adopted) if read is not None else None
     sock = bind(settings.host, settings.port)
-    app = App(gateway, access, Pages(gateway, observer, folder))
+    app = App(gateway, access, Pages(gateway, observer, folder, reloader))
     with sock, asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(Server(app, gateway, sock), gateway, folder, observer, on_ready, url_of(sock)))
+        server = Server(app, gateway, sock)
+        return runner.run(_serve(server, gateway, folder, observer, on_ready, url_of(sock), reloader))
 
 
 async def _serve(
@@ -148,10 +167,14 @@ async def _serve(
     observer: Observer,
     on_ready: Callable[[str], None],
     url: str,
+    reloader: Reloader | None,
 ) -> int:
     told, hurry = asyncio.Event(), asyncio.Event()
     _on_signals(lambda: hurry.set() if told.is_set() else told.set())
     await server.start()
+    if reloader is not None:
+        reloader.start()
+        _on_hangup(reloader.reload)
     try:
         _calm_collector()
         folder.publish(url)
@@ -163,6 +186,8 @@ async def _serve(
         gateway.drain()
         await _first_of(gateway.drained(seconds), hurry.wait())
     finally:
+        if reloader is not None:
+            await reloader.close()
         await server.stop(0.0 if gateway.inflight else LAST_WORDS)
         await gateway.close()
     observer.say("stopped")
@@ -187,6 +212,12 @@ def _on_signals(told: Callable[[], object]) -> None:
             loop.add_signal_handler(number, told)
         except NotImplementedError:  # Windows
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(told))
+
+
+def _on_hangup(reload: Callable[[], object]) -> None:
+    """Calls *reload* on the loop at each SIGHUP, where there is such a signal."""
+    if hasattr(signal, "SIGHUP"):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
 async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:

@@ -51,6 +51,14 @@ class View(Protocol):
         """All limits of *scope* as they stand."""
         ...
 
+    def used(self, limit: Limit, now: float) -> int:
+        """What is used of *limit*, without what is held; it need not be declared."""
+        ...
+
+    def row(self, limit: Limit, now: float) -> LimitRow:
+        """One limit as it stands, whether it is declared or only ever claimed."""
+        ...
+
     def blocked(self, scopes: Sequence[ScopeKey], now: float) -> Mark | None:
         """The mark that forbids a candidate with these scopes; None when it may be used."""
         ...
@@ -60,7 +68,7 @@ class LiveState(Protocol):
     """Counters and cooldowns. `now` is monotonic seconds; attempt ids are made before anything is asked for."""
 
     wall_offset: float
-    """Wall minus monotonic seconds, for limits that reset at midnight; set again when the wall clock is set."""
+    """Wall minus monotonic seconds, for limits of a day or month; set again when the wall clock is set."""
 
     def view(self, now: float) -> View:
         """What is known at *now*; it stays current."""
@@ -80,6 +88,10 @@ class LiveState(Protocol):
         """A provider stated a limit in its headers, of which *remaining* was left. True when it changed a limit."""
         ...
 
+    def take(self, limit: Limit, amount: int, now: float) -> None:
+        """Count *amount* as used of *limit* now: what was written down before this process began."""
+        ...
+
     def reserve(self, attempt_id: str, claims: Sequence[Claim], now: float) -> Reservation | Denied | Pending:
         """Take all of *claims* or nothing. An id that was released is denied; one that is reserved stays so."""
         ...
@@ -89,7 +101,10 @@ class LiveState(Protocol):
         ...
 
     def settle(self, attempt_id: str, usage: Usage | None, now: float) -> None:
-        """The attempt used *usage*; None: unknown, what was charged stays. Again, or an unknown id: nothing."""
+        """The attempt used *usage*. Again, or an unknown id: nothing.
+
+        None: unknown, what was charged stays; but nothing was delivered, so the caller's own limits get it back.
+        """
         ...
 
     def release(self, attempt_id: str) -> None:

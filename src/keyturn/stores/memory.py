@@ -52,6 +52,12 @@ class MemoryState:
     def snapshot(self, scope: str, now: float) -> list[LimitRow]:
         return self._meters.snapshot(scope, now)
 
+    def used(self, limit: Limit, now: float) -> int:
+        return self._meters.used(limit, now)
+
+    def row(self, limit: Limit, now: float) -> LimitRow:
+        return self._meters.row(limit, now)
+
     def blocked(self, scopes: Sequence[ScopeKey], now: float) -> Mark | None:
         return self._marks.blocked(scopes, now)
 
@@ -62,6 +68,9 @@ class MemoryState:
         self, scope: str, metric: str, window: Window, capacity: int, now: float, remaining: int | None = None
     ) -> bool:
         return self._meters.report(scope, metric, window, capacity, now, remaining)
+
+    def take(self, limit: Limit, amount: int, now: float) -> None:
+        self._meters.take(limit, amount, now)
 
     def reserve(self, attempt_id: str, claims: Sequence[Claim], now: float) -> Reservation | Denied:
         denied = self._meters.reserve(attempt_id, claims, now)

@@ -56,6 +56,10 @@ COUNTERS: Mapping[str, Shape] = {
         "Streams that did not reach their end, by whether the client had seen any of it.", ("provider", "phase")
     ),
     "keyturn_alarms_total": Shape("Times that something asked for the owner's attention; the log says what.", ()),
+    "keyturn_rotations_total": Shape("Moves of a round robin to its next key.", ("provider",)),
+    "keyturn_config_reloads_total": Shape(
+        "Times that a changed configuration was read: ok when it was taken over, else invalid.", ("result",)
+    ),
     "keyturn_log_lines_dropped_total": Shape("Log lines given up because the log could not keep pace.", ()),
 }
 
@@ -92,6 +96,7 @@ HISTOGRAMS: Mapping[str, Shape] = {
 GAUGES: Mapping[str, Shape] = {
     "keyturn_keys": Shape("Credentials, by what they are doing.", ("provider", "state")),
     "keyturn_inflight_requests": Shape("Calls being answered.", ()),
+    "keyturn_config_valid": Shape("1 while the configuration files as they are now are in use, else 0.", ()),
     "keyturn_queue_waiters": Shape("Calls waiting for a credential.", ()),
 }
 

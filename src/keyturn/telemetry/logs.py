@@ -11,7 +11,7 @@ from typing import TextIO
 import msgspec
 
 from keyturn.core import FOREVER, Attempt, Redactor
-from keyturn.dispatch import CallEnded, Cooled, Event
+from keyturn.dispatch import CallEnded, Cooled, Event, Reloaded, Rotated
 
 LONGEST = 500
 """Characters of one field."""
@@ -37,6 +37,10 @@ class Lines:
             return self._json_call(event, wall) if self._as_json else self._console_call(event, wall)
         if isinstance(event, Cooled):
             return self._cooled(event, wall)
+        if isinstance(event, Rotated):
+            return self._rotated(event, wall)
+        if isinstance(event, Reloaded):
+            return self._reloaded(event, wall)
         return self.note(event.text, wall, "alarm")
 
     def note(self, text: str, wall: float, kind: str = "note") -> str:
@@ -53,6 +57,21 @@ class Lines:
             return _json({"time": _stamp(wall), "event": "cooldown", **row})
         rest = f"rests for {seconds:.0f} s" if seconds is not None else "is out of use"
         return f"{_clock(wall)} {key or event.provider} {rest}{f' on {model}' if model else ''}: {reason}"
+
+    def _rotated(self, event: Rotated, wall: float) -> str:
+        if self._as_json:
+            row = {"provider": event.provider, "position": event.position, "count": event.count}
+            return _json({"time": _stamp(wall), "event": "rotation", **row})
+        return f"{_clock(wall)} {event.provider}: key {event.position} of {event.count} is in use now"
+
+    def _reloaded(self, event: Reloaded, wall: float) -> str:
+        changes, problems = [*map(self.clean, event.changes)], [*map(self.clean, event.problems)]
+        if self._as_json:
+            row = {"result": "invalid" if problems else "ok", "problems": problems, "changes": changes}
+            return _json({"time": _stamp(wall), "event": "reload", **row})
+        if problems:
+            return f"{_clock(wall)} the changed configuration is not used: {'; '.join(problems)}"
+        return f"{_clock(wall)} the configuration was read again: {'; '.join(changes) or 'nothing is different'}"
 
     def _console_call(self, event: CallEnded, wall: float) -> str:
         trail, clean = event.trail, self.clean

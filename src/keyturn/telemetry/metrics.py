@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from keyturn.core import FOREVER, Attempt, Trail
-from keyturn.dispatch import Alarm, CallEnded, Cooled, Event
+from keyturn.dispatch import Alarm, CallEnded, Cooled, Event, Rotated
 
 from .catalog import COUNTERS, GAUGES, HISTOGRAMS
 
@@ -73,6 +73,8 @@ class Metrics:
         self._histograms: dict[str, dict[Labels, Histogram]] = {name: {} for name in HISTOGRAMS}
         self._routes = Names()
         self._models = Names()
+        self._valid = True
+        """Whether the configuration files as they are now are in use."""
 
     def count(self, event: Event) -> None:
         """Takes one event into the figures."""
@@ -83,6 +85,11 @@ class Metrics:
                 self._observe("keyturn_key_cooldown_seconds", (event.provider, event.reason), event.seconds)
         elif isinstance(event, Alarm):
             self._add("keyturn_alarms_total", ())
+        elif isinstance(event, Rotated):
+            self._add("keyturn_rotations_total", (event.provider,))
+        else:
+            self._valid = not event.problems
+            self._add("keyturn_config_reloads_total", ("ok" if self._valid else "invalid",))
 
     def set_dropped(self, lines: int) -> None:
         """So many log lines were given up until now."""
@@ -112,6 +119,7 @@ class Metrics:
                 histogram.add_metric(labels, values.cumulative(), values.total)
             yield histogram
         families = {name: GaugeMetricFamily(name, shape.help, labels=shape.labels) for name, shape in GAUGES.items()}
+        families["keyturn_config_valid"].add_metric((), float(self._valid))
         for name, labels, value in self._gauges():
             families[name].add_metric(labels, value)
         yield from families.values()

@@ -1,0 +1,279 @@
+"""The strategies that choose from a pool, one per class.
+
+    balanced       the least used share of its limits
+    round_robin    the one that an index names, which moves on after a 429
+    sequential     the same one for as long as it can be used
+    weighted       drawn by weight
+    fastest        the one that begins to answer soonest, of two drawn
+    cheapest       those of plan free first, else as balanced
+
+Each looks at a bounded number of entries, however large the pool is; more only when few of those drawn fit.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+
+from .model import Draw
+from .selection import Entry, Pool, Strategy
+
+EXACT = 64
+"""Up to so many eligible credentials `balanced` compares all; above that the best of `SAMPLE` drawn."""
+SAMPLE = 8
+FOREVER = float("inf")
+
+
+def _fits(entry: Entry, tokens: int, tried: Collection[int], now: float) -> bool:
+    return entry.order not in tried and not (entry.short_until > now and tokens >= entry.short_cost)
+
+
+def _eligible(pool: Pool, ready: Sequence[int], tokens: int, tried: Collection[int], now: float) -> list[Entry]:
+    """All entries of *ready* that fit: for pools small enough to look at each."""
+    entries = pool.entries
+    return [
+        entry
+        for order in ready
+        if order not in tried and not ((entry := entries[order]).short_until > now and tokens >= entry.short_cost)
+    ]
+
+
+def _drawn(
+    pool: Pool, ready: Sequence[int], tokens: int, tried: Collection[int], now: float, draw: Draw, wanted: int
+) -> list[Entry]:
+    """Up to *wanted* entries of *ready* that fit, drawn; all of them when few of those drawn do."""
+    entries = pool.entries
+    found = []
+    for _ in range(4 * wanted):
+        order = ready[int(draw() * len(ready))]
+        entry = entries[order]
+        if order not in tried and not (entry.short_until > now and tokens >= entry.short_cost):
+            found.append(entry)
+            if len(found) == wanted:
+                break
+    return found or _eligible(pool, ready, tokens, tried, now)
+
+
+def _least_used(
+    pool: Pool, ready: Sequence[int], tokens: int, tried: Collection[int], now: float, draw: Draw
+) -> Entry | None:
+    """Of *ready*, the least used share of its limits; ties by attempts under way, then last use, then order."""
+    if len(ready) <= EXACT:
+        few = _eligible(pool, ready, tokens, tried, now)
+    else:
+        few = _drawn(pool, ready, tokens, tried, now, draw, SAMPLE)
+    if len(few) < 2:
+        return few[0] if few else None
+    return min((pool.load(entry, now), entry.active, entry.last_used, entry.order, entry) for entry in few)[4]
+
+
+class Memoryless:
+    """What all strategies share that keep nothing between two choices."""
+
+    def moved(self, pool: Pool, entry: Entry, started: float = FOREVER, now: float = -FOREVER) -> None:
+        """Nothing to remember."""
+
+
+class Balanced(Memoryless):
+    """Least used share of its limits; ties by attempts under way, then last use, then order."""
+
+    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
+        return _least_used(pool, pool.ready, tokens, tried, now, draw)
+
+    def preview(self) -> Strategy:
+        return self
+
+
+class Cheapest(Memoryless):
+    """Credentials of plan free for as long as one is there, then the others; among them as balanced."""
+
+    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
+        free = _least_used(pool, pool.free, tokens, tried, now, draw)
+        return free or _least_used(pool, pool.ready, tokens, tried, now, draw)
+
+    def preview(self) -> Strategy:
+        return self
+
+
+class KeyIndex:
+    """The position of the credential whose turn it is, from 0: one for all pools of a provider.
+
+    *moves* is called with each new position.
+    """
+
+    __slots__ = ("_left", "index", "moves")
+
+    def __init__(self, index: int = 0, moves: Callable[[int], object] = lambda index: None) -> None:
+        self.index = index
+        self.moves = moves
+        self._left: dict[int, float] = {}
+        """When a limit moved the index away from each position."""
+
+    def within(self, count: int) -> int:
+        """The position among *count* credentials, however many there were when it was remembered."""
+        return self.index % count if count else 0
+
+    def move(self, position: int) -> None:
+        """It is the turn of *position* now."""
+        if position != self.index:
+            self.index = position
+            self.moves(position)
+
+    def limited(self, position: int, count: int, started: float, now: float) -> None:
+        """An attempt on *position* that began at *started* met a limit: move on, once for all that ran together."""
+        if position == self.within(count) and started > self._left.get(position, -FOREVER):
+            self._left[position] = now
+            self.move((position + 1) % count)
+
+
+class RoundRobin:
+    """The credential that the index names, or the next one after it that is free; a limit moves the index on.
+
+    With *each_call* every choice does.
+    """
+
+    def __init__(self, turn: KeyIndex | None = None, *, each_call: bool = False) -> None:
+        self.turn = KeyIndex() if turn is None else turn
+        self.each_call = each_call
+
+    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
+        ready, entries = pool.ready, pool.entries
+        order = self.turn.within(pool.width)
+        if pool.places is not None:
+            order = bisect_left(pool.places, order)
+        start = bisect_left(ready, order)
+        for step in range(len(ready)):
+            entry = entries[ready[(start + step) % len(ready)]]
+            if _fits(entry, tokens, tried, now):
+                if self.each_call:
+                    self.turn.move((pool.place(entry) + 1) % pool.width)
+                return entry
+        return None
+
+    def moved(self, pool: Pool, entry: Entry, started: float = FOREVER, now: float = -FOREVER) -> None:
+        if not self.each_call:
+            self.turn.limited(pool.place(entry), pool.width, started, now)
+
+    def preview(self) -> Strategy:
+        return RoundRobin(KeyIndex(self.turn.index), each_call=self.each_call)
+
+
+class Sequential:
+    """The same credential for as long as it can be used, then the next in order, which is then kept."""
+
+    def __init__(self, kept: int = 0) -> None:
+        self._walk = RoundRobin(KeyIndex(kept))
+
+    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
+        entry = self._walk.choose(pool, tokens, tried, now, draw)
+        if entry is not None and not tried:
+            self._walk.turn.move(pool.place(entry))
+        return entry
+
+    def moved(self, pool: Pool, entry: Entry, started: float = FOREVER, now: float = -FOREVER) -> None:
+        self._walk.moved(pool, entry, started, now)
+
+    def preview(self) -> Strategy:
+        return Sequential(self._walk.turn.index)
+
+
+class Weighted(Memoryless):
+    """Drawn in proportion to the weights of the credentials."""
+
+    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
+        ready = pool.ready
+        if len(ready) <= EXACT:
+            few = _eligible(pool, ready, tokens, tried, now)
+            point = draw() * sum(entry.candidate.credential.weight for entry in few)
+            for entry in few:
+                point -= entry.candidate.credential.weight
+                if point < 0:
+                    return entry
+            return few[-1] if few else None
+        heaviest, entry = pool.heaviest, pool.entries[ready[0]]
+        for _ in range(SAMPLE * 4):
+            few = _drawn(pool, ready, tokens, tried, now, draw, 1)
+            if not few:
+                return None
+            entry = few[0]
+            if draw() * heaviest < entry.candidate.credential.weight:
+                return entry
+        return entry
+
+    def preview(self) -> Strategy:
+        return self
+
+
+class Fastest(Memoryless):
+    """The better of two drawn, by the time until it begins to answer and by the attempts under way there.
+
+    One that was never measured comes first, so that it gets measured, by one attempt at a time.
+    """
+
+    def __init__(self, *, turns: bool = True) -> None:
+        self._turns = turns
+
+    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
+        fresh = self._fresh(pool, tokens, tried, now)
+        if fresh is not None:
+            return fresh
+        few = self._two(pool, tokens, tried, now, draw)
+        if len(few) < 2:
+            return few[0] if few else None
+        return min((_delay(entry, now), entry.active, entry.last_used, entry.order, entry) for entry in few)[4]
+
+    def preview(self) -> Strategy:
+        return Fastest(turns=False)
+
+    def _fresh(self, pool: Pool, tokens: int, tried: Collection[int], now: float) -> Entry | None:
+        """An entry that was never measured and is not just being measured, of the few looked at longest ago."""
+        fresh, entries = pool.fresh, pool.entries
+        if fresh is None:
+            fresh = pool.fresh = deque(range(len(entries)))
+        while fresh and entries[fresh[0]].pace is not None:
+            fresh.popleft()
+        for place in range(min(SAMPLE, len(fresh))):
+            entry = entries[fresh[0 if self._turns else place]]
+            if self._turns:
+                fresh.rotate(-1)
+            if entry.pace is None and entry.block is None and not entry.active and _fits(entry, tokens, tried, now):
+                return entry
+        return None
+
+    def _two(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> list[Entry]:
+        ready, entries = pool.ready, pool.entries
+        count = len(ready)
+        if count > 2:
+            one, two = int(draw() * count), int(draw() * (count - 1))
+            two += two >= one
+            few = [entry for place in (one, two) if _fits(entry := entries[ready[place]], tokens, tried, now)]
+            if few:
+                return few
+        if count <= EXACT:
+            return _eligible(pool, ready, tokens, tried, now)
+        return _drawn(pool, ready, tokens, tried, now, draw, 2)
+
+
+def _delay(entry: Entry, now: float) -> float:
+    """What an answer of *entry* would take, as far as is known; who is asked already answers later."""
+    return 0.0 if entry.pace is None else entry.pace.at(now) * (entry.active + 1)
+
+
+_STRATEGIES: dict[str, Callable[[], Strategy]] = {
+    "balanced": Balanced,
+    "round_robin": RoundRobin,
+    "sequential": Sequential,
+    "weighted": Weighted,
+    "fastest": Fastest,
+    "cheapest": Cheapest,
+}
+STRATEGIES = tuple(_STRATEGIES)
+"""The names that `ROTATION_MODE_<P>` accepts."""
+
+
+def strategy_named(name: str, turn: KeyIndex | None = None, *, each_call: bool = False) -> Strategy:
+    """A new strategy by its name; *turn* and *each_call* are for round robin. KeyError for one not in `STRATEGIES`."""
+    if name == "round_robin":
+        return RoundRobin(turn, each_call=each_call)
+    return _STRATEGIES[name]()

@@ -1,0 +1,136 @@
+"""What a restart must not lose: rotation indexes and the month's spend, written behind the calls into the data folder."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from keyturn.config import DataFolder
+from keyturn.core import Clock, Limit, TimerHandle
+from keyturn.stores import LiveState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PACE = 1.0
+"""Seconds between two writes of the spend: a crash loses no more than that."""
+_log = logging.getLogger("keyturn")
+
+
+class Carried:
+    """Reads the data folder at the start and keeps it current. Without a folder it remembers for this process only.
+
+    Only the owner of the folder may have one; a write is made in a thread, the latest value wins.
+    """
+
+    def __init__(self, folder: DataFolder | None, clock: Clock, live: LiveState, spent: Mapping[str, int]) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._live = live
+        self._indexes: dict[str, int] = {}
+        self._moved: set[str] = set()
+        self._budgets: dict[str, Limit] = {}
+        """Those that something was spent of, by scope."""
+        self._since = self._month()
+        self._spent = {f"role/{role}": amount for role, amount in spent.items()}
+        """What was spent in the month *_since* of budgets that nobody has asked for yet."""
+        if folder is not None:
+            self._spent |= folder.spent(self._since)
+        self._timer: TimerHandle | None = None
+        self._writing: asyncio.Future[None] | None = None
+        self._late = False
+        """Something changed while the last write was under way."""
+
+    def index(self, provider: str) -> int:
+        """Where the round robin of *provider* stood, from 0; 0 when that is not known."""
+        if provider not in self._indexes:
+            self._indexes[provider] = self._folder.rotation_index(provider) if self._folder is not None else 0
+        return self._indexes[provider]
+
+    def moved(self, provider: str, index: int) -> None:
+        """The round robin of *provider* stands at *index* now: written at once."""
+        self._indexes[provider] = index
+        self._moved.add(provider)
+        self._write_soon()
+
+    def take_over(self, budgets: Iterable[Limit]) -> None:
+        """Charge each of *budgets* with what was spent of it this month, once."""
+        now = self._clock.mono()
+        for limit in budgets:
+            if limit.scope not in self._budgets:
+                self._budgets[limit.scope] = limit
+                amount = self._spent.pop(limit.scope, 0)
+                if amount:
+                    self._live.take(limit, amount, now)
+            else:
+                self._budgets[limit.scope] = limit
+
+    def spending(self, limits: Iterable[Limit]) -> None:
+        """Something was spent of *limits*, so far as they are budgets: written within a second."""
+        self._budgets.update((limit.scope, limit) for limit in limits if limit.metric == "cost")
+        if self._timer is None and self._folder is not None:
+            self._timer = self._clock.call_at(self._clock.mono() + PACE, self._due)
+
+    def spent(self) -> dict[str, int]:
+        """Scope -> nano-dollars of this month, of everything that has a budget."""
+        now = self._clock.mono()
+        view = self._live.view(now)
+        found = dict(self._spent) if self._since == self._month() else {}
+        for scope, limit in self._budgets.items():
+            found[scope] = view.row(limit, now).used
+        return found
+
+    def write(self) -> None:
+        """Write everything that changed, now."""
+        if self._folder is None:
+            return
+        self._save(self._take_moved(), self.spent(), self._month())
+
+    async def close(self) -> None:
+        """Write what is left to write."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+        self.write()
+
+    def _due(self) -> None:
+        self._timer = None
+        self._write_soon()
+
+    def _write_soon(self) -> None:
+        if self._folder is None:
+            return
+        if self._writing is not None:
+            self._late = True
+            return
+        moved, spent, month = self._take_moved(), self.spent(), self._month()
+        self._writing = asyncio.get_running_loop().run_in_executor(None, self._save, moved, spent, month)
+        self._writing.add_done_callback(self._written)
+
+    def _written(self, writing: asyncio.Future[None]) -> None:
+        self._writing = None
+        error = None if writing.cancelled() else writing.exception()
+        if error is not None:
+            _log.warning("the data folder could not be written: %s", error)
+        if self._late:
+            self._late = False
+            self._write_soon()
+
+    def _take_moved(self) -> dict[str, int]:
+        moved = {provider: self._indexes[provider] for provider in self._moved}
+        self._moved.clear()
+        return moved
+
+    def _save(self, moved: Mapping[str, int], spent: Mapping[str, int], month: str) -> None:
+        assert self._folder is not None
+        for provider, index in moved.items():
+            self._folder.write_rotation_index(provider, index)
+        if spent:
+            self._folder.write_spent(month, spent)
+
+    def _month(self) -> str:
+        return f"{datetime.fromtimestamp(self._clock.wall(), UTC):%Y-%m}"

@@ -1,0 +1,103 @@
+"""Which limits the owner declared for a credential on a model, and under which names they are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+
+from keyturn.config import Config, LimitRule, LimitSpec
+from keyturn.core import MONTH, Credential, Deployment, Limit, Window, credential_scope, model_scope
+from keyturn.providers import Provider
+
+SECONDS = {"second": 1.0, "10s": 10.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
+"""The lengths of the windows that limits are declared and reported for."""
+EVERYBODY = "*"
+"""The owner of what is counted for all credentials together."""
+
+
+def window_of(provider: Provider, metric: str, name: str) -> Window:
+    """How *provider* counts *metric* over the window *name*: rolling unless its catalog row knows better."""
+    if metric == "concurrency":
+        return Window("inflight", 0.0)
+    if name == "month":
+        return Window("month", MONTH.seconds, provider.zone)
+    kind = provider.windows.get(f"{metric}_{name}", "rolling")
+    if kind == "calendar":
+        return Window("calendar", SECONDS[name], provider.zone)
+    return Window("bucket" if kind == "bucket" else "rolling", SECONDS[name])
+
+
+def window_name(window: Window) -> str:
+    """What people call *window*: `minute`, `day`, `month`, `in flight`, or its length in seconds."""
+    if window.kind == "inflight":
+        return "in flight"
+    if window.kind == "month":
+        return "month"
+    return next((name for name, seconds in SECONDS.items() if seconds == window.seconds), f"{window.seconds:g}s")
+
+
+def rules_for(config: Config, model: str, provider: str, plan: str | None) -> list[LimitRule]:
+    """The rules of limits.yaml that hold for *model*: the nearest of those for all plans, and of those for *plan*."""
+    found: dict[str | None, LimitRule] = {}
+    for rule in config.limit_rules.get(provider, ()):
+        if rule.plan not in (None, plan):
+            continue
+        if rule.pattern == model:
+            if rule.plan not in found or found[rule.plan].pattern != model:
+                found[rule.plan] = rule
+        elif rule.plan not in found and fnmatchcase(model, rule.pattern):
+            found[rule.plan] = rule
+    return [found[each] for each in (None, plan) if each in found] if plan else list(found.values())
+
+
+def withheld(config: Config, deployment: Deployment, credential: Credential) -> bool:
+    """Whether the plan of *credential* does not offer the model at all."""
+    provider, model = deployment
+    return any(rule.unavailable for rule in rules_for(config, model, provider, credential.plan))
+
+
+def declared(config: Config, deployment: Deployment, credential: Credential) -> Mapping[str, tuple[Limit, ...]]:
+    """Scope -> the limits that are declared for *credential* on *deployment*.
+
+    `LIMITS_<P>` wins over limits.yaml, and there what holds for all plans over what holds for one: of each metric and
+    window one limit. What is said of a plan, and the default limits, yield to what the provider reports.
+    """
+    name, model = deployment
+    rules = rules_for(config, model, name, credential.plan)
+    chosen: dict[tuple[str, str], tuple[str, LimitSpec, bool]] = {}
+    own = model_scope(deployment, credential.group)
+
+    def choose(scope: str, specs: Iterable[LimitSpec], firm: bool) -> None:
+        for spec in specs:
+            chosen.setdefault((spec.metric, spec.window), (scope, spec, firm))
+
+    choose(own, config.limits.get(name, ()), True)
+    for rule in rules:
+        choose(_scope(rule, deployment, credential), rule.specs, rule.plan is None)
+    if not rules and credential.plan == "free":
+        choose(own, config.default_limits, False)
+    provider = config.providers[name]
+    found: dict[str, list[Limit]] = {}
+    for scope, spec, firm in chosen.values():
+        window = window_of(provider, spec.metric, spec.window)
+        source = "declared" if firm else "default"
+        found.setdefault(scope, []).append(Limit(scope, spec.metric, window, spec.capacity, source))  # type: ignore[arg-type]
+    most = config.max_concurrent.get(name)
+    if most:
+        scope = credential_scope(credential)
+        found.setdefault(scope, []).append(Limit(scope, "concurrency", Window("inflight", 0.0), most))
+    return {scope: tuple(limits) for scope, limits in found.items()}
+
+
+def _scope(rule: LimitRule, deployment: Deployment, credential: Credential) -> str:
+    """The name under which a rule's limits are counted: whose use, and of which models together."""
+    owner = {"quota_group": credential.group, "key": credential.fingerprint, "shared": EVERYBODY}[rule.scope]
+    models = f"#{rule.quota_group}" if rule.quota_group else deployment.model
+    return f"{deployment.provider}/{owner}|{models}"
+
+
+def budgets(config: Config) -> list[Limit]:
+    """The budget of every role and every caller that has one."""
+    roles = [route.budget for route in config.names.values() if route.budget is not None]
+    callers = (*config.callers.values(), config.default_caller)
+    return roles + [limit for caller in callers for limit in caller.limits if limit.metric == "cost"]

@@ -1,0 +1,116 @@
+"""Who would be asked for a name, in which order, and who is left out and why: by the code that routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from keyturn.core import (
+    FOREVER,
+    Call,
+    Caller,
+    Cost,
+    Denied,
+    Deployment,
+    Entry,
+    Exhausted,
+    Pool,
+    claims,
+    dollars,
+    needs_listing,
+    pick,
+    resolve,
+)
+from keyturn.errors import KeyturnError
+from keyturn.stores import Reservation
+
+from .clock import draw, new_id
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+
+SMALL = Cost(1, 1, 1)
+"""A call that fits wherever any call fits."""
+
+
+async def explain(gateway: Gateway, call: Call, caller: Caller) -> dict[str, Any]:
+    """What would become of *call*: `steps` in order, each with its candidates, and `refusals`. Sends nothing.
+
+    `{"route", "caller", "error" | None, "steps": [{"deployments": [{"provider", "model", "price", "candidates":
+    [{"key", "state", "why", "wait_s"}]}]}], "refusals": [...]}`. A candidate that is `free` would be asked in this order.
+    """
+    generation = gateway.generation
+    told: dict[str, Any] = {"route": call.model, "caller": caller.name, "error": None, "steps": [], "refusals": []}
+    if needs_listing(call, generation.lists.catalog):
+        await generation.lists.refresh()
+    try:
+        plan = resolve(call, caller, generation.lists.catalog)
+    except KeyturnError as error:
+        told["error"] = {"code": error.code, "status": error.status, "message": gateway.redact(error.message)}
+        return told
+    order = generation.pools.fastest_first(plan) if plan.strategy == "fastest" else plan.deployments
+    told["refusals"] = list(plan.refusals)
+    told["strategy"] = plan.strategy
+    for step in plan.steps:
+        members = [each for each in order if each in step.deployments]
+        told["steps"].append({"deployments": [_deployment(gateway, each) for each in members]})
+    own = caller.limits + ((plan.role.budget,) if plan.role is not None and plan.role.budget is not None else ())
+    told["own_limits"] = [gateway.own_limit(limit) for limit in own]
+    return told
+
+
+def _deployment(gateway: Gateway, deployment: Deployment) -> dict[str, Any]:
+    prices = gateway.generation.prices
+    facts = gateway.config.facts.get(deployment)
+    price = prices.of(deployment)
+    return {
+        "provider": deployment.provider,
+        "model": deployment.model,
+        "price_tier": facts.price_tier if facts is not None else None,
+        "usd_per_million": None
+        if price is None
+        else {"input": dollars(round(price.input * 1e6)), "output": dollars(round(price.output * 1e6))},
+        "candidates": list(_candidates(gateway, deployment)),
+    }
+
+
+def _candidates(gateway: Gateway, deployment: Deployment) -> Iterator[dict[str, Any]]:
+    """The credentials of *deployment*: those that could be asked now in the order of the strategy, then the others."""
+    now, real = gateway.clock.mono(), gateway.pools.of(deployment)
+    copy = Pool(deployment, [each.candidate.credential for each in real.entries], real.strategy.preview(), real.view)
+    tried: set[int] = set()
+    later: list[tuple[float, dict[str, Any]]] = []
+    while not isinstance(entry := pick(copy, SMALL, tried, now, draw), Exhausted):
+        tried.add(entry.order)
+        row, wait = _row(gateway, real.entries[entry.order], now)
+        if row["state"] == "free":
+            yield row
+        else:
+            later.append((wait, row))
+    for entry in real.entries:
+        if entry.order not in tried:
+            row, wait = _row(gateway, entry, now)
+            later.append((wait, row))
+    yield from (row for _, row in sorted(later, key=lambda each: each[0]))
+
+
+def _row(gateway: Gateway, entry: Entry, now: float) -> tuple[dict[str, Any], float]:
+    """One candidate: `free`, or what keeps it away and for how long."""
+    key = entry.candidate.credential.shown
+    mark = gateway.marks.blocked(entry.scopes, now)
+    if mark is not None:
+        wait = mark.wait(now)
+        return {"key": key, "state": mark.state, "why": mark.reason, "wait_s": _seconds(wait)}, wait
+    limits = [limit for scope in entry.limit_scopes for limit in gateway.live.limits(scope)]
+    got = gateway.live.reserve(new_id(gateway.clock.wall()), claims(limits, SMALL), now)
+    if isinstance(got, Reservation):
+        got.close()
+        return {"key": key, "state": "free", "why": "", "wait_s": 0.0}, 0.0
+    if not isinstance(got, Denied):
+        raise TypeError("a live state that decides later is not supported yet")
+    why = f"{got.limit.metric} limit of {got.limit.capacity} reached"
+    return {"key": key, "state": "limited", "why": why, "wait_s": _seconds(got.wait)}, got.wait
+
+
+def _seconds(wait: float) -> float | None:
+    return round(wait, 1) if wait < FOREVER else None

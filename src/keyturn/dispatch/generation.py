@@ -1,0 +1,82 @@
+"""One configuration and what was made from it: pools, model lists, prices. A call keeps the one that it began with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from keyturn.config import Config
+from keyturn.core import ZERO, Credential, Deployment, Marks, Price, key_scope
+from keyturn.providers import price_of
+
+from .models import ModelLists
+from .pools import Pools
+from .reserving import Reserving
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+
+
+class Prices:
+    """What deployments cost, as far as that is known: looked up once each."""
+
+    __slots__ = ("_config", "_known")
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._known: dict[tuple[Deployment, str | None], Price | None] = {}
+
+    def of(self, deployment: Deployment, plan: str | None = None) -> Price | None:
+        """The price of *deployment* for a credential of *plan*; None when it is not known, which is never zero.
+
+        What the configuration says comes first; then what costs nothing: a route marked free, a key of plan free, a
+        tool or a server without keys; then the list of prices that is shipped.
+        """
+        key = (deployment, plan)
+        if key not in self._known:
+            self._known[key] = self._look_up(deployment, plan)
+        return self._known[key]
+
+    def _look_up(self, deployment: Deployment, plan: str | None) -> Price | None:
+        facts = self._config.facts.get(deployment)
+        if facts is not None and facts.price is not None:
+            return facts.price
+        provider = self._config.providers.get(deployment.provider)
+        if plan == "free" or (facts is not None and facts.price_tier == "free" and not facts.paid):
+            return ZERO
+        if provider is not None and (provider.local_app or provider.tool or provider.keyless):
+            return ZERO
+        return price_of(deployment.provider, deployment.model)
+
+
+class Generation:
+    """Made by `Gateway` from a configuration, at the start and at each reload."""
+
+    __slots__ = ("calls", "config", "lists", "measures", "pools", "prices", "reserving")
+
+    def __init__(self, config: Config, gateway: Gateway) -> None:
+        self.config = config
+        self.prices = Prices(config)
+        self.calls = 0
+        """Calls under way that began with it."""
+        self.pools = Pools(config, gateway.clock, gateway.live, gateway.room.freed, gateway.rotations)
+        self.reserving = Reserving(self, gateway)
+        self.lists = ModelLists(
+            config, gateway.clock, gateway.transport, _pickable(gateway.marks), _healthy(gateway.marks), self.prices.of
+        )
+        self.measures = "fastest" in config.strategies.values() or any(
+            route.strategy == "fastest" for route in config.names.values()
+        )
+        """Somebody wants to know how soon deployments answer."""
+
+
+def _healthy(marks: Marks) -> Callable[[Credential], bool]:
+    return lambda credential: marks.get(key_scope(credential)) is None
+
+
+def _pickable(marks: Marks) -> Callable[[Credential], bool]:
+    def pickable(credential: Credential) -> bool:
+        mark = marks.get(key_scope(credential))
+        return mark is None or mark.state != "disabled"
+
+    return pickable

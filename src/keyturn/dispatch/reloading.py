@@ -1,0 +1,146 @@
+"""Takes over a changed configuration while calls run; a broken one is told of, and the running one stays."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from keyturn.config import Config
+from keyturn.core import Clock, TimerHandle
+from keyturn.errors import ConfigError
+
+from .events import Reloaded
+from .gateway import Gateway
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at the files. A change is taken up when two looks in a row find the same."""
+Signature = tuple[tuple[str, int, int, int] | None, ...]
+AT_NEXT_START = ("host", "port", "workers", "log_format", "log_requests", "max_body", "max_headers", "drain_seconds")
+
+
+class Reloader:
+    """Looks at the files of a gateway's configuration and hands it what *read* makes of them.
+
+    *read* raises ConfigError for a configuration that is not valid; it runs in a thread. *adopted* is called with each
+    configuration that was taken over, after the gateway has it.
+    """
+
+    def __init__(self, gateway: Gateway, read: Callable[[], Config], adopted: Callable[[Config], None]) -> None:
+        self._gateway = gateway
+        self._clock: Clock = gateway.clock
+        self._read = read
+        self._adopted = adopted
+        self._taken = self._seen = self._signature()
+        self._timer: TimerHandle | None = None
+        self._reading: asyncio.Future[Config] | None = None
+        self._again = False
+        self._closed = False
+        self.problems: tuple[str, ...] = ()
+        """Why the files as they are now are not in use; empty when they are."""
+        self.since = self._clock.wall()
+        """When the configuration in use was taken over, in Unix seconds."""
+
+    def start(self) -> None:
+        """Look from now on, until `close`."""
+        self._timer = self._clock.call_at(self._clock.mono() + LOOK_EVERY, self._look)
+
+    def check(self) -> None:
+        """Something may have changed: take it up if it has."""
+        if self._signature() != self._taken:
+            self.reload()
+
+    def reload(self) -> None:
+        """Read the files again, changed or not."""
+        if self._closed:
+            return
+        if self._reading is not None:
+            self._again = True
+            return
+        self._taken = self._seen = self._signature()
+        self._reading = asyncio.get_running_loop().run_in_executor(None, self._read)
+        self._reading.add_done_callback(self._done)
+
+    async def close(self) -> None:
+        """Look no more."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+
+    def told(self) -> dict[str, object]:
+        """How the configuration stands, for the owner."""
+        return {"valid": not self.problems, "problems": list(self.problems), "since": self.since}
+
+    def _look(self) -> None:
+        self._timer = self._clock.call_at(self._clock.mono() + LOOK_EVERY, self._look)
+        signature = self._signature()
+        if signature != self._taken and signature == self._seen:
+            self.reload()
+        self._seen = signature
+
+    def _done(self, reading: asyncio.Future[Config]) -> None:
+        self._reading = None
+        if reading.cancelled() or self._closed:
+            return
+        error = reading.exception()
+        if error is None:
+            self._take(reading.result())
+        elif isinstance(error, ConfigError):
+            self._refuse(error.problems)
+        else:
+            self._refuse([f"it cannot be read: {type(error).__name__}"])
+        if self._again:
+            self._again = False
+            self.reload()
+
+    def _take(self, config: Config) -> None:
+        before = self._gateway.config
+        self._gateway.adopt(config)
+        self._adopted(config)
+        self.problems, self.since = (), self._clock.wall()
+        self._taken = self._seen = self._signature()  # a new configuration may watch other files
+        self._gateway.events.emit(Reloaded(changes=tuple(changes(before, config))))
+
+    def _refuse(self, problems: Iterable[str]) -> None:
+        redact = self._gateway.redactor.text
+        self.problems = tuple(redact(each) for each in problems)
+        self._gateway.events.emit(Reloaded(problems=self.problems))
+
+    def _signature(self) -> Signature:
+        return tuple(_stamp(each.path) for each in self._gateway.config.files)
+
+
+def _stamp(path: Path) -> tuple[str, int, int, int] | None:
+    """What changes when the file at *path* does; None when there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return str(path), found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def changes(before: Config, after: Config) -> Iterator[str]:
+    """What is different, in a few words each; no secret."""
+    for name in sorted(before.providers.keys() | after.providers.keys()):
+        had = {each.fingerprint for each in before.credentials.get(name, ())}
+        has = {each.fingerprint for each in after.credentials.get(name, ())}
+        if name not in after.providers:
+            yield f"{name} is gone"
+        elif name not in before.providers:
+            yield f"{name} is new"
+        elif had != has:
+            yield f"{name}: {len(has - had)} keys new, {len(had - has)} gone"
+    for what in ("routes", "names", "callers", "limit_rules", "limits", "strategies", "rotations", "timeouts", "tiers"):
+        if getattr(before, what) != getattr(after, what):
+            yield f"{what.replace('_', ' ')} changed"
+    for what in ("use_paid", "price_tiers", "cooldown"):
+        if getattr(before, what) != getattr(after, what):
+            yield f"{what.replace('_', ' ')}: {getattr(after, what)}"
+    for what in AT_NEXT_START:
+        if getattr(before.server, what) != getattr(after.server, what):
+            yield f"server.{what} is heeded at the next start"
+    if before.data != after.data:
+        yield "the data folder is heeded at the next start"
