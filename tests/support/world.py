@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import json as jsonlib
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from keyturn.config import Config, load
+from keyturn.config import Config, DataFolder, Options, load
 from keyturn.core import Caller
 from keyturn.dispatch import Gateway, Reply, build, new_id, read_call
 from keyturn.providers import CATALOG
@@ -68,6 +69,8 @@ class World:
         pool: Mapping[str, int | Sequence[KeyRule]],
         *,
         environ: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
+        folder: DataFolder | None = None,
         faults: Iterable[Fault] = (),
         seed: int = 0,
         tell: bool = True,
@@ -79,6 +82,9 @@ class World:
         }
         self.clock = virtual.VirtualClock()
         self.environ = dict(environ or {})
+        self.files = dict(files or {})
+        """The configuration files by name: `models.yaml` -> its text."""
+        self.folder = folder
         self._options = simulator
         self._faults = faults
         self._seed = seed
@@ -87,7 +93,7 @@ class World:
         self.upstream = Simulator(
             self.clock, virtual.seeded(self._seed), keys=self.rules, faults=self._faults, **self._options
         )
-        self.gateway: Gateway = build(self.config(), clock=self.clock, apps={APP: self.upstream})
+        self.gateway: Gateway = build(self.config(), clock=self.clock, apps={APP: self.upstream}, folder=self.folder)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -103,10 +109,14 @@ class World:
             for name, keys in self.rules.items()
             for number, key in enumerate(keys, 1)
         }
-        config = load(environ | self.environ, cwd=Path("/nonexistent"))
+        with tempfile.TemporaryDirectory() as place:
+            for name, text in self.files.items():
+                Path(place, "config").mkdir(exist_ok=True)
+                Path(place, "config", name).write_text(text)
+            config = load(environ | self.environ, cwd=Path(place), options=Options(data=Path("/nonexistent/data")))
         rows = {
-            name: replace(CATALOG[name], local_app=APP, base_url=f"http://simulator/{name}/v1")
-            for name in config.providers
+            name: row if row.tool else replace(CATALOG[name], local_app=APP, base_url=f"http://simulator/{name}/v1")
+            for name, row in config.providers.items()
         }
         return replace(config, providers=rows)
 
@@ -115,19 +125,26 @@ class World:
         return int(self.gateway.live.held())  # type: ignore[attr-defined]
 
     async def chat(
-        self, model: str, *, stream: bool = False, timeout: float | None = None, text: str = "Hello", **members: Any
+        self,
+        model: str,
+        *,
+        stream: bool = False,
+        timeout: float | None = None,
+        text: str = "Hello",
+        caller: Caller | None = None,
+        **members: Any,
     ) -> Answer:
         """One chat call, read to its end."""
         body = {"model": model, "messages": [{"role": "user", "content": text}], **members}
         if stream:
             body["stream"] = True
-        return await self.send("chat", body, timeout)
+        return await self.send("chat", body, timeout, caller)
 
-    async def send(self, kind: Any, body: object, timeout: float | None = None) -> Answer:
-        """One call with *body*, read to its end."""
+    async def send(self, kind: Any, body: object, timeout: float | None = None, caller: Caller | None = None) -> Answer:
+        """One call with *body*, read to its end, as *caller* (default: who may do everything)."""
         headers = {} if timeout is None else {"x-request-timeout-ms": str(int(timeout * 1000))}
         call = read_call(kind, jsonlib.dumps(body).encode(), headers)
-        reply = await self.gateway.handle(call, Caller(), new_id(self.clock.wall()))
+        reply = await self.gateway.handle(call, caller or self.gateway.config.default_caller, new_id(self.clock.wall()))
         chunks: list[bytes] = []
         try:
             if reply.stream is not None:

@@ -1,4 +1,4 @@
-"""What a restart must not lose: rotation indexes and the month's spend, written behind the calls into the data folder."""
+"""What a restart must not lose: rotation indexes and the month's spend, kept in the data folder behind the calls."""
 
 from __future__ import annotations
 

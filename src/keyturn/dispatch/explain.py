@@ -36,8 +36,9 @@ SMALL = Cost(1, 1, 1)
 async def explain(gateway: Gateway, call: Call, caller: Caller) -> dict[str, Any]:
     """What would become of *call*: `steps` in order, each with its candidates, and `refusals`. Sends nothing.
 
-    `{"route", "caller", "error" | None, "steps": [{"deployments": [{"provider", "model", "price", "candidates":
-    [{"key", "state", "why", "wait_s"}]}]}], "refusals": [...]}`. A candidate that is `free` would be asked in this order.
+    `{"route", "caller", "error", "strategy", "steps": [{"deployments": [{"provider", "model", "price_tier",
+    "usd_per_million", "candidates": [{"key", "state", "why", "wait_s"}]}]}], "refusals", "own_limits"}`. Candidates that
+    are `free` would be asked in this order.
     """
     generation = gateway.generation
     told: dict[str, Any] = {"route": call.model, "caller": caller.name, "error": None, "steps": [], "refusals": []}

@@ -48,8 +48,8 @@ from keyturn.wire import error_body, error_headers
 from . import overview
 from .carried import Carried
 from .clock import Watch
-from .events import Alarm, CallEnded, Cooled, Events
 from .declared import budgets
+from .events import Alarm, CallEnded, Cooled, Events
 from .exchange import OK, Exchange
 from .explain import explain
 from .generation import Generation

@@ -44,7 +44,7 @@ class Prices:
         provider = self._config.providers.get(deployment.provider)
         if plan == "free" or (facts is not None and facts.price_tier == "free" and not facts.paid):
             return ZERO
-        if provider is not None and (provider.local_app or provider.tool or provider.keyless):
+        if provider is not None and (provider.tool or provider.keyless):
             return ZERO
         return price_of(deployment.provider, deployment.model)
 

@@ -136,7 +136,7 @@ class Pools:
                     del self._shared[scope]
 
     def fastest_first(self, plan: Plan) -> tuple[Deployment, ...]:
-        """The deployments of *plan*, those of each step by how soon they began to answer lately, unmeasured ones first."""
+        """The deployments of *plan*: in each step who began to answer soonest lately, after who was never measured."""
         now = self._clock.mono()
 
         def delay(deployment: Deployment) -> float:

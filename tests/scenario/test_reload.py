@@ -1,0 +1,153 @@
+"""A configuration that changes while calls run: taken over without losing a count, or refused with the reason."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from keyturn.config import Config
+from keyturn.dispatch import Event, Reloaded, Reloader
+from keyturn.errors import ConfigError
+from keyturn.simulator import Fault, KeyRule
+from tests.support import virtual
+from tests.support.world import World
+
+LLAMA = "groq/llama-3.1-8b-instant"
+LIMITS = "providers: { groq: { models: { llama-3.1-8b-instant: { rpm: RPM } } } }\n"
+
+
+class Watched:
+    """A reloader over a world whose configuration is made anew at each look; a file on the disk plays the change."""
+
+    def __init__(self, world: World, place: Path) -> None:
+        self.world = world
+        self.file = place / "models.yaml"
+        self.said: list[Event] = []
+        self.adopted: list[Config] = []
+        self.broken: list[str] = []
+        world.gateway.events.subscribe(self.said.append)
+        self.reloader = Reloader(world.gateway, self.read, self.adopted.append)
+
+    def read(self) -> Config:
+        if self.broken:
+            raise ConfigError(self.broken)
+        return self.world.config()
+
+    @property
+    def told(self) -> list[Reloaded]:
+        return [each for each in self.said if isinstance(each, Reloaded)]
+
+
+def test_counters_and_cooldowns_survive_a_reload() -> None:
+    async def story() -> None:
+        files = {"limits.yaml": LIMITS.replace("RPM", "3")}
+        faults = [Fault(key="*-1", error="rate_limited", wait=300, times=1)]
+        async with World({"groq": 2}, files=files, faults=faults) as world:
+            assert (await world.chat(LLAMA)).status == 200
+            assert (await world.chat(LLAMA)).status == 200
+            world.files["limits.yaml"] = LIMITS.replace("RPM", "4")
+            world.gateway.adopt(world.config())
+            # two of four are used on the only key that is not resting
+            assert [(await world.chat(LLAMA)).status for _ in range(2)] == [200, 200]
+            refused = await world.chat(LLAMA, timeout=1)
+            assert (refused.status, refused.code) == (429, "capacity")
+            states = {str(row["key"])[:6]: row["state"] for row in world.gateway.keys()}
+            assert states == {"groq-1": "cooling", "groq-2": "healthy"}
+
+    virtual.run(story)
+
+
+def test_calls_in_flight_finish_on_what_they_began_with() -> None:
+    async def story() -> None:
+        async with World({"groq": 1}, faults=[Fault(latency=30.0, times=1)]) as world:
+            running = asyncio.create_task(world.chat(LLAMA))
+            await world.clock.sleep_until(world.clock.mono() + 1.0)
+            old = world.gateway.generation
+            world.rules = {"mistral": {"mistral-secret-key-1": KeyRule()}}
+            world.gateway.adopt(world.config())
+            assert (await world.chat(LLAMA)).status == 404
+            assert old.calls == 1
+            answer = await running
+            assert answer.status == 200
+            assert old.calls == 0
+            assert world.gateway._retired == []
+
+    virtual.run(story)
+
+
+def test_who_waits_is_served_by_what_it_began_with() -> None:
+    async def story() -> None:
+        files = {"limits.yaml": LIMITS.replace("RPM", "1")}
+        async with World({"groq": 1}, files=files) as world:
+            assert (await world.chat(LLAMA)).status == 200
+            waiting = asyncio.create_task(world.chat(LLAMA, timeout=100))
+            await world.clock.sleep_until(world.clock.mono() + 1.0)
+            world.files["limits.yaml"] = LIMITS.replace("RPM", "5")
+            world.gateway.adopt(world.config())
+            assert (await world.chat(LLAMA, timeout=100)).status == 200
+            assert (await waiting).status == 200
+
+    virtual.run(story)
+
+
+def look(change: Callable[[Watched], Any], tmp_path: Path, **options: Any) -> Watched:
+    """A reloader that watches one real file; *change* is made after it began to look; five virtual seconds pass."""
+
+    async def story() -> Watched:
+        async with World({"groq": 1}, **options) as world:
+            watched = Watched(world, tmp_path)
+            watched.file.write_text("a")
+            watched.reloader._signature = lambda: (  # type: ignore[method-assign]
+                (str(watched.file), 0, 0, watched.file.stat().st_size) if watched.file.exists() else None,
+            )
+            watched.reloader._taken = watched.reloader._seen = watched.reloader._signature()
+            watched.reloader.start()
+            change(watched)
+            await world.clock.sleep_until(world.clock.mono() + 5.0)
+            await watched.reloader.close()
+            assert (await world.chat(LLAMA)).status == 200
+            return watched
+
+    return virtual.run(story)
+
+
+def test_a_changed_file_is_taken_up_once(tmp_path: Path) -> None:
+    def change(watched: Watched) -> None:
+        watched.file.write_text("changed")
+        watched.world.environ["USE_PAID_MODELS"] = "true"
+
+    watched = look(change, tmp_path)
+    assert len(watched.adopted) == 1
+    assert watched.told == [Reloaded(changes=("use paid: True",))]
+    assert watched.reloader.told()["valid"] is True
+
+
+def test_a_broken_file_keeps_the_running_configuration(tmp_path: Path) -> None:
+    def change(watched: Watched) -> None:
+        watched.file.write_text("changed")
+        watched.broken = ["config/models.yaml:3: no provider is called gorq"]
+
+    watched = look(change, tmp_path)
+    assert watched.adopted == []
+    assert watched.told == [Reloaded(problems=("config/models.yaml:3: no provider is called gorq",))]
+    assert watched.reloader.told()["problems"] == ["config/models.yaml:3: no provider is called gorq"]
+
+
+def test_nothing_is_read_when_nothing_changed(tmp_path: Path) -> None:
+    watched = look(lambda watched: None, tmp_path)
+    assert watched.told == []
+
+
+def test_a_key_that_is_gone_leaves_nothing_behind() -> None:
+    async def story() -> None:
+        async with World({"groq": [KeyRule(state="invalid_key"), KeyRule()]}) as world:
+            assert (await world.chat(LLAMA)).status == 200
+            (bad,) = [row for row in world.gateway.keys() if row["state"] == "invalid"]
+            del world.rules["groq"]["groq-secret-key-1"]
+            world.gateway.adopt(world.config())
+            assert bad["key"] not in [row["key"] for row in world.gateway.keys()]
+            assert world.gateway.marks.of("groq", counting=True) == []
+
+    virtual.run(story)
