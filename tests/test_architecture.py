@@ -36,12 +36,13 @@ RANKS = {
 PURE = {"errors", "core", "wire", "providers"}
 PURE_IMPORTS = {
     "__future__", "abc", "array", "base64", "binascii", "bisect", "codecs", "collections", "collections.abc",
-    "contextlib", "copy", "dataclasses", "datetime", "decimal", "difflib", "email.utils", "enum", "fractions",
+    "contextlib", "copy", "dataclasses", "datetime", "decimal", "difflib", "email.utils", "enum", "fnmatch", "fractions",
     "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "msgspec", "operator", "re",
     "string", "struct", "textwrap", "types", "typing", "unicodedata", "urllib.parse", "zlib", "zoneinfo",
 }  # fmt: skip
 CATALOG_IMPORTS = {"tomllib", "importlib.resources"}
-"""What providers/registry.py needs on top, to load the catalog that is part of the package."""
+"""What these need on top, to load data that is part of the package."""
+DATA_READERS = {"providers/registry.py", "providers/prices.py"}
 
 CLOCK = "dispatch/clock.py"
 TIMED_CALLS = {"asyncio.sleep", "asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for", "os.urandom", "uuid.uuid4"}
@@ -151,7 +152,7 @@ def purity(source: Source) -> Iterator[str]:
     """`core`, `wire` and `providers` import the pure part of the standard library and msgspec, nothing else."""
     if source.room not in PURE:
         return
-    allowed = PURE_IMPORTS | CATALOG_IMPORTS if source.path == "providers/registry.py" else PURE_IMPORTS
+    allowed = PURE_IMPORTS | CATALOG_IMPORTS if source.path in DATA_READERS else PURE_IMPORTS
     for item in imports(source):
         spelled = {item.module, *(f"{item.module}.{name}" for name in item.names)}
         if not item.level and item.module.partition(".")[0] != "keyturn" and not spelled & allowed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import click
 from .named import keys_named, provider_named
 from .output import json_option, print_json, print_table, say
 from .setup import Place, place_options, read_config
+from .stamps import time_stamp
 
 if TYPE_CHECKING:
     from keyturn.config import Config
@@ -182,14 +182,14 @@ def _switch(key: str, action: str, config: Config) -> None:
 def add(provider: str, **place: Any) -> None:
     """Add a key of PROVIDER to the env file. It is read from a hidden prompt, or from stdin; never from an argument."""
     from keyturn.config import UnknownProvider, add_key, environment
-    from keyturn.dispatch import SystemClock
 
     prompt = f"Key of {provider} (not shown)"
     secret = click.prompt(prompt, hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.read()
-    stamp = datetime.fromtimestamp(SystemClock().wall(), UTC).astimezone().strftime("%Y%m%d_%H%M%S")
     env_file = Place(**place).env_file
     try:
-        added = add_key(environment(), env_file, Path.cwd(), provider=provider, secret=secret.strip(), stamp=stamp)
+        added = add_key(
+            environment(), env_file, Path.cwd(), provider=provider, secret=secret.strip(), stamp=time_stamp()
+        )
     except UnknownProvider as error:
         raise click.UsageError(error.message) from error
     click.echo(f"{added.variable} was added to {added.file}")

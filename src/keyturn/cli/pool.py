@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from keyturn.config import Config, DataFolder
     from keyturn.dispatch import Gateway
+    from keyturn.simulator import Simulator
 
 
 def open_pool(config: Config, folder: DataFolder | None = None) -> Gateway:
@@ -18,15 +19,19 @@ def open_pool(config: Config, folder: DataFolder | None = None) -> Gateway:
     """
     from keyturn.config import DataFolder
     from keyturn.dispatch import SystemClock, build, draw
+    from keyturn.providers import CATALOG
 
     clock = SystemClock()
-    local = {provider.local_app for provider in config.providers.values() if provider.local_app}
-    apps = {}
-    if local:
-        from keyturn.simulator import Simulator
+    simulators: list[Simulator] = []
 
-        simulator = Simulator(clock, draw, log_limit=1000)
-        apps = dict.fromkeys(local, simulator)
+    async def demo(*exchange: Any) -> None:
+        if not simulators:  # made when it is first asked: few need it, and a reload may
+            from keyturn.simulator import Simulator
+
+            simulators.append(Simulator(clock, draw, log_limit=1000))
+        await simulators[0](*exchange)
+
+    apps = {row.local_app: demo for row in CATALOG.values() if row.local_app}
     return build(config, clock=clock, apps=apps, disabled=DataFolder(config.data).disabled(), folder=folder)
 
 
@@ -52,8 +57,13 @@ def model_to_ask(config: Config, model: str | None) -> str:
 
 def known_models(config: Config) -> list[str]:
     """Every `provider/model` that is known without asking a provider."""
+    routes: dict[str, list[str]] = {}
+    for deployment, facts in config.facts.items():
+        if not facts.paid or config.use_paid:
+            routes.setdefault(deployment.provider, []).append(deployment.model)
     return [
         f"{name}/{model}"
         for name, provider in config.providers.items()
-        for model in dict.fromkeys((*config.static_models.get(name, ()), *provider.models))
+        if provider.tool is None or provider.tool.found
+        for model in dict.fromkeys((*config.static_models.get(name, ()), *provider.models, *routes.get(name, ())))
     ]

@@ -12,7 +12,7 @@ from keyturn.errors import TransportError
 
 if TYPE_CHECKING:
     from keyturn.config import Config
-    from keyturn.core import Clock, Credential, HttpRequest, LocalRequest, Transport
+    from keyturn.core import Clock, Credential, HttpRequest, LocalRequest, Transport, UpstreamRequest
 
 PATIENCE = 20.0
 """Seconds that all answers together may take."""
@@ -33,10 +33,10 @@ class Finding(NamedTuple):
 async def probe(config: Config, keys: Sequence[Credential]) -> list[Finding]:
     """One finding per key, in their order."""
     from keyturn.dispatch import SystemClock
-    from keyturn.transport import HttpTransport
+    from keyturn.transport import Transports
 
     clock = SystemClock()
-    transport = HttpTransport(clock)
+    transport = Transports(clock, {})
     examiner = _Examiner(config, transport, clock)
     tasks = [asyncio.create_task(examiner.examine(key)) for key in keys]
 
@@ -80,7 +80,7 @@ class _Examiner:
                     return found
             question = _one_token(self._config, key)
             if question is None:
-                variable = f"{provider.variables[0]}_CHAT_MODEL"
+                variable = f"{(provider.variables or (provider.name.upper(),))[0]}_CHAT_MODEL"
                 said = f"its list of models proves nothing; set {variable} to ask that model for one token"
                 return Finding(key, "unknown", None, said, 0.0)
             return await self._ask(key, question)
@@ -93,7 +93,7 @@ class _Examiner:
             return False
         return (await self._ask(key, replace(request, auth=None))).meaning == "ok"
 
-    async def _ask(self, key: Credential, request: HttpRequest | LocalRequest) -> Finding:
+    async def _ask(self, key: Credential, request: UpstreamRequest) -> Finding:
         from keyturn.core import Facts, Redactor, classify
 
         rules, clock = self._config.providers[key.provider].rules, self._clock
@@ -113,7 +113,7 @@ class _Examiner:
         return Finding(key, outcome.meaning, facts.status, message, clock.mono() - started)
 
 
-def _one_token(config: Config, key: Credential) -> HttpRequest | LocalRequest | None:
+def _one_token(config: Config, key: Credential) -> UpstreamRequest | None:
     """The smallest chat; None when no model of the provider is known."""
     from keyturn.core import Candidate, Deployment
     from keyturn.dispatch import read_call

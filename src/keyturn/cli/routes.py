@@ -144,4 +144,5 @@ def explained(told: dict[str, Any]) -> Iterator[str]:
     for refusal in told["refusals"]:
         yield f"  left out: {refusal}"
     for limit in told.get("own_limits", ()):
-        yield f"  {limit['of']} {limit['name']}: {limit['used']:g} of {limit['capacity']:g} {limit['metric']} a {limit['window']} used"
+        used = f"{limit['used']:g} of {limit['capacity']:g} {limit['metric']} a {limit['window']} used"
+        yield f"  {limit['of']} {limit['name']}: {used}"

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 LARGEST_ANSWER = 64 * 1024 * 1024
 LARGEST_ERROR = 1024 * 1024
+END_OF_TOOL = 1.0
+"""Seconds that a tool may take to be ended after its own timeout."""
 MOST_HELD = 4 * 1024 * 1024
 """Bytes of preamble that are held back before a stream's first content."""
 REPORT_EVERY = 5.0
@@ -107,6 +109,8 @@ class Exchange:
             model = self._grant.entry.candidate.deployment.model.lower()
             if "reasoning_effort" in run.call.members or any(part in model for part in REASONING):
                 length = max(length, timeouts.reasoning_first_token)
+        if self.provider.tool is not None:  # many print nothing until they have all; their own timeout ends them
+            length = max(length, self.provider.tool.timeout + END_OF_TOOL)
         bound = min(run.deadline, run.content_by)
         if now + length < bound:
             return Watch(self._gateway.clock, now + length, phase)

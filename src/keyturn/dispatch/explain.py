@@ -37,8 +37,8 @@ async def explain(gateway: Gateway, call: Call, caller: Caller) -> dict[str, Any
     """What would become of *call*: `steps` in order, each with its candidates, and `refusals`. Sends nothing.
 
     `{"route", "caller", "error", "strategy", "steps": [{"deployments": [{"provider", "model", "price_tier",
-    "usd_per_million", "candidates": [{"key", "state", "why", "wait_s"}]}]}], "refusals", "own_limits"}`. Candidates that
-    are `free` would be asked in this order.
+    "usd_per_million", "candidates": [{"key", "state", "why", "wait_s"}]}]}], "refusals", "own_limits"}`. The candidates
+    that are `free` would be asked in this order.
     """
     generation = gateway.generation
     told: dict[str, Any] = {"route": call.model, "caller": caller.name, "error": None, "steps": [], "refusals": []}

@@ -376,7 +376,7 @@ class Gateway:
             return rows
         return [row for row in rows if permitted(caller, row.id, row.behind)]
 
-    def quota_stats(self, caller: Caller, provider: str | None = None) -> dict[str, object]:
+    def quota_stats(self, caller: Caller, provider: str | None = None) -> dict[str, Any]:
         """What `GET /v1/quota-stats` answers: every key with its limits, totals, and *caller*'s own limits."""
         return overview.quota_stats(self, caller, provider)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keyturn.config import LimitSpec
 from keyturn.core import (
@@ -31,6 +31,8 @@ SHARED = ("deployment", "absent")
 Owner = tuple[bool, str]
 """Whose a mark is: whether a quota group's, and its name. A group may be named after one of its members."""
 STATES = ("disabled", "invalid", "exhausted", "unentitled", "cooling", "probation")
+MISSING = "missing"
+"""The state of a command line tool that is not on the PATH."""
 """The worst first: the state of a key is its worst mark."""
 
 
@@ -48,8 +50,9 @@ def states(gateway: Gateway, name: str) -> dict[str, int]:
     """How many keys of provider *name* are in each state."""
     marks = _marks(gateway, name)
     counts: dict[str, int] = {}
+    missing = _missing(gateway, name)
     for credential in gateway.config.credentials.get(name, ()):
-        state = _state(_of(marks, credential), gateway.clock.mono())[0]
+        state = MISSING if missing else _state(_of(marks, credential), gateway.clock.mono())[0]
         counts[state] = counts.get(state, 0) + 1
     return counts
 
@@ -167,6 +170,8 @@ def _row(gateway: Gateway, credential: Credential, marks: list[Mark]) -> dict[st
     if mark is not None:
         until = _date(gateway, mark.until) if mark.until > now else None
         reason = f"{mark.reason} ({mark.scope[3]})" if len(mark.scope) > 3 else mark.reason
+    if state == "healthy" and (missing := _missing(gateway, credential.provider)):
+        state, reason = MISSING, missing
     return {
         "provider": credential.provider,
         "key": credential.shown,
@@ -175,6 +180,12 @@ def _row(gateway: Gateway, credential: Credential, marks: list[Mark]) -> dict[st
         "reason": reason,
         "limits": list(_limits(gateway, credential)),
     }
+
+
+def _missing(gateway: Gateway, provider: str) -> str:
+    """Why nothing of *provider* can be run; empty when it can."""
+    tool = gateway.config.providers[provider].tool
+    return "" if tool is None or tool.found else f"{tool.argv[0]} is not on the PATH"
 
 
 def _limits(gateway: Gateway, credential: Credential) -> Iterator[dict[str, object]]:
@@ -208,7 +219,7 @@ def _limit(gateway: Gateway, row: LimitRow, model: str | None) -> dict[str, obje
         "used": row.used,
         "reserved": row.reserved,
         "free": row.free,
-        "resets_at": _date(gateway, now + row.resets_in),
+        "resets_at": _date(gateway, now + row.resets_in) if row.resets_in else None,
         "source": row.source,
     }
 
@@ -241,7 +252,7 @@ def own_limit(gateway: Gateway, limit: Limit) -> dict[str, object]:
     return told
 
 
-def quota_stats(gateway: Gateway, caller: Caller, provider: str | None) -> dict[str, object]:
+def quota_stats(gateway: Gateway, caller: Caller, provider: str | None) -> dict[str, Any]:
     """The answer to `GET /v1/quota-stats`. Who may do everything sees every budget, others their own limits."""
     rows = keys(gateway, provider)
     own = list(caller.limits) if caller.routes or caller.limits else budgets(gateway.config)

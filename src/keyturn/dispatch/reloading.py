@@ -13,9 +13,14 @@ from keyturn.errors import ConfigError
 
 from .events import Reloaded
 from .gateway import Gateway
+from .noticing import Noticing
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at the files. A change is taken up when two looks in a row find the same."""
+LOOK_RARELY = 10.0
+"""The same where changes are told."""
+SETTLED = 0.2
+"""Seconds after a change was told, until the file is looked at."""
 Signature = tuple[tuple[str, int, int, int] | None, ...]
 AT_NEXT_START = ("host", "port", "workers", "log_format", "log_requests", "max_body", "max_headers", "drain_seconds")
 
@@ -37,6 +42,8 @@ class Reloader:
         self._reading: asyncio.Future[Config] | None = None
         self._again = False
         self._closed = False
+        self._pause = LOOK_EVERY
+        self._noticing: Noticing | None = None
         self.problems: tuple[str, ...] = ()
         """Why the files as they are now are not in use; empty when they are."""
         self.since = self._clock.wall()
@@ -44,12 +51,19 @@ class Reloader:
 
     def start(self) -> None:
         """Look from now on, until `close`."""
-        self._timer = self._clock.call_at(self._clock.mono() + LOOK_EVERY, self._look)
+        files = self._gateway.config.files
+        if any(each.present for each in files):
+            self._noticing = Noticing([each.path for each in files], self.check)
+            if self._noticing.start():
+                self._pause = LOOK_RARELY
+        self._timer = self._clock.call_at(self._clock.mono() + self._pause, self._look)
 
     def check(self) -> None:
-        """Something may have changed: take it up if it has."""
-        if self._signature() != self._taken:
-            self.reload()
+        """Something has changed: look twice, soon."""
+        self._seen = self._signature()
+        if self._timer is not None and not self._closed:
+            self._timer.cancel()
+            self._timer = self._clock.call_at(self._clock.mono() + SETTLED, self._look)
 
     def reload(self) -> None:
         """Read the files again, changed or not."""
@@ -67,6 +81,8 @@ class Reloader:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._noticing is not None:
+            await self._noticing.close()
         if self._reading is not None:
             await asyncio.wait([self._reading])
 
@@ -75,7 +91,7 @@ class Reloader:
         return {"valid": not self.problems, "problems": list(self.problems), "since": self.since}
 
     def _look(self) -> None:
-        self._timer = self._clock.call_at(self._clock.mono() + LOOK_EVERY, self._look)
+        self._timer = self._clock.call_at(self._clock.mono() + self._pause, self._look)
         signature = self._signature()
         if signature != self._taken and signature == self._seen:
             self.reload()

@@ -116,7 +116,7 @@ class Access:
             return self._default
         if presented:
             raise InvalidCallerKey(
-                "this is not a caller key of this gateway (PROXY_API_KEY, else its caller.key file; or one of callers.yaml)"
+                "this is no caller key of this gateway (PROXY_API_KEY or its caller.key file, or callers.yaml)"
             )
         raise InvalidCallerKey(
             "no caller key: send the gateway's key (PROXY_API_KEY, else its caller.key file) as "

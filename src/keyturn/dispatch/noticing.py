@@ -1,0 +1,50 @@
+"""Notices changes of files at once where the extra `watch` is installed; elsewhere who asks has to look."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+QUIET_MS = 100
+"""Milliseconds without a further change until one is told."""
+
+
+class Noticing:
+    """Tells *changed* when something in the folders of *files* changes, from `start` to `close`."""
+
+    def __init__(self, files: Iterable[Path], changed: Callable[[], object]) -> None:
+        self._folders = {_nearest(path.parent) for path in files}
+        self._changed = changed
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> bool:
+        """Whether changes will be told; False without the extra `watch`."""
+        try:
+            import watchfiles  # noqa: F401  # looked for here, used in the task
+        except ImportError:
+            return False
+        self._task = asyncio.create_task(self._watch(), name="changes of files")
+        return True
+
+    async def close(self) -> None:
+        """Tell no more."""
+        self._stop.set()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _watch(self) -> None:
+        from watchfiles import awatch
+
+        async for _ in awatch(
+            *self._folders, recursive=False, watch_filter=None, debounce=QUIET_MS, stop_event=self._stop
+        ):
+            self._changed()
+
+
+def _nearest(folder: Path) -> Path:
+    """*folder*, or the nearest one above it that exists: it may be made later."""
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return folder
