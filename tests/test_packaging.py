@@ -37,7 +37,6 @@ def test_what_is_imported_is_declared() -> None:
     declared |= {
         "yaml",
         "dotenv",
-        "ruamel",
         "prometheus_client",
     }  # imported under names that are not the distribution's
     declared |= {"multidict", "yarl", "aiohappyeyeballs"}  # part of aiohttp's interface

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from tests.support.tools import Tools
+
 from .conftest import Terminal
 
 
@@ -90,3 +92,57 @@ def test_dry_run_of_a_provider_without_a_key_names_the_variable(terminal: Termin
     result = terminal.run("dry-run", "-m", "openai/gpt-4o", "Hello")
     assert result.exit_code == 1
     assert "OPENAI_API_KEY" in result.stderr
+
+
+def test_TST_06_dry_run_of_every_http_provider(terminal: Terminal) -> None:
+    """One key is enough; URL and header are formed without a network."""
+    terminal.set(
+        GROQ_API_KEY="gsk_planted_1",
+        TOGETHER_API_KEY="planted_together_2",
+        OPENROUTER_API_KEY="sk-or-planted-3",
+        GOOGLE_API_KEY_1="AIzaPlanted4",
+        GROQ_MODELS="llama-3.1-8b-instant",
+    )
+    result = terminal.run("dry-run")
+    assert result.exit_code == 0, result.output
+    requests = {request["provider"]: request for request in json.loads(result.stdout)}
+    assert {name: request["url"] for name, request in requests.items()} == {
+        "groq": "https://api.groq.com/openai/v1/chat/completions",
+        "together": "https://api.together.ai/v1/chat/completions",
+        "openrouter": "https://openrouter.ai/api/v1/chat/completions",
+        "gemini": "https://generativelanguage.googleapis.com/v1beta/openai/chat/completions",
+    }
+    assert {request["headers"]["authorization"] for request in requests.values()} == {"Bearer ***"}
+    assert requests["groq"]["body"]["model"] == "llama-3.1-8b-instant"
+    assert requests["groq"]["key"].startswith("groq-0:")
+    assert "planted" not in result.output.lower()
+    groq = json.loads(terminal.run("dry-run", "-m", "groq/llama-3.1-8b-instant").stdout)
+    assert groq["body"] == requests["groq"]["body"]
+
+
+def test_TST_06_dry_run_tells_which_keys_are_disabled(terminal: Terminal) -> None:
+    terminal.set(GROQ_API_KEY="gsk_planted_1")
+    terminal.run("keys", "disable", "groq")
+    (row,) = json.loads(terminal.run("dry-run").stdout)
+    assert row["provider"] == "groq"
+    assert "keys enable groq" in row["error"]
+
+
+def test_CLI_05_dry_run_of_a_tool_shows_what_would_be_run(terminal: Terminal) -> None:
+    tools = Tools(terminal.cwd)
+    tools.add("claude", "exit 1", version="exit 1\n")
+    terminal.set(GROQ_API_KEY="gsk_planted_1", ANTHROPIC_AUTH_TOKEN="planted-token", PATH=tools.environ["PATH"])
+    (terminal.cwd / "config").mkdir()
+    (terminal.cwd / "config" / "models.yaml").write_text(
+        'providers:\n  claude_code: { kind: cli, cmd: ["claude", "-p", "--model", "${MODEL}"] }\n'
+    )
+    result = terminal.run("dry-run", "-m", "claude_code/sonnet", "Good", "morning")
+    assert result.exit_code == 0, result.output
+    run = json.loads(result.stdout)
+    assert list(run) == ["argv", "stdin", "environ"]
+    assert run["argv"] == ["claude", "-p", "--model", "sonnet"]
+    assert run["stdin"] == "Good morning"
+    assert {"ANTHROPIC_AUTH_TOKEN", "PATH"} <= set(run["environ"])
+    assert "GROQ_API_KEY" not in run["environ"]
+    assert "planted" not in result.output
+    assert "claude_code" not in terminal.run("dry-run").stdout

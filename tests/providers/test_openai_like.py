@@ -23,7 +23,9 @@ def send(provider: Provider, call: Call, model: str = "m-1", secret: str = SECRE
     notes: list[str] = []
     candidate = Candidate(Deployment(provider.name, model), Credential.of(provider.name, secret))
     request = prepare(provider, call, candidate, notes)
-    return (request.http if isinstance(request, LocalRequest) else request), notes
+    sent = request.http if isinstance(request, LocalRequest) else request
+    assert isinstance(sent, HttpRequest)
+    return sent, notes
 
 
 def test_a_chat_request() -> None:
@@ -46,7 +48,7 @@ def test_a_chat_request() -> None:
 
 
 def test_the_secret_is_in_its_header_only() -> None:
-    for provider in CATALOG.values():
+    for provider in [row for row in CATALOG.values() if row.tool is None]:
         request, _ = send(provider, chat(stream=True))
         assert SECRET not in repr((request.url, request.headers, request.body))
 

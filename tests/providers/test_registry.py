@@ -71,7 +71,11 @@ def test_a_row_is_sound(name: str) -> None:
     assert all(phrase == phrase.lower() for phrase in provider.rules.texts)
     assert all(code == code.lower() for code in provider.rules.codes)
     parts = urlsplit(provider.base_url)
-    if provider.name != "azure":
+    if provider.tool is not None:
+        assert "${MODEL}" in provider.tool.argv
+        assert provider.models
+        assert not provider.variables, "it logs in by itself"
+    elif provider.name != "azure":
         assert parts.hostname
         assert parts.scheme == "https" or provider.keyless
 
@@ -86,7 +90,14 @@ def test_gemini_answers_to_two_variables() -> None:
 
 
 def test_local_servers_need_no_key() -> None:
-    assert {name for name, row in CATALOG.items() if row.keyless} == {"ollama", "vllm", "llamacpp", "g4f", "demo"}
+    keyless = {name for name, row in CATALOG.items() if row.keyless and row.tool is None}
+    assert keyless == {"ollama", "vllm", "llamacpp", "g4f", "demo"}
+
+
+def test_tools_need_no_key() -> None:
+    tools = {name for name, row in CATALOG.items() if row.tool is not None}
+    assert tools == {"codex_cli", "claude_code", "gemini_cli"}
+    assert all(CATALOG[name].keyless for name in tools)
 
 
 def test_CFG_41_an_unknown_server_becomes_a_provider() -> None:

@@ -89,7 +89,7 @@ def test_200_parallel_calls_against_one_remaining_dollar_never_spend_two(tmp_pat
             statuses = Counter(each.status for each in answers)
             assert statuses[200] >= 10
             assert set(statuses) <= {200, 402, 429}
-            (own,) = world.gateway.quota_stats(named(world, "ci"))["own"]  # type: ignore[misc]
+            (own,) = world.gateway.quota_stats(named(world, "ci"))["own"]
             assert 9.0 < own["used"] <= 10.0
             assert own["reserved"] == 0
         assert 9.0 < spend(tmp_path)["caller/ci"] <= 10.0
@@ -172,7 +172,7 @@ def test_a_caller_sees_only_its_own_models_and_limits() -> None:
             rows = await world.gateway.models(named(world, "ci"))
             assert [row.id for row in rows] == ["llama"]
             own = world.gateway.quota_stats(named(world, "ci"))["own"]
-            assert [(each["name"], each["capacity"]) for each in own] == [("ci", 7)]  # type: ignore[index,attr-defined]
+            assert [(each["name"], each["capacity"]) for each in own] == [("ci", 7)]
 
     virtual.run(story)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from keyturn.core import LocalRequest, ProcessRequest
+from keyturn.core import LocalRequest
 from keyturn.transport import Transports
+from tests.support.tools import Tools
 
 from .peers import LoopClock, Peer, always, ignore, plain, request, run
 
@@ -21,7 +23,10 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"from the app"})
 
 
-def test_each_kind_of_request_finds_its_transport(loop: str) -> None:
+def test_each_kind_of_request_finds_its_transport(loop: str, tmp_path: Path) -> None:
+    tools = Tools(tmp_path)
+    tools.add("tool", "cat")
+
     async def main() -> None:
         transports = Transports(LoopClock(), {"demo": app})
         async with Peer(always(plain(b"from the peer"))) as peer:
@@ -31,8 +36,10 @@ def test_each_kind_of_request_finds_its_transport(loop: str) -> None:
             answer = await transports.send(request(peer.url), ignore)
             assert await answer.read(LIMIT) == b"from the peer"
             assert (transports.acquired, transports.open_connections) == (0, 1)
-            with pytest.raises(TypeError, match="ProcessRequest"):
-                await transports.send(ProcessRequest(("true",), b"", {}), ignore)
+            answer = await transports.send(tools.request("tool", stdin=b"from the tool"), ignore)
+            assert await answer.read(LIMIT) == b"from the tool"
+            with pytest.raises(TypeError, match="str"):
+                await transports.send("a word", ignore)  # type: ignore[arg-type]
             await transports.close()
             assert transports.open_connections == 0
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import uvloop
 
-from . import picking, process
+from . import loading, picking, process
 from .load import load
 from .upstream import Upstream
 
@@ -107,6 +107,14 @@ def flatness() -> Gate:
     )
 
 
+def loads() -> Gate:
+    """A thousand routes and 500 keys, beside the bare parser on the same file."""
+    loaded, parsed = loading.measure()
+    ratio = loaded / parsed
+    print(f"{'seconds to load':<24} keyturn {loaded:>9.3f}   yaml.compose {parsed:>9.3f}   ratio {ratio:.2f}")
+    return Gate(f"loading 1,000 routes and 500 keys: {ratio:.2f} times yaml.compose (at most 4)", ratio <= 4)
+
+
 def main(gateway: Callable[[int], process.Server] = process.keyturn) -> int:
     arguments = argparse.ArgumentParser(prog="make bench", description=__doc__)
     arguments.add_argument("--quick", action="store_true", help="fewer and shorter rounds: an impression, not a result")
@@ -123,6 +131,7 @@ def main(gateway: Callable[[int], process.Server] = process.keyturn) -> int:
         gates = uvloop.run(throughput(gateway, rounds, seconds))
         gates.append(startup(gateway, rounds))
         gates.append(flatness())
+        gates.append(loads())
         gates.append(memory(idle, 3 if options.quick else 60))
     for gate in gates:
         print(f"{'PASS' if gate.passed else 'FAIL'}  {gate.name}")

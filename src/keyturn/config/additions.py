@@ -1,8 +1,7 @@
-"""Adds a key to the env file: the next number, a backup that overwrites none, the file replaced whole."""
+"""Adds a key to the env file: the next number, quoted as needed, at the end."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import NamedTuple
 from keyturn.errors import ConfigError, KeyturnError
 from keyturn.providers import CATALOG
 
+from .backups import rewrite, sole_writer
 from .credentials import add_custom_names, key_flaw, key_variables
-from .environment import env_file_asked_for, merge, read_env_file
-from .folder import write_private
+from .environment import env_file_asked_for, merge, parse_env
 from .names import Names
 from .report import Report
 from .settings import Settings
@@ -43,6 +42,14 @@ def add_key(
     a file that cannot be written; the file is then as it was.
     """
     file = (env_file_asked_for(environ, env_file, cwd) or cwd / ".env").resolve()
+    try:
+        with sole_writer(file.parent):
+            return _add(environ, file, cwd, provider=provider, secret=secret, stamp=stamp)
+    except OSError as error:
+        raise ConfigError([f"{file}: {error.strerror}; nothing was changed"]) from error
+
+
+def _add(environ: Mapping[str, str], file: Path, cwd: Path, *, provider: str, secret: str, stamp: str) -> Added:
     values, _ = merge(environ, file if file.exists() else None, cwd)
     settings = Settings(values, Names(), Report(values))
     add_custom_names(settings)
@@ -52,6 +59,8 @@ def add_key(
         near = settings.names.nearest(prefix)
         wanted = f"did you mean {near.lower()}?" if near else f"set {prefix}_API_BASE to its URL first"
         raise UnknownProvider(f"no provider is called {provider}; {wanted}")
+    if name in CATALOG and (tool := CATALOG[name].tool) is not None:
+        raise KeyturnError(f"{name} takes no key here: {tool.argv[0]} is a program that logs in by itself")
     if flaw := key_flaw(secret):
         raise KeyturnError(flaw)
     present = [key for key in key_variables(settings) if key.provider == name]
@@ -65,23 +74,15 @@ def add_key(
 
 
 def _append(file: Path, variable: str, secret: str, stamp: str) -> Path | None:
-    try:
-        before = file.read_bytes() if file.exists() else b""
-        ending = b"\r\n" if b"\r\n" in before else b"\n"
-        start = ending if before and not before.endswith((b"\n", b"\r")) else b""
-        line = f"{variable}={_quoted(secret)}".encode()
-        backup = _back_up(file, stamp) if file.exists() else None
-        mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
-        write_private(file, before + start + line + ending)
-        file.chmod(mode)
-    except OSError as error:
-        raise ConfigError([f"{file}: {error.strerror}; nothing was changed"]) from error
-    values, _ = read_env_file(file, file.name)
+    before = file.read_bytes() if file.exists() else None
+    present = before or b""
+    ending = b"\r\n" if b"\r\n" in present else b"\n"
+    start = ending if present and not present.endswith((b"\n", b"\r")) else b""
+    after = present + start + f"{variable}={_quoted(secret)}".encode() + ending
+    values, _ = parse_env(after.decode(), file.name)
     if variable not in values or values[variable].text != secret:
-        write_private(file, before)
-        file.chmod(mode)
         raise ConfigError([f"{file}: a quote in it is never closed, so the new line would be lost; close it first"])
-    return backup
+    return rewrite(file, before, after, stamp)
 
 
 def _quoted(secret: str) -> str:
@@ -89,20 +90,3 @@ def _quoted(secret: str) -> str:
         return secret
     escaped = secret.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def _back_up(file: Path, stamp: str) -> Path:
-    """A private copy beside the file, under a name that was free."""
-    content = file.read_bytes()
-    for attempt in range(1000):
-        backup = file.with_name(f"{file.name}.bak.{stamp}" + (f".{attempt}" if attempt else ""))
-        try:
-            descriptor = os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            continue
-        with os.fdopen(descriptor, "wb") as copy:
-            copy.write(content)
-            copy.flush()
-            os.fsync(copy.fileno())
-        return backup
-    raise FileExistsError(17, "too many backups of this second")

@@ -54,6 +54,14 @@ def base_url(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
+def completed(url: str, base_path: str) -> str:
+    """*url* with the rest of *base_path*, when it ends with the host or with the first parts of that path."""
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    given, whole = path.split("/") if path else [], base_path.strip("/").split("/")
+    return f"{scheme}://{host}{base_path}" if base_path and given == whole[: len(given)] else url
+
+
 def is_private(host: str) -> bool:
     """Whether *host* is this machine or a private network, as far as its name tells."""
     address = _address(host)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
 from keyturn.core import Credential, fingerprint
 from keyturn.providers import CATALOG, Provider, custom
 
-from .addresses import base_url
+from .addresses import base_url, completed
+from .filed import Filed, FiledProvider
 from .report import listed
 from .settings import Settings, as_integer, as_number, choose
 
@@ -44,36 +46,88 @@ class KeyVariable(NamedTuple):
     provider: str
 
 
+class KeyText(NamedTuple):
+    """A key as it was found, in a variable or a file."""
+
+    number: int
+    origin: str
+    secret: str
+    filed: bool = False
+
+
 class Declared(NamedTuple):
-    """What is said of each provider beside its keys: provider → variable."""
+    """What is said of each provider beside its keys: provider → variable, and its entry in models.yaml."""
 
     bases: dict[str, str]
     groups: dict[str, str]
     plans: dict[str, str]
     weights: dict[str, str]
+    filed: Filed
 
 
-def find_providers(settings: Settings) -> tuple[dict[str, Provider], dict[str, tuple[Credential, ...]]]:
-    """The providers that can be used, in the catalog's order and then by name, each with its credentials."""
+class Found(NamedTuple):
+    """The providers that can be used, each with its credentials, and what the others lack: name → variable."""
+
+    providers: dict[str, Provider]
+    credentials: dict[str, tuple[Credential, ...]]
+    unset: dict[str, str]
+
+
+def find_providers(settings: Settings, filed: Filed, claimed: Collection[str] = ()) -> Found:
+    """The providers in the catalog's order and then by name. *claimed*: variables of others' keys."""
     add_custom_names(settings)
     declared = Declared(
         settings.per_provider(after=BASE_SUFFIX),
         settings.per_provider(before="QUOTA_GROUP_"),
         settings.per_provider(before="KEY_PLAN_"),
         settings.per_provider(before="KEY_WEIGHTS_"),
+        filed,
     )
-    variables = key_variables(settings)
-    providers: dict[str, Provider] = {}
-    credentials: dict[str, tuple[Credential, ...]] = {}
-    names = {key.provider for key in variables} | declared.bases.keys()
+    variables = key_variables(settings, {*claimed, *filed.claimed()})
+    found = Found({}, {}, {})
+    names = {key.provider for key in variables} | declared.bases.keys() | filed.providers.keys()
     for name in [*(known for known in CATALOG if known in names), *sorted(names - CATALOG.keys())]:
+        entry = filed.providers.get(name)
+        if entry is not None and entry.cli is not None:
+            found.providers[name] = entry.cli
+            found.credentials[name] = (Credential.of(name, "", origin=entry.place),)
+            continue
         provider = _provider(settings, name, declared)
-        found = _credentials(settings, provider, [key for key in variables if key.provider == name], declared)
-        if found and not provider.base_url:
-            settings.report.note(found[0].origin, f"not used: {name} has no address without {_base_variable(provider)}")
-        elif found:
-            providers[name], credentials[name] = provider, found
-    return providers, credentials
+        own = [key for key in variables if key.provider == name]
+        keys = _credentials(settings, provider, _texts(settings, own, entry), declared)
+        if keys and not provider.base_url:
+            settings.report.note(keys[0].origin, f"not used: {name} has no address without {_base_variable(provider)}")
+        elif keys:
+            found.providers[name], found.credentials[name] = provider, keys
+        elif entry is not None:
+            found.unset[name] = _what_to_set(provider, entry)
+    return found
+
+
+def _what_to_set(provider: Provider, entry: FiledProvider) -> str:
+    """The variable that gives *provider* its key, as models.yaml says it or as its name does."""
+    if entry.env_key or entry.variables:
+        return entry.env_key or entry.variables[0]
+    return f"{(provider.variables or (provider.name.upper(),))[0]}_API_KEY"
+
+
+def _texts(settings: Settings, variables: list[KeyVariable], entry: FiledProvider | None) -> list[KeyText]:
+    """The keys of one provider: those of models.yaml first, then those of the environment. Blank ones too."""
+    texts = []
+    for key in entry.keys if entry is not None else ():
+        settings.text(key.origin)
+        texts.append(KeyText(key.number, key.origin, key.secret, filed=True))
+    family = [(key.number, key.name) for key in variables]
+    if entry is not None and entry.env_key:
+        known = {name for _, name in family}
+        for name in settings.values:
+            base, _, number = name.rpartition("_")
+            if name == entry.env_key and name not in known:
+                family.append((0, name))
+            elif base == entry.env_key and number.isdecimal() and len(number) < 10 and name not in known:
+                family.append((int(number), name))
+        family.sort(key=lambda each: each[0])
+    return texts + [KeyText(number, name, settings.text(name) or "") for number, name in family]
 
 
 def add_custom_names(settings: Settings) -> None:
@@ -92,21 +146,26 @@ def _provider(settings: Settings, name: str, declared: Declared) -> Provider:
     """The catalog's row, with the base URL that is set for it; or a new OpenAI-compatible provider at that URL."""
     variable = declared.bases.get(name)
     if variable is None:
-        return CATALOG[name]
+        entry = declared.filed.providers.get(name)
+        url = entry.base_url if entry is not None else ""
+        if name not in CATALOG:
+            return custom(name, url)
+        return replace(CATALOG[name], base_url=completed(url, CATALOG[name].base_path)) if url else CATALOG[name]
     try:
         url = base_url(settings.text(variable) or "")
     except ValueError as refusal:
         settings.report.problem(variable, str(refusal))
         url = ""
     if name in CATALOG:
-        return replace(CATALOG[name], base_url=url)
+        return replace(CATALOG[name], base_url=completed(url, CATALOG[name].base_path))
     if url.count("/") == 2:
         settings.report.note(variable, "has no path; most servers of this kind want /v1 at its end")
     return custom(name, url)
 
 
-def key_variables(settings: Settings) -> list[KeyVariable]:
-    """All variables that are written as keys of known providers, blank ones too, in natural order; notes the others."""
+def key_variables(settings: Settings, claimed: Collection[str] = ()) -> list[KeyVariable]:
+    """All variables that are written as keys of known providers, blank ones too, in natural order; notes the others
+    unless they are *claimed*."""
     found: list[KeyVariable] = []
     for name in sorted(settings.values):
         if "_API_KEY" not in name.upper() or name in OURS:
@@ -118,7 +177,7 @@ def key_variables(settings: Settings) -> list[KeyVariable]:
             prefixes = row.variables if row is not None else ()
             rank = prefixes.index(match["prefix"]) if match["prefix"] in prefixes else len(prefixes)
             found.append(KeyVariable(int(match["number"] or 0), rank, name, provider))
-        elif settings.is_set(name):
+        elif settings.is_set(name) and name not in claimed and name.rpartition("_")[0] not in claimed:
             settings.report.note(name, _not_a_key_variable(settings, name))
     return sorted(found)
 
@@ -137,45 +196,50 @@ def _not_a_key_variable(settings: Settings, name: str) -> str:
 
 
 def _credentials(
-    settings: Settings, provider: Provider, variables: list[KeyVariable], declared: Declared
+    settings: Settings, provider: Provider, texts: list[KeyText], declared: Declared
 ) -> tuple[Credential, ...]:
-    """The credentials of one provider: stripped, checked, duplicates dropped, groups, plan and weights applied."""
-    secrets: dict[str, tuple[KeyVariable, str]] = {}
-    numbered: dict[int, list[str]] = {key.number: [] for key in variables}
-    for key in variables:
-        secret = settings.text(key.name)
-        if secret is None:
+    """The credentials of one provider: checked, duplicates dropped, groups, plan and weights applied."""
+    secrets: dict[str, KeyText] = {}
+    numbered: dict[int, list[str]] = {key.number: [] for key in texts}
+    for key in texts:
+        if not key.secret:
             continue
-        if flaw := key_flaw(secret):
-            settings.report.problem(key.name, flaw)
+        if flaw := key_flaw(key.secret):
+            settings.report.problem(key.origin, flaw)
             continue
-        mark = fingerprint(provider.name, secret)
+        mark = fingerprint(provider.name, key.secret)
         numbered[key.number].append(mark)
-        owner = next((name for start, name in SHAPES.items() if secret.startswith(start)), provider.name)
-        if owner != provider.name and provider.name not in declared.bases:
-            meant = CATALOG[owner].variables[0] + key.name[key.name.index("_API_KEY") :]
-            settings.report.note(key.name, f"is sent to {provider.name}, but looks like a key of {owner}; use {meant}?")
         if mark in secrets:
-            settings.report.note(key.name, f"is the same key as {secrets[mark][0].name}; it is used once")
-        else:
-            secrets[mark] = (key, secret)
+            if secrets[mark].filed == key.filed:
+                settings.report.note(key.origin, f"is the same key as {secrets[mark].origin}; it is used once")
+            continue
+        if not key.filed and provider.name not in declared.bases:
+            _note_whose_it_looks(settings, provider, key)
+        secrets[mark] = key
     if not secrets:
-        return _without_key(settings, provider, declared.bases.get(provider.name))
-    groups = _groups(settings, declared.groups.get(provider.name), numbered)
+        return _without_key(settings, provider, declared)
+    groups = _groups(settings, provider.name, declared, numbered)
     weights = _weights(settings, declared.weights.get(provider.name), numbered)
-    plan = _plan(settings, declared.plans.get(provider.name))
+    plan = _plan(settings, provider.name, declared)
     return tuple(
         Credential.of(
             provider.name,
-            secret,
+            key.secret,
             key.number,
             group=groups.get(mark, mark),
             plan=plan,
             weight=weights.get(mark, 1.0),
-            origin=key.name,
+            origin=key.origin,
         )
-        for mark, (key, secret) in secrets.items()
+        for mark, key in secrets.items()
     )
+
+
+def _note_whose_it_looks(settings: Settings, provider: Provider, key: KeyText) -> None:
+    owner = next((name for start, name in SHAPES.items() if key.secret.startswith(start)), provider.name)
+    if owner != provider.name and "_API_KEY" in key.origin:
+        meant = CATALOG[owner].variables[0] + key.origin[key.origin.index("_API_KEY") :]
+        settings.report.note(key.origin, f"is sent to {provider.name}, but looks like a key of {owner}; use {meant}?")
 
 
 def key_flaw(secret: str) -> str:
@@ -189,30 +253,40 @@ def key_flaw(secret: str) -> str:
     return ""
 
 
-def _without_key(settings: Settings, provider: Provider, base: str | None) -> tuple[Credential, ...]:
-    if base is None:
+def _without_key(settings: Settings, provider: Provider, declared: Declared) -> tuple[Credential, ...]:
+    """One credential without a secret, where none is needed; none at all otherwise."""
+    base, entry = declared.bases.get(provider.name), declared.filed.providers.get(provider.name)
+    if base is None and entry is None:
         return ()
-    if provider.keyless or provider.name not in CATALOG:
-        return (Credential.of(provider.name, "", origin=base),)
-    settings.report.note(base, f"has no effect: {provider.name} needs a key, set {provider.variables[0]}_API_KEY")
+    if provider.keyless or (provider.name not in CATALOG and not (entry is not None and entry.keyed)):
+        return (Credential.of(provider.name, "", origin=base or (entry.place if entry is not None else "")),)
+    if base is not None and entry is None:
+        said = f"has no effect: {provider.name} needs a key, set {provider.variables[0]}_API_KEY"
+        settings.report.note(base, said)
     return ()
 
 
 def _base_variable(provider: Provider) -> str:
-    return f"{provider.variables[0]}{BASE_SUFFIX}"
+    return f"{(provider.variables or (provider.name.upper(),))[0]}{BASE_SUFFIX}"
 
 
-def _groups(settings: Settings, variable: str | None, numbered: dict[int, list[str]]) -> dict[str, str]:
+def _groups(settings: Settings, name: str, declared: Declared, numbered: dict[int, list[str]]) -> dict[str, str]:
     """Key → quota group, from `1,2;3`. A group is named by the least of its keys, so renumbering does not rename it."""
     groups: dict[str, str] = {}
-    if variable is None:
+    variable, entry = declared.groups.get(name), declared.filed.providers.get(name)
+    if variable is not None:
+        place = variable
+        written = [part.split(",") for part in (settings.text(variable) or "").split(";")]
+    elif entry is not None:
+        place, written = entry.groups_place, [[str(number) for number in group] for group in entry.groups]
+    else:
         return groups
     seen: set[int] = set()
-    for part in (settings.text(variable) or "").split(";"):
-        numbers = [_number(settings, variable, word, numbered) for word in part.split(",") if word.strip()]
+    for part in written:
+        numbers = [_number(settings, place, word, numbered) for word in part if word.strip()]
         for number in numbers:
             if number in seen and number is not None:
-                settings.report.problem(variable, f"names key {number} twice; a key is in one group")
+                settings.report.problem(place, f"names key {number} twice; a key is in one group")
             elif number is not None:
                 seen.add(number)
         members = {mark for number in numbers if number is not None for mark in numbered[number]}
@@ -249,7 +323,11 @@ def _number(settings: Settings, variable: str, word: str, numbered: dict[int, li
     return number
 
 
-def _plan(settings: Settings, variable: str | None) -> str | None:
+def _plan(settings: Settings, name: str, declared: Declared) -> str | None:
+    """`plan:` of models.yaml, else `KEY_PLAN_<P>`."""
+    entry, variable = declared.filed.providers.get(name), declared.plans.get(name)
+    if entry is not None and entry.plan is not None:
+        return entry.plan
     plan = (settings.text(variable) or "").lower() if variable else ""
     if plan and plan not in PLANS:
         settings.report.problem(variable or "", choose(settings.report, settings.text(variable or "") or "", PLANS))

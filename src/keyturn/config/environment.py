@@ -68,10 +68,15 @@ def read_env_file(path: Path, shown: str) -> tuple[dict[str, Value], list[str]]:
         raise ConfigError([f"{shown}: is not UTF-8 text; save it as UTF-8"]) from error
     except OSError as error:
         raise ConfigError([f"{shown}: {error.strerror}"]) from error
+    return parse_env(text, shown)
+
+
+def parse_env(text: str, shown: str) -> tuple[dict[str, Value], list[str]]:
+    """The same for text that is at hand."""
     values: dict[str, Value] = {}
     notes: list[str] = []
     for binding in parse_stream(io.StringIO(text, newline="")):
-        place = f"{shown}:{_line(binding)}"
+        place = f"{shown}:{line_of(binding)}"
         if binding.key is None and not binding.error:
             continue
         if binding.error or binding.key is None or binding.value is None or not NAME.match(binding.key):
@@ -84,7 +89,7 @@ def read_env_file(path: Path, shown: str) -> tuple[dict[str, Value], list[str]]:
     return values, notes
 
 
-def _line(binding: Binding) -> int:
+def line_of(binding: Binding) -> int:
     """The line of the name itself: the parser counts from the blank lines before it."""
     text = binding.original.string
     leading = text[: len(text) - len(text.lstrip())]

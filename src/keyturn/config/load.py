@@ -14,11 +14,16 @@ from keyturn.providers import CATALOG, nearest
 
 from . import pools
 from .addresses import is_loopback
+from .ceilings import find_callers, key_variables_of, limit_rules, specs_of
 from .credentials import find_providers, key_flaw
 from .environment import choose_env_file, merge
-from .model import Config, Options, ServerSettings, Timeouts
+from .filed import filed_providers
+from .files import Files, read_files
+from .model import Config, FileStamp, Options, ServerSettings, Timeouts
 from .names import Names
 from .report import Report, listed
+from .routing import ProviderNames, add_endpoints, find_routing
+from .sections import Filled, cooldown_of, sections_of, timeouts_of
 from .settings import Settings, as_integer, choose
 from .variables import VARIABLES
 
@@ -27,7 +32,6 @@ DEMO = "demo"
 DATA_FOLDER = ".cache"
 PRICE_TIERS = ("free", "cheap", "budget", "performance", "ultra")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(:[0-9]+)?\Z|\[[0-9A-Fa-f:.]+\](:[0-9]+)?\Z")
-CONFIG_FILES = ("models.yaml", "roles.yaml", "limits.yaml", "callers.yaml", "settings.toml")
 WITHOUT_EFFECT = {
     "TIMEOUT_WRITE": "has no effect: writing a request is bounded by TIMEOUT_TOTAL",
     "TIMEOUT_POOL": "has no effect: calls never wait for a connection, only for a key (TIMEOUT_QUEUE_WAIT)",
@@ -38,48 +42,81 @@ OLD_NAMES = frozenset({"TIMEOUT_READ_STREAMING", "TIMEOUT_READ_NON_STREAMING", *
 def load(
     environ: Mapping[str, str], *, env_file: Path | None = None, cwd: Path, options: Options = NO_OPTIONS
 ) -> Config:
-    """The configuration that *environ*, the env file and *options* describe.
+    """The configuration that *environ*, the env file, the files of the configuration folder and *options* describe.
 
-    Reads the env file and nothing else. Raises ConfigError with every mistake at once; no message holds a secret.
+    Reads those files and nothing else. Raises ConfigError with every mistake at once; no message holds a secret.
     """
     path = choose_env_file(environ, env_file, cwd)
     values, notes = merge(environ, path, cwd)
     report = Report(values)
     report.notes.extend(notes)
     settings = Settings(values, Names(), report)
-    providers, credentials = find_providers(settings)
-    demo = not providers
+    config = _assembled(settings, read_files(options.config, cwd, report), options, cwd, path)
+    _note_oddities(settings, config)
+    _note_misspelled(settings)
+    report.finish()
+    return replace(config, notes=tuple(dict.fromkeys(report.notes)))
+
+
+def _assembled(settings: Settings, files: Files, options: Options, cwd: Path, env_file: Path | None) -> Config:
+    """Everything that is said anywhere; what is wrong with it goes into the report."""
+    filled = Filled(files)
+    filed = filed_providers(files, settings)
+    add_endpoints(files, filed, settings)
+    providers, credentials, unset = find_providers(settings, filed, key_variables_of(files))
+    demo = all(provider.tool is not None for provider in providers.values())
     if demo:
-        providers, credentials = {DEMO: CATALOG[DEMO]}, {DEMO: (Credential.of(DEMO, "", origin="built in"),)}
-    modes = pools.strategies(settings)
+        providers = {DEMO: CATALOG[DEMO], **providers}
+        credentials = {DEMO: (Credential.of(DEMO, "", origin="built in"),), **credentials}
+    modes = filed.strategies | pools.strategies(settings)
+    names = ProviderNames(settings, filed)
+    routing = find_routing(files, filed, settings)
+    callers = find_callers(files, settings)
     config = Config(
         providers=providers,
         credentials=credentials,
         strategies=modes,
-        tiers=pools.tiers(settings),
-        max_concurrent=pools.max_concurrent(settings, modes),
+        tiers=filed.tiers | pools.tiers(settings),
+        max_concurrent=pools.max_concurrent(settings, modes, filed.max_concurrent),
         limits=pools.limits(settings),
-        static_models=pools.static_models(settings),
-        chat_models=pools.chat_models(settings),
-        timeouts=_timeouts(settings),
-        server=_server(settings, options),
+        static_models=_joined(filed.static_models, pools.static_models(settings)),
+        chat_models=filed.chat_models | pools.chat_models(settings),
+        timeouts=_timeouts(settings, timeouts_of(filled, settings)),
+        server=_server(settings, options, filled),
         caller_key=_caller_key(settings),
         data=_data(settings, options, cwd),
-        use_paid=_use_paid(settings),
-        price_tiers=_price_tiers(settings),
+        use_paid=_use_paid(settings, filled),
+        price_tiers=_price_tiers(settings, filled),
         demo=demo,
         notes=(),
         origins={},
-        env_file=path,
+        env_file=env_file,
+        folder=files.folder,
+        files=(*files.stamps, FileStamp(env_file or cwd / ".env", env_file is not None)),
+        rotations=filed.rotations,
+        limit_rules=limit_rules(files, settings, names),
+        default_limits=specs_of(files.limits.content.default_limits) if files.limits is not None else (),
+        routes=routing.routes,
+        facts=routing.facts,
+        names=routing.names,
+        spent=routing.spent,
+        callers=callers.by_key,
+        default_caller=callers.own,
+        cooldown=cooldown_of(filled),
+        sections=sections_of(filled, settings),
+        unset=unset,
     )
-    _note_oddities(settings, config)
-    _note_what_is_not_read(settings, options.config or cwd / "config")
-    report.finish()
-    return replace(config, notes=tuple(dict.fromkeys(report.notes)), origins=_origins(settings, options))
+    named = {f"names.{name}": place for name, place in routing.origins.items()}
+    return replace(config, origins=_origins(settings, options) | filed.origins | filled.origins | named | files.counted)
 
 
-def _timeouts(settings: Settings) -> Timeouts:
-    usual = Timeouts()
+def _joined(filed: Mapping[str, tuple[str, ...]], said: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """The models of both, each once."""
+    names = {**filed, **said}
+    return {name: tuple(dict.fromkeys((*filed.get(name, ()), *said.get(name, ())))) for name in names}
+
+
+def _timeouts(settings: Settings, usual: Timeouts) -> Timeouts:
     for name, said in WITHOUT_EFFECT.items():
         if settings.is_set(name):
             settings.report.note(name, said)
@@ -95,21 +132,29 @@ def _timeouts(settings: Settings) -> Timeouts:
         total=settings.seconds("TIMEOUT_TOTAL", total),
         to_content=settings.seconds("GLOBAL_TIMEOUT", usual.to_content),
         queue_wait=settings.seconds("TIMEOUT_QUEUE_WAIT", usual.queue_wait),
+        models_ttl=usual.models_ttl,
     )
 
 
-def _server(settings: Settings, options: Options) -> ServerSettings:
+def _server(settings: Settings, options: Options, filled: Filled) -> ServerSettings:
+    largest = filled.value("server", "max_body_mib", "server.max_body")
     given: dict[str, Any] = {
-        "host": settings.text("KEYTURN_HOST"),
-        "port": _port(settings),
-        "allowed_hosts": _allowed_hosts(settings),
+        "host": settings.text("KEYTURN_HOST") or filled.value("server", "host"),
+        "port": filled.value("server", "port"),
+        "allowed_hosts": _allowed_hosts(settings, filled),
+        "max_body": None if largest is None else int(largest * 1024 * 1024),
     }
+    for name in ("trust_local", "log_requests", "log_format", "drain_seconds"):
+        given[name] = filled.value("server", name)
+    if (port := _port(settings)) is not None:
+        given["port"] = port
     for name in ("host", "port", "workers", "trust_local", "log_requests", "log_format"):
         said = getattr(options, name)
         given[name] = given.get(name) if said is None else said
     server = ServerSettings(**{name: value for name, value in given.items() if value is not None})
     if not HOST.match(f"[{server.host}]" if ":" in server.host else server.host):
-        name = "KEYTURN_HOST" if options.host is None else "--host"
+        filed = "KEYTURN_HOST" if settings.is_set("KEYTURN_HOST") else filled.origins.get("server.host", "KEYTURN_HOST")
+        name = filed if options.host is None else "--host"
         settings.report.problem(name, f"{settings.report.quote(server.host)} is not an address such as 127.0.0.1")
     if server.workers > 1:
         settings.report.problems.append(
@@ -126,12 +171,14 @@ def _port(settings: Settings) -> int | None:
     return port
 
 
-def _allowed_hosts(settings: Settings) -> tuple[str, ...]:
-    hosts = settings.words("KEYTURN_ALLOWED_HOSTS")
+def _allowed_hosts(settings: Settings, filled: Filled) -> tuple[str, ...]:
+    said = settings.words("KEYTURN_ALLOWED_HOSTS")
+    hosts = said or filled.value("server", "allowed_hosts") or ()
     for host in hosts:
         if not HOST.match(host):
             quoted = settings.report.quote(host)
-            settings.report.problem("KEYTURN_ALLOWED_HOSTS", f"{quoted} is not a host name such as llm.example.com")
+            name = "KEYTURN_ALLOWED_HOSTS" if said else filled.origins["server.allowed_hosts"]
+            settings.report.problem(name, f"{quoted} is not a host name such as llm.example.com")
     return tuple(host.lower() for host in hosts)
 
 
@@ -154,19 +201,21 @@ def _data(settings: Settings, options: Options, cwd: Path) -> Path:
         return cwd / data
 
 
-def _use_paid(settings: Settings) -> bool:
+def _use_paid(settings: Settings, filled: Filled) -> bool:
     paid, free_only = settings.switch("USE_PAID_MODELS"), settings.switch("FREE_ONLY_MODE")
+    filed = filled.value("providers", "use_paid_models", "use_paid")
     if paid and free_only:
         settings.report.note("FREE_ONLY_MODE", "contradicts USE_PAID_MODELS=true; paid models are not used")
-    return bool(paid) and not free_only
+    return bool(filed if paid is None else paid) and not free_only
 
 
-def _price_tiers(settings: Settings) -> frozenset[str] | None:
+def _price_tiers(settings: Settings, filled: Filled) -> frozenset[str] | None:
+    filed = filled.value("providers", "allowed_model_tiers", "price_tiers")
     words = settings.words("ALLOWED_MODEL_TIERS")
     for word in words:
         if word.lower() not in PRICE_TIERS:
             settings.report.problem("ALLOWED_MODEL_TIERS", choose(settings.report, word, PRICE_TIERS))
-    return frozenset(map(str.lower, words)) or None
+    return frozenset(map(str.lower, words)) or frozenset(filed or ()) or None
 
 
 def _note_oddities(settings: Settings, config: Config) -> None:
@@ -190,8 +239,8 @@ def _note_oddities(settings: Settings, config: Config) -> None:
             settings.report.notes.append(f"{name}: {origins} share a number; they are told apart by their fingerprints")
 
 
-def _note_what_is_not_read(settings: Settings, folder: Path) -> None:
-    """Names that look like ours but are not, and files that this version does not read."""
+def _note_misspelled(settings: Settings) -> None:
+    """Names that look like ours but are not."""
     known = [variable.name for variable in VARIABLES if "<" not in variable.name]
     for name in sorted(settings.values):
         if (
@@ -204,11 +253,6 @@ def _note_what_is_not_read(settings: Settings, folder: Path) -> None:
         near = nearest(name, known)
         if near:
             settings.report.note(name, f"is not read; did you mean {near}?")
-    present = [name for name in CONFIG_FILES if (folder / name).is_file()]
-    if present:
-        settings.report.notes.append(
-            f"{folder}: {listed(present)} not read: this version is configured by variables only"
-        )
 
 
 def _origins(settings: Settings, options: Options) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Literal, cast, get_args
 
 import msgspec
@@ -47,8 +48,9 @@ def tiers(settings: Settings) -> dict[str, int]:
     return found
 
 
-def max_concurrent(settings: Settings, modes: dict[str, Strategy]) -> dict[str, int]:
-    """`MAX_CONCURRENT_REQUESTS_PER_KEY_<P>[_<MODE>]`: the one of the mode in use wins; 0 and below mean unlimited."""
+def max_concurrent(settings: Settings, modes: dict[str, Strategy], filed: Mapping[str, int]) -> dict[str, int]:
+    """`MAX_CONCURRENT_REQUESTS_PER_KEY_<P>[_<MODE>]`: the one of the mode in use wins, any of them over *filed*; 0 and
+    below mean unlimited."""
     before = "MAX_CONCURRENT_REQUESTS_PER_KEY_"
     chosen: dict[str, str] = {}
     for variable in sorted(name for name in settings.values if name.startswith(before)):
@@ -63,7 +65,7 @@ def max_concurrent(settings: Settings, modes: dict[str, Strategy]) -> dict[str, 
             settings.report.note(variable, settings.names.unknown(spelling, before, f"_{mode.upper()}" if mode else ""))
         elif mode == modes.get(provider, "balanced") or not mode:
             chosen[provider] = variable  # in order of name, so one with a mode comes after the one without
-    found: dict[str, int] = {}
+    found = dict(filed)
     for provider, variable in chosen.items():
         text = settings.text(variable) or ""
         bound = as_integer(text)
@@ -73,6 +75,8 @@ def max_concurrent(settings: Settings, modes: dict[str, Strategy]) -> dict[str, 
             )
         elif bound > 0:
             found[provider] = bound
+        else:
+            found.pop(provider, None)
     return found
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from keyturn.core import Redactor
 from keyturn.errors import ConfigError
 
+FILE_AND_LINE = re.compile(r"([^:]+\.(?:yaml|toml))(?::([0-9]+))?: ")
 LONGEST_QUOTE = 60
 SHORTEST_PART = 6
 """Characters of a secret that are already too many to show."""
@@ -34,6 +36,15 @@ class Report:
             value.text.strip() for name, value in values.items() if "_API_KEY" in name.upper() and value.text.strip()
         ]
 
+    @property
+    def values(self) -> Values:
+        """All variables, as they were given."""
+        return self._values
+
+    def hide(self, secret: str) -> None:
+        """Takes note of a secret that no variable holds."""
+        self._hidden.append(secret)
+
     def problem(self, variable: str, text: str) -> None:
         """Something that must be mended before Keyturn can run."""
         self.problems.append(f"{self.place(variable)}: {text}")
@@ -57,9 +68,21 @@ class Report:
             return "its value"
         return f"'{text}'"
 
+    def sort(self) -> None:
+        """Puts what is said of one file together, by line; what is said of variables stays where it is."""
+        files: dict[str, int] = {}
+        keys: list[tuple[int, int]] = []
+        for problem in self.problems:
+            found = FILE_AND_LINE.match(problem)
+            file, line = (found[1], int(found[2] or 0)) if found else ("", 0)
+            keys.append((files.setdefault(file, len(files)), line))
+        order = sorted(range(len(keys)), key=lambda index: keys[index])
+        self.problems = [self.problems[index] for index in order]
+
     def finish(self) -> None:
         """Raises ConfigError when there is any problem; it carries the notes too."""
         if self.problems:
+            self.sort()
             error = ConfigError(self.problems)
             for note in dict.fromkeys(self.notes):
                 error.add_note(note)

@@ -8,20 +8,25 @@ from urllib.parse import urlsplit
 import msgspec
 
 from keyturn import __version__
-from keyturn.core import Call, Candidate, Credential, HttpRequest, LocalRequest
+from keyturn.core import Call, Candidate, Credential, HttpRequest, LocalRequest, ProcessRequest
 from keyturn.wire import render
 
+from .cli import prepare_tool
 from .registry import Provider
 
 USER_AGENT = f"keyturn/{__version__}"
 LONGEST_ID = 256
 
 
-def prepare(provider: Provider, call: Call, candidate: Candidate, notes: list[str]) -> HttpRequest | LocalRequest:
+def prepare(
+    provider: Provider, call: Call, candidate: Candidate, notes: list[str]
+) -> HttpRequest | LocalRequest | ProcessRequest:
     """The request that *candidate* is to be sent for *call*. What is dropped or renamed on the way goes into *notes*.
 
-    The model's name goes into the body only, the secret into its header only.
+    The model's name goes into the body only, the secret into its header only. A provider with a tool is run instead.
     """
+    if provider.tool is not None:
+        return prepare_tool(provider, provider.tool, call, candidate, notes)
     embeddings = call.kind == "embeddings"
     path = provider.embeddings_path if embeddings else provider.chat_path
     drop = provider.rejects

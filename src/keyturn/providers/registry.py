@@ -25,6 +25,8 @@ class Tool:
     """All of the environment that it sees."""
     timeout: float = 300.0
     """Seconds that one run may take."""
+    variables: tuple[str, ...] = ()
+    """Of the owner's environment, what it may see beside what every program needs; *environ* is made of them."""
     found: bool = True
     """Its program was on the PATH when the configuration was read."""
 
@@ -39,6 +41,8 @@ class Provider:
     variables: tuple[str, ...] = ()
     base_url: str = ""
     """Empty: there is no default, `<P>_API_BASE` must be set."""
+    base_path: str = ""
+    """What completes a base URL that ends with the host, or with the first part of this path."""
     dialect: str = "openai_chat"
     auth_header: str = "authorization"
     auth_prefix: str = "Bearer "
@@ -113,12 +117,18 @@ def _row(name: str, members: dict[str, Any]) -> Provider:
     """A row of the catalog. A member that no field has is a mistake of ours: TypeError."""
     members = dict(members)
     rules = dict(members.pop("rules", {}))
+    tool = members.pop("tool", None)
     for member in ("headers", "models_headers"):
         if member in members:
             members[member] = tuple((key.lower(), value) for key, value in members[member].items())
     members = {key: tuple(value) if isinstance(value, list) else value for key, value in members.items()}
     members["rejects"] = frozenset(members.get("rejects", ()))
-    return Provider(name=name, rules=_rules(name, rules), **members)
+    return Provider(name=name, rules=_rules(name, rules), tool=_tool(tool) if tool else None, **members)
+
+
+def _tool(members: dict[str, Any]) -> Tool:
+    members = {key: tuple(value) if isinstance(value, list) else value for key, value in members.items()}
+    return Tool(**members)
 
 
 def _rules(name: str, members: dict[str, Any]) -> Rules:

@@ -1,0 +1,133 @@
+"""The shape of settings.toml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from .model import CooldownProfile, LogFormat
+from .shape import Shape, Text, described
+from .shape_models import PriceTier
+
+Seconds = Annotated[float, Field(gt=0)] | None
+
+
+class ServerShape(Shape):
+    """Where the gateway listens and what it accepts."""
+
+    host: Text | None = described("The address to listen on; 127.0.0.1 unless said.", "127.0.0.1")
+    port: Annotated[int, Field(ge=0, le=65535)] | None = described("The port; 8000 unless said.", 8000)
+    allowed_hosts: tuple[Text, ...] | None = described("Further Host names to answer for.", ["llm.example.com"])
+    trust_local: bool | None = described("Programs of this machine need no caller key; false unless said.", False)
+    log_requests: bool | None = described("A line per call in the log; false unless said.", True)
+    log_format: LogFormat | None = described("`console` unless said.", "json")
+    max_body_mib: Annotated[float, Field(gt=0)] | None = described("The largest request; 32 unless said.", 32)
+    drain_seconds: Annotated[float, Field(ge=0)] | None = described(
+        "Seconds that running calls get when the gateway stops; 30 unless said.", 30
+    )
+
+
+class CooldownShape(Shape):
+    """How long a key rests after a failure."""
+
+    profile: CooldownProfile | None = described(
+        "`adaptive` (short at first, longer each time), `fixed` (60 s), or `patient` (60 minutes after a rate limit, "
+        "24 hours after a day's quota, 10 minutes after the third fault); adaptive unless said.",
+        "adaptive",
+    )
+
+
+class TimeoutsShape(Shape):
+    """Seconds that each phase may take. `TIMEOUT_<NAME>` wins over each."""
+
+    connect: Seconds = described("To connect; 5 unless said.", 5)
+    tls: Seconds = described("For the TLS handshake; 5 unless said.", 5)
+    first_token: Seconds = described("To the first token of an attempt; 60 unless said.", 60)
+    reasoning_first_token: Seconds = described("The same for models that think first; 300 unless said.", 300)
+    silence: Seconds = described("Without a byte inside an answer; 120 unless said.", 120)
+    no_content: Seconds = described("With pings and comments only; 300 unless said.", 300)
+    total: Seconds = described("For the whole call; 600 unless said.", 600)
+    to_content: Seconds = described(
+        "To a call's first content, over all its attempts (`GLOBAL_TIMEOUT`); no bound but total unless said.", 90
+    )
+    queue_wait: Seconds = described("That a call waits for a key when none is free; 20 unless said.", 20)
+    models_ttl: Seconds = described("That a provider's list of models is believed; 300 unless said.", 300)
+
+
+class ProvidersShape(Shape):
+    """What holds for all providers."""
+
+    use_paid_models: bool | None = described("Whether paid routes are used; `USE_PAID_MODELS` wins over it.", False)
+    allowed_model_tiers: tuple[PriceTier, ...] | None = described(
+        "Price tiers to use; all unless said. `ALLOWED_MODEL_TIERS` wins over it.", ["free", "cheap"]
+    )
+    timeout: Seconds = described(
+        "The older way to bound an attempt's time to its first content; [timeouts] wins over it.", 30.0
+    )
+    max_retries: Annotated[int, Field(ge=0)] | None = described(
+        "Without effect: another key or provider is tried as long as one is left.", 3
+    )
+
+
+class OpenSection(Shape):
+    """A section for other programs: members that are not listed are kept as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class GeneralShape(OpenSection):
+    """What all programs share."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = described("INFO unless said.", "INFO")
+
+
+class DiscordShape(OpenSection):
+    """For `keyturn bot`. The variables `DISCORD_<NAME>` win over its members, `<NAME>_WEBHOOK_URL` over webhooks."""
+
+    enabled: bool | None = described("Whether the bot runs.", False)
+    bot_token: str | None = described("Its token, best as a variable.", "${DISCORD_BOT_TOKEN}")
+    app_id: int | str | None = described("The application.", "1234567890")
+    guild_id: int | str | None = described("The server.", "1234567890")
+    commands_channel_id: int | str | None = described("Where it takes commands.", "1234567890")
+    updates_channel_id: int | str | None = described("Where it tells news.", "1234567890")
+    message_content: bool | None = described("It may read messages.", False)
+    members: bool | None = described("It may list members.", False)
+    presence: bool | None = described("It may see who is there.", False)
+    webhooks: dict[str, str] = described(
+        "By role: where its messages go.", {"senior_dev": "${SENIOR_DEV_WEBHOOK_URL}"}, default={}
+    )
+
+
+class VaultShape(OpenSection):
+    """A folder of notes."""
+
+    path: str | None = described("Where it is; `OBSIDIAN_VAULT_PATH` wins over it.", "~/vault")
+
+
+class OrchestratorShape(OpenSection):
+    """For `keyturn watch`."""
+
+    watch_interval: Annotated[float, Field(gt=0)] = described("Seconds between looks.", 1.0, default=1.0)
+    max_concurrent_tasks: Annotated[int, Field(ge=1)] = described("Tasks at the same time.", 5, default=5)
+    roles: tuple[Text, ...] | None = described(
+        "Roles that it serves; `ORCHESTRATOR_ROLES` wins over it.", ["senior_dev", "junior_dev"]
+    )
+
+
+class WatchShape(OpenSection):
+    """For `keyturn watch`."""
+
+
+class SettingsFile(Shape):
+    """settings.toml: everything that is neither a provider, a route, a limit nor a caller."""
+
+    general: GeneralShape = described("What all programs share.", default=GeneralShape())
+    server: ServerShape = described("Where the gateway listens and what it accepts.", default=ServerShape())
+    cooldown: CooldownShape = described("How long a key rests after a failure.", default=CooldownShape())
+    timeouts: TimeoutsShape = described("Seconds that each phase may take.", default=TimeoutsShape())
+    providers: ProvidersShape = described("What holds for all providers.", default=ProvidersShape())
+    discord: DiscordShape = described("For `keyturn bot`.", default=DiscordShape())
+    vault: VaultShape = described("A folder of notes.", default=VaultShape())
+    orchestrator: OrchestratorShape = described("For `keyturn watch`.", default=OrchestratorShape())
+    watch: WatchShape = described("For `keyturn watch`.", default=WatchShape())
