@@ -21,8 +21,9 @@ def banner(config: Config, url: str) -> Iterator[str]:
         yield "`keyturn keys add PROVIDER` adds a key; then start again."
     for name, keys in config.credentials.items():
         count = sum(1 for key in keys if key.secret)
-        if not config.demo:
-            yield f"{name}: {counted(count, 'key')}" if count else f"{name}: no key needed"
+        if not config.demo and config.providers[name].tool is None:
+            yield f"{name}: {counted(count, 'key')}{_turn(config, name)}" if count else f"{name}: no key needed"
+    yield from _tools(config)
     paid = "routes marked paid may be used" if config.use_paid else "routes marked paid are skipped"
     yield f"USE_PAID_MODELS={str(config.use_paid).lower()}: {paid}"
     for note in config.notes:
@@ -34,6 +35,27 @@ def banner(config: Config, url: str) -> Iterator[str]:
         yield f"caller key: {where}"
     yield "try it:"
     yield f"  {curl(config, url)}"
+
+
+def _turn(config: Config, name: str) -> str:
+    """Where the round robin of *name* goes on, if it has one."""
+    from keyturn.config import DataFolder
+
+    keys = config.credentials[name]
+    if config.strategies.get(name) != "round_robin" or len(keys) < 2:
+        return ""
+    return f", in turn: key {DataFolder(config.data).rotation_index(name) % len(keys) + 1} of {len(keys)} is next"
+
+
+def _tools(config: Config) -> Iterator[str]:
+    """The command line tools, in two lines at most."""
+    tools = {name: row.tool for name, row in config.providers.items() if row.tool is not None}
+    found = [name for name, tool in tools.items() if tool.found]
+    missing = [f"{name} ({tool.argv[0]})" for name, tool in tools.items() if not tool.found]
+    if found:
+        yield f"tools: {', '.join(found)}"
+    if missing and not config.demo:
+        yield f"not used, for the program is not on the PATH: {', '.join(missing)}"
 
 
 def curl(config: Config, url: str) -> str:

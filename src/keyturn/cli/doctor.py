@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import click
 
-from keyturn.errors import ConfigError
+from keyturn.errors import ConfigError, KeyturnError
 
 from .entry import CONFIG_INVALID, FAILED
 from .output import counted, json_option, print_json, print_table
 from .setup import Place, place_options, read_config
 
 if TYPE_CHECKING:
-    from keyturn.config import Config, DataFolder
+    from keyturn.config import Config, DataFolder, Owner
 
 
 class Finding(NamedTuple):
@@ -67,16 +67,25 @@ def _providers(config: Config) -> Iterator[Finding]:
         yield Finding("providers", "warn", "none: only demo/… is served; `keyturn keys add PROVIDER` adds a key")
         return
     for name, keys in config.credentials.items():
+        tool = config.providers[name].tool
+        if tool is not None:
+            said = f"{tool.argv[0]} is on the PATH" if tool.found else f"not used: {tool.argv[0]} is not on the PATH"
+            yield Finding(name, "ok", said)
+            continue
         count = sum(1 for key in keys if key.secret)
         groups = len({key.group for key in keys})
         said = counted(count, "key") if count else "no key needed"
         shared = f" in {counted(groups, 'quota group')}" if groups < count else ""
         yield Finding(name, "ok", f"{said}{shared}, {config.providers[name].base_url}")
+    for name, variable in config.unset.items():
+        yield Finding(name, "warn", f"no key: set {variable}")
 
 
 def _files(config: Config) -> Iterator[Finding]:
     from keyturn.config import DataFolder
 
+    present = [each.path.name for each in config.files if each.present and each.path != config.env_file]
+    yield Finding("configuration", "ok", ", ".join(present) or "variables only; `keyturn init` writes files")
     if config.env_file is not None:
         yield _private(config.env_file, "env file")
     folder = DataFolder(config.data)
@@ -119,9 +128,11 @@ def _listening(config: Config) -> Iterator[Finding]:
     from keyturn.config import DataFolder
 
     host, port = config.server.host, config.server.port
-    owner = DataFolder(config.data).owner()
+    folder = DataFolder(config.data)
+    owner = folder.owner()
     if owner is not None:
         yield Finding("gateway", "ok", f"running as process {owner.pid} at {owner.url}")
+        yield from _running(owner, folder)
         return
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
@@ -129,6 +140,22 @@ def _listening(config: Config) -> Iterator[Finding]:
         yield Finding("port", "fail", f"{host}:{port} cannot be used: {error.strerror}; choose another with --port")
     else:
         yield Finding("port", "ok", f"{host}:{port} is free")
+
+
+def _running(owner: Owner, folder: DataFolder) -> Iterator[Finding]:
+    """Whether the gateway that runs answers, and by the configuration as it is on the disk now."""
+    from .live import Gateway
+
+    key = folder.admin_key()
+    if key is None:
+        return
+    try:
+        status = Gateway(owner.pid, owner.url, key).ask("/admin/status")
+    except KeyturnError as error:
+        yield Finding("gateway", "fail", error.message)
+        return
+    for problem in (status.get("config") or {}).get("problems", ()):
+        yield Finding("gateway", "warn", f"does not use the changed configuration: {problem}")
 
 
 def _online(config: Config) -> Iterator[Finding]:

@@ -56,8 +56,10 @@ def withheld(config: Config, deployment: Deployment, credential: Credential) -> 
     return any(rule.unavailable for rule in rules_for(config, model, provider, credential.plan))
 
 
-def declared(config: Config, deployment: Deployment, credential: Credential) -> Mapping[str, tuple[Limit, ...]]:
-    """Scope -> the limits that are declared for *credential* on *deployment*.
+def declared(
+    config: Config, deployment: Deployment, credential: Credential, *, grouped: bool = False
+) -> Mapping[str, tuple[Limit, ...]]:
+    """Scope -> the limits that are declared for *credential* on *deployment*. *grouped*: others are in its quota group.
 
     `LIMITS_<P>` wins over limits.yaml, and there what holds for all plans over what holds for one: of each metric and
     window one limit. What is said of a plan, and the default limits, yield to what the provider reports.
@@ -73,7 +75,7 @@ def declared(config: Config, deployment: Deployment, credential: Credential) -> 
 
     choose(own, config.limits.get(name, ()), True)
     for rule in rules:
-        choose(_scope(rule, deployment, credential), rule.specs, rule.plan is None)
+        choose(_scope(rule, deployment, credential, grouped), rule.specs, rule.plan is None)
     if not rules and credential.plan == "free":
         choose(own, config.default_limits, False)
     provider = config.providers[name]
@@ -89,9 +91,10 @@ def declared(config: Config, deployment: Deployment, credential: Credential) -> 
     return {scope: tuple(limits) for scope, limits in found.items()}
 
 
-def _scope(rule: LimitRule, deployment: Deployment, credential: Credential) -> str:
+def _scope(rule: LimitRule, deployment: Deployment, credential: Credential, grouped: bool) -> str:
     """The name under which a rule's limits are counted: whose use, and of which models together."""
-    owner = {"quota_group": credential.group, "key": credential.fingerprint, "shared": EVERYBODY}[rule.scope]
+    key = f"key {credential.fingerprint}" if grouped else credential.fingerprint  # a group is named after a member
+    owner = {"quota_group": credential.group, "key": key, "shared": EVERYBODY}[rule.scope]
     models = f"#{rule.quota_group}" if rule.quota_group else deployment.model
     return f"{deployment.provider}/{owner}|{models}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
 from keyturn.config import Config
@@ -95,13 +95,14 @@ class Pools:
         credentials = [each for each in every if not withheld(self._config, deployment, each)]
         pool = Pool(deployment, credentials, self._strategy(name, len(every), len(credentials)), self._live.view(0.0))
         members: dict[str, list[Entry]] = {}
+        sizes = Counter(each.group for each in every)
         self._pools[deployment] = pool
         self._members[deployment] = members
         for entry in pool.entries:
             credential = entry.candidate.credential
             for owner in {credential.fingerprint, credential.group}:
                 members.setdefault(owner, []).append(entry)
-            self._declare(deployment, entry)
+            self._declare(deployment, entry, grouped=sizes[credential.group] > 1)
         if len(self._pools) > MOST_POOLS:
             self._let_go()
         return pool
@@ -115,9 +116,9 @@ class Pools:
         rotation = self._config.rotations.get(provider)
         return strategy_named(mode, index, each_call=rotation is not None and rotation.each_call)
 
-    def _declare(self, deployment: Deployment, entry: Entry) -> None:
+    def _declare(self, deployment: Deployment, entry: Entry, *, grouped: bool) -> None:
         """Tell the live state what the owner declared, or no longer declares."""
-        limits = declared(self._config, deployment, entry.candidate.credential)
+        limits = declared(self._config, deployment, entry.candidate.credential, grouped=grouped)
         more = [scope for scope in limits if scope not in entry.limit_scopes]
         for scope in more:
             self._shared.setdefault(scope, {}).setdefault(deployment, []).append(entry)

@@ -25,7 +25,7 @@ from keyturn.core import (
     stand_by,
     together,
 )
-from keyturn.errors import BudgetExhausted, CallerLimit
+from keyturn.errors import BudgetExhausted, CallerLimit, RequestExceedsLimit
 from keyturn.stores import Reservation
 
 from .clock import draw, new_id
@@ -158,7 +158,7 @@ class Reserving:
         got = self._live.reserve(attempt.id, needed, now)
         if isinstance(got, Denied):
             if got.limit.owner == "caller":
-                raise self._own_limit(run, got)
+                raise self._own_limit(got)
             return got
         if not isinstance(got, Reservation):
             raise TypeError("a live state that decides later is not supported yet")
@@ -167,25 +167,38 @@ class Reserving:
         return Grant(self.over, pool, entry, attempt, got)
 
     def _priced(self, run: Run, cost: Cost, deployment: Deployment, price: Price) -> Cost:
-        """*cost* with what it may come to in money: a budget is held for all that the call allows."""
-        call = run.call
+        """*cost* with the most that it may come to in money: a budget is held for all that the call allows."""
+        call, model = run.call, str(deployment)
         output = 0
         if call.kind == "chat":
-            output = call.max_output or max(self._estimator.output(str(deployment)), UNSTATED_OUTPUT)
-        return cost._replace(money=max(price.of(Usage(cost.input, output)), 1), price=price)
+            output = call.max_output or max(self._estimator.output(model), UNSTATED_OUTPUT)
+            choices = call.members.get("n", b"1")
+            output *= int(choices) if choices.isdigit() and len(choices) < 4 else 1
+        most = Usage(self._estimator.estimate(call, model).bound, output)
+        return cost._replace(money=max(price.of(most), 1), price=price)
 
-    def _own_limit(self, run: Run, denied: Denied) -> CallerLimit | BudgetExhausted:
+    def _own_limit(self, denied: Denied) -> CallerLimit | BudgetExhausted | RequestExceedsLimit:
         """The caller's or the role's own limit says no: no other candidate is a remedy."""
         limit = denied.limit
         kind, _, name = limit.scope.partition("/")
-        if limit.metric != "cost":
-            unit = "requests" if limit.metric == "requests" else "tokens"
-            wait = denied.wait if denied.wait < FOREVER else 1.0
-            said = f"{kind} {name} may use {limit.capacity} {unit} a minute; there is room again in {wait:.1f} s"
-            return CallerLimit(said, retry_after=wait)
-        budget = f"the monthly budget of {kind} {name}, {dollars(limit.capacity):g} USD,"
-        if denied.wait == FOREVER:
+        if limit.metric == "cost":
+            return self._budget(limit, f"the monthly budget of {kind} {name}, {dollars(limit.capacity):g} USD,", denied)
+        unit = "requests" if limit.metric == "requests" else "tokens"
+        said = f"{kind} {name} may use {limit.capacity} {unit} a minute"
+        if denied.never:
+            return RequestExceedsLimit(f"{said}, and this request needs more: send less")
+        wait = denied.wait if denied.wait < FOREVER else 1.0
+        return CallerLimit(f"{said}; there is room again in {wait:.1f} s", retry_after=wait)
+
+    def _budget(self, limit: Limit, budget: str, denied: Denied) -> CallerLimit | BudgetExhausted:
+        if denied.busy:
             return CallerLimit(f"what is left of {budget} is held by calls under way", retry_after=1.0)
+        left = self._live.view(0.0).row(limit, self._clock.mono()).free
+        if left:
+            return BudgetExhausted(
+                f"{budget} has {dollars(left):.6f} USD left, and this call may cost more: state a smaller max_tokens, "
+                "or wait for the next month"
+            )
         return BudgetExhausted(f"{budget} is spent; it begins anew with the next month")
 
     def _leave_out_unpriced(self, run: Run, pool: Pool, entry: Entry) -> None:
