@@ -89,6 +89,11 @@ def test_importing_keyturn_loads_no_server_and_no_client() -> None:
     assert imported_by("import keyturn") & heavy == set()
 
 
+def test_a_configuration_of_variables_alone_loads_no_parser_of_files() -> None:
+    load = "from pathlib import Path; from keyturn.config import load; load({}, cwd=Path('/nonexistent'))"
+    assert imported_by(load) & {"yaml", "pydantic", "ruamel.yaml"} == set()
+
+
 def test_help_loads_no_server() -> None:
     loaded = imported_by(
         "sys.argv = ['keyturn', '--help']\ntry:\n    from keyturn.cli import main; main()\nexcept SystemExit: pass"

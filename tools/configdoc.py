@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from keyturn.config import schema_of, shapes
+from keyturn.config import schema_text, shapes
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "configuration.md"
@@ -50,7 +49,7 @@ def page() -> str:
 
 def schemas() -> dict[Path, str]:
     """The schema files and their content."""
-    return {SCHEMAS / f"{name}.schema.json": json.dumps(schema_of(name), indent=2) + "\n" for name in shapes()}
+    return {SCHEMAS / f"{name}.schema.json": schema_text(name) for name in shapes()}
 
 
 def _told(shape: type[BaseModel]) -> str:

@@ -1,4 +1,4 @@
-"""`keyturn config show|check` and `keyturn doctor`: what is configured, from where, and never a secret."""
+"""`keyturn config show|check|schema` and `keyturn doctor`: what is configured, from where, and never a secret."""
 
 from __future__ import annotations
 
@@ -61,6 +61,58 @@ def test_check_tells_of_oddities_beside_mistakes(terminal: Terminal) -> None:
         assert result.exit_code == 3
         assert "the key holds a space" in result.output
         assert "did you mean GROQ_API_KEY?" in result.output
+
+
+def test_show_tells_what_the_files_say_and_where(terminal: Terminal) -> None:
+    folder = terminal.cwd / "config"
+    folder.mkdir()
+    (folder / "models.yaml").write_text(
+        "providers:\n  groq:\n    plan: free\n    api_keys: [gsk_planted_in_a_file]\n"
+        "    rotation: { strategy: sequential, cooldown_seconds: 5 }\n"
+        "  mistral: { kind: http }\n  mine: { kind: cli, cmd: [no-such-program] }\n"
+        "provider_routes: [{ id: a, provider: groq }, { id: b, provider: groq }]\naliases: { fast: [a, b] }\n"
+    )
+    (folder / "roles.yaml").write_text("roles:\n  qa: { model: a, providers: [groq], budgets: { monthly_limit: 5 } }\n")
+    (folder / "limits.yaml").write_text("providers: { groq: { models: { a: { rpm: 5 } } } }\n")
+    (folder / "settings.toml").write_text('[server]\nport = 9000\n[cooldown]\nprofile = "fixed"\n')
+    rows = {name: (row["value"], row["from"]) for name, row in shown(terminal).items()}
+    models = "config/models.yaml"
+    assert rows["groq.plan"] == ("free", f"{models}:3")
+    assert rows["groq.strategy"] == ("sequential", f"{models}:5")
+    assert rows["groq.rotation"] == ("cooldown_seconds=5.0", f"{models}:5")
+    assert rows["groq.key"][1] == f"{models}:4"
+    assert rows["mistral.key"] == ("(none: set MISTRAL_API_KEY)", "")
+    assert rows["mine.found"] == (False, "PATH")
+    assert rows["routes"] == (2, models)
+    assert rows["alias.fast"] == (["a", "b"], f"{models}:9")
+    assert rows["role.qa"] == (["a", "(at groq)"], "config/roles.yaml:2")
+    assert rows["role.qa.monthly_usd"] == (5.0, "config/roles.yaml:2")
+    assert rows["groq.limit_rules"] == (1, "config/limits.yaml")
+    assert rows["server.port"] == (9000, "config/settings.toml:2")
+    assert rows["cooldown.profile"] == ("fixed", "config/settings.toml:4")
+    assert "planted" not in terminal.run("config", "show").output
+    said = terminal.run("config", "check").stdout
+    assert said == "The configuration is valid: 2 providers, 1 key, 2 routes, 1 role.\n"
+
+
+def test_check_names_the_mistakes_of_all_files_and_exits_with_3(terminal: Terminal) -> None:
+    folder = terminal.cwd / "config"
+    folder.mkdir()
+    (folder / "models.yaml").write_text("providers: { groq: { plan: fre } }\n")
+    (folder / "roles.yaml").write_text("rolls: {}\n")
+    result = terminal.run("config", "check")
+    assert result.exit_code == 3
+    assert "config/models.yaml:1: providers.groq.plan: 'fre' is not one of free and paid" in result.output
+    assert "config/roles.yaml:1: rolls: is not a key that is known here; did you mean roles?" in result.output
+
+
+def test_schema_prints_one_or_all(terminal: Terminal) -> None:
+    roles = json.loads(terminal.run("config", "schema", "roles").stdout)
+    assert roles["title"] == "Keyturn roles.yaml"
+    everything = json.loads(terminal.run("config", "schema").stdout)
+    assert list(everything) == ["models", "roles", "limits", "callers", "settings"]
+    assert everything["roles"] == roles
+    assert terminal.run("config", "schema", "users").exit_code == 2
 
 
 def findings(terminal: Terminal, *args: str) -> dict[str, tuple[str, str]]:

@@ -108,3 +108,11 @@ def test_every_key_that_can_be_added_is_read_back(tmp_path_factory: pytest.TempP
         return
     (key,) = load({}, cwd=folder).credentials["groq"]
     assert (key.secret.reveal(), key.origin) == (secret, added.variable)
+
+
+def test_a_tool_that_logs_in_by_itself_takes_no_key(tmp_path: Path) -> None:
+    with pytest.raises(KeyturnError, match="codex_cli takes no key here: codex is a program that logs in by itself"):
+        add(tmp_path, "sk-one", "codex_cli")
+    assert not (tmp_path / ".env").exists()
+    notes = load({"CODEX_CLI_API_KEY": "sk-one"}, cwd=tmp_path).notes
+    assert any("CODEX_CLI_API_KEY" in note for note in notes)

@@ -32,7 +32,10 @@ def test_the_template_of_the_env_file_is_the_one_of_the_repository() -> None:
 
 def test_everything_is_written_and_loads(tmp_path: Path) -> None:
     written = write(tmp_path)
-    assert [each.file.name for each in written] == [*FILES, ".env"]
+    schemas = [f"{name}.schema.json" for name in ("models", "roles", "limits", "callers", "settings")]
+    assert [each.file.name for each in written] == [*FILES, *schemas, ".env"]
+    for name in schemas:
+        assert (tmp_path / "config" / "schema" / name).read_text() == (ROOT / "config" / "schema" / name).read_text()
     assert all(each.made for each in written)
     for name in FILES:
         assert (tmp_path / "config" / name).read_bytes() == shipped(name)
@@ -62,7 +65,7 @@ def test_what_is_there_is_named_and_left(tmp_path: Path) -> None:
     assert (tmp_path / ".env").read_text() == "MINE=1\n"
     assert not (tmp_path / "config" / "nowhere").exists()
     assert not any(each.made for each in write(tmp_path))
-    assert len(list((tmp_path / "config").iterdir())) == len(FILES)
+    assert len(list((tmp_path / "config").iterdir())) == len(FILES) + 1
 
 
 def test_an_error_at_any_step_leaves_whole_files_and_the_next_run_finishes(tmp_path: Path) -> None:

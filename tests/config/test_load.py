@@ -124,7 +124,9 @@ def test_old_timeouts_without_a_meaning_here_are_noted() -> None:
     ]
 
 
-@pytest.mark.parametrize("mode", ["balanced", "sequential", "round_robin", "weighted", "Round-Robin"])
+@pytest.mark.parametrize(
+    "mode", ["balanced", "sequential", "round_robin", "weighted", "fastest", "cheapest", "Round-Robin"]
+)
 def test_CFG_30_rotation_mode(mode: str) -> None:
     assert configured(ROTATION_MODE_GROQ=mode).strategies == {"groq": mode.lower().replace("-", "_")}
 
@@ -133,8 +135,8 @@ def test_CFG_30_a_wrong_rotation_mode_is_noted_and_the_default_kept() -> None:
     config = configured(ROTATION_MODE_GROQ="sequental")
     assert config.strategies == {}
     assert config.notes == (
-        "ROTATION_MODE_GROQ: 'sequental' is not one of balanced, round_robin, sequential and weighted "
-        "(did you mean sequential?); balanced is used",
+        "ROTATION_MODE_GROQ: 'sequental' is not one of balanced, round_robin, sequential, weighted, fastest "
+        "and cheapest (did you mean sequential?); balanced is used",
     )
 
 
@@ -214,11 +216,17 @@ def test_a_misspelt_setting_of_ours_is_noted() -> None:
     )
 
 
-def test_configuration_files_are_said_not_to_be_read(tmp_path: Path) -> None:
+def test_without_files_there_is_no_word_of_them(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
-    (tmp_path / "config" / "models.yaml").write_text("providers: {}\n")
-    (note,) = load({"GROQ_API_KEY": "gsk_key_of_the_test"}, cwd=tmp_path).notes
-    assert "models.yaml" in note
+    config = load({"GROQ_API_KEY": "gsk_key_of_the_test"}, cwd=tmp_path)
+    assert config.notes == ()
+    assert (config.routes, config.names, config.limit_rules, config.callers) == ({}, {}, {}, {})
+
+
+def test_a_folder_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({}, cwd=tmp_path, options=Options(config=Path("nowhere")))
+    assert caught.value.problems == [f"--config: there is no folder {tmp_path}/nowhere"]
 
 
 def test_a_server_at_the_gateways_own_port_is_noted() -> None:

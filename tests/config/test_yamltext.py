@@ -87,7 +87,9 @@ def test_aliases_that_would_fill_the_memory_are_refused() -> None:
     assert "repeat too much" in refused("\n".join(lines))[1]
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "{a: " * 5_000, "- " * 100_000, "\n".join(" " * n + "a:" for n in range(900))])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "{a: " * 5_000, "- " * 100_000, "\n".join(" " * n + "a:" for n in range(900))]
+)
 def test_depth_is_refused_before_it_can_hurt(text: str) -> None:
     line, said = refused(text)
     assert line >= 1

@@ -156,6 +156,37 @@ def test_a_calendar_limit_resets_with_the_wall_clock(live: LiveState) -> None:
     assert isinstance(take(live, "b", 100.0), Reservation)
 
 
+def test_what_was_spent_before_the_start_is_taken_over_and_read_back(live: LiveState) -> None:
+    live.wall_offset = 1_769_904_000.0 - 100.0  # monotonic 100 is 2026-02-01 00:00 UTC
+    budget = Limit("role/dev", "cost", Window("month", 31 * 86_400.0), 1000, owner="caller")
+    live.declare("role/dev", [budget])
+    live.take(budget, 900, 0.0)
+    assert isinstance(live.reserve("a", claims([budget], Cost(1, 1, 1, 100)), 0.0), Reservation)
+    assert live.view(0.0).used(budget, 0.0) == 900
+    denied = live.reserve("b", claims([budget], Cost(1, 1, 1, 1)), 0.0)
+    assert isinstance(denied, Denied)
+    assert denied.busy
+    assert (denied.limit, live.view(0.0).row(budget, 0.0).reserved) == (budget, 100)
+    live.settle("a", Usage(1, 1, cost=60), 1.0)
+    assert [(row.metric, row.used, row.free) for row in live.view(1.0).snapshot("role/dev", 1.0)] == [("cost", 960, 40)]
+    spent = live.reserve("c", claims([budget], Cost(1, 1, 1, 50)), 1.0)
+    assert isinstance(spent, Denied)
+    assert spent.wait == pytest.approx(99.0, abs=1e-5)
+    assert live.view(100.0).used(budget, 100.0) == 0
+
+
+def test_a_failed_attempt_costs_the_caller_nothing_and_the_provider_keeps_its_count(live: LiveState) -> None:
+    live.declare(SCOPE, [RPM, TPM])
+    own = Limit("caller/ci", "requests", MINUTE, 1, owner="caller")
+    both = [*claims(live.limits(SCOPE), USUAL), *claims([own], USUAL)]
+    for name in "ab":
+        assert isinstance(live.reserve(name, both, 0.0), Reservation)
+        live.counted(name, 0.0)
+        live.settle(name, None, 1.0)
+    assert used(live, 1.0) == [(2, 0), (300, 0)]
+    assert live.view(1.0).used(own, 1.0) == 0
+
+
 def test_wakes_reach_every_subscriber_and_only_after_a_denial(live: LiveState) -> None:
     first, second = list[str](), list[str]()
     live.subscribe(first.append)

@@ -128,7 +128,9 @@ def test_one_call_that_costs_more_than_the_whole_budget_is_never_clamped_to_it()
     made = meters()
     denied = refused(made, "a", BUDGET, cost=paying(DOLLAR + 1))
     assert (denied.never, denied.busy, denied.limit) == (True, False, BUDGET)
-    assert take(made, "b", BUDGET, cost=paying(DOLLAR)) is None
+    shipped = Limit("caller/x", "cost", MONTH, DOLLAR, "default", "caller")
+    assert refused(made, "b", shipped, cost=paying(DOLLAR + 1)).never
+    assert take(made, "c", BUDGET, cost=paying(DOLLAR)) is None
 
 
 def test_what_costs_nothing_needs_no_budget() -> None:

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -218,7 +219,8 @@ def test_fastest_measures_everybody_first_and_nobody_twice_at_once() -> None:
     assert sorted(asked) == [0, 1, 2]
     pool.observed(pool.entries[0], 0.2, 1.0)
     pool.done(pool.entries[0])
-    pool.used(chosen(pool, 1.0))
+    for draw in (0.0, 0.4, 0.9):
+        assert chosen(pool, 1.0, tried=[] if draw < 0.9 else [1]).order == 0, "the others are being measured"
     pool.done(pool.entries[2])
     assert chosen(pool, 1.0).order == 2, "its measurement came to nothing: again"
 
@@ -270,11 +272,10 @@ def test_what_was_slow_once_is_tried_again() -> None:
 
 def test_a_pool_knows_the_pace_of_its_deployment() -> None:
     pool, _ = pool_of(2, strategy_named("balanced"))
-    assert pool.pace is None
-    pool.observed(pool.entries[0], 0.5, 0.0)
-    pool.observed(pool.entries[1], 1.5, 0.0)
-    assert pool.pace is not None
-    assert pool.pace.at(0.0) == 1.5
+    paces = [pool.pace]
+    measured(pool, 0.5, 1.5)
+    paces.append(pool.pace)
+    assert [pace and pace.at(0.0) for pace in paces] == [None, 1.5]
 
 
 def test_a_clock_that_stands_or_steps_back_breaks_no_pace() -> None:
@@ -304,10 +305,10 @@ def test_fastest_of_ten_thousand_looks_at_few() -> None:
     looked = 0
 
     class Counted(list[Entry]):
-        def __getitem__(self, place: object) -> Entry:  # type: ignore[override]
+        def __getitem__(self, place: Any) -> Any:
             nonlocal looked
             looked += 1
-            return super().__getitem__(place)  # type: ignore[index]
+            return super().__getitem__(place)
 
     pool.entries = Counted(pool.entries)
     rng = random.Random(1)

@@ -296,7 +296,7 @@ def test_calls_cancelled_at_random_moments_leave_nothing(tools: Tools) -> None:
             assert world.gateway.inflight == 0
         await world.gateway.transport.close()
         noted = tools.noted()
-        assert len(noted) > 10
+        assert noted
         await all_gone(noted)
 
     within(tools.config("claude_code"), main)

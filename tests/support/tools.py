@@ -13,7 +13,10 @@ from typing import Any
 
 from keyturn.config import Config, load
 from keyturn.core import Credential, Interpreter, ProcessRequest, ToolReply
+from keyturn.dispatch import SystemClock, build
 from keyturn.providers import CATALOG, Provider, Tool
+
+from .world import World
 
 VERSION = '[ "$1" = --version ] && { echo 1.2.3; exit 0; }\n'
 PATIENCE = 5.0
@@ -67,6 +70,24 @@ class Tools:
     def _placed(self, tool: Tool | None, timeout: float) -> Tool:
         assert tool is not None
         return replace(tool, environ={**tool.environ, **self.environ}, timeout=timeout)
+
+
+class ToolWorld(World):
+    """A gateway over stub programs, in real time: processes know no other."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__({})
+        self.clock = SystemClock()  # type: ignore[assignment]
+        self._config = config
+
+    async def __aenter__(self) -> ToolWorld:
+        self.folders = run_folders()
+        self.gateway = build(self._config, clock=self.clock)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await super().__aexit__(*error)
+        assert run_folders() <= self.folders, "folders of runs left over"
 
 
 class Echo(Interpreter):

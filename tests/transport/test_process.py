@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -12,7 +14,7 @@ import pytest
 
 from keyturn.core import HttpRequest, ProcessRequest
 from keyturn.errors import TransportError
-from keyturn.transport.process import LARGEST_OUTPUT, MOST_COMPLAINTS, ProcessTransport
+from keyturn.transport.process import GRACE, LARGEST_OUTPUT, MOST_COMPLAINTS, ProcessTransport
 from tests.support.tools import Echo, Tools, all_gone, is_alive, run_folders
 
 from .peers import LoopClock, ignore, run
@@ -174,10 +176,10 @@ def test_CLI_03_a_hang_is_ended_within_its_timeout_with_its_children(loop: str, 
 
     async def main(transport: ProcessTransport) -> None:
         began = time.monotonic()
-        error = await refusal(transport, tools.request("tool", timeout=0.3))
+        error = await refusal(transport, tools.request("tool", timeout=0.5))
         assert time.monotonic() - began < 2.0
         assert error.kind == "timeout"
-        assert "0.3 s" in error.message
+        assert "0.5 s" in error.message
         assert len(tools.noted()) == 2
         await all_gone(tools.noted())
 
@@ -188,7 +190,7 @@ def test_a_hang_in_the_middle_of_an_answer(loop: str, tools: Tools) -> None:
     tools.add("tool", f"echo half; {CHILD}; sleep 60")
 
     async def main(transport: ProcessTransport) -> None:
-        answer = await transport.send(tools.request("tool", timeout=0.3), ignore)
+        answer = await transport.send(tools.request("tool", timeout=0.5), ignore)
         chunks = answer.chunks()
         assert await anext(chunks) == b"half\n"
         with pytest.raises(TransportError) as raised:
@@ -209,6 +211,25 @@ def test_a_child_that_is_left_behind_dies_with_the_program(loop: str, tools: Too
         await all_gone(tools.noted())
 
     with_transport(loop, main)
+
+
+def test_an_output_that_somebody_else_holds_open_is_not_waited_for(loop: str, tools: Tools) -> None:
+    """A child in a session of its own is out of reach; the answer is complete with the end of the program itself."""
+    escape = "setsid sh -c 'echo $$ >> $NOTES; exec sleep 60' &"
+    tools.add("tool", f'{escape} while [ ! -s "$NOTES" ]; do sleep 0.01; done; echo answered')
+
+    async def main() -> None:
+        class Hurried(LoopClock):
+            def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+                return super().call_at(when if when - self.mono() > GRACE else self.mono() + 0.1, callback)
+
+        transport = ProcessTransport(Hurried())
+        assert await whole(transport, tools.request("tool")) == b"answered\n"
+        assert transport.acquired == 0
+        for pid in await tools.note():
+            os.kill(int(pid), signal.SIGKILL)
+
+    run(loop, main)
 
 
 def test_closing_ends_it_at_once_and_twice_is_fine(loop: str, tools: Tools) -> None:

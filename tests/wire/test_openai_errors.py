@@ -66,6 +66,7 @@ def test_half_a_surrogate_pair_does_not_break_the_answer() -> None:
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "insufficient_quota",
     403: "permission_error",
     404: "invalid_request_error",
     413: "invalid_request_error",

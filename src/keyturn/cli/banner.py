@@ -18,7 +18,7 @@ def banner(config: Config, url: str) -> Iterator[str]:
     """The lines to print, without any secret."""
     if config.demo:
         yield "DEMO: no key is configured. Only models named demo/… are served, by a simulator: no answer is real."
-        yield "`keyturn keys add PROVIDER` adds a key; then start again."
+        yield "`keyturn keys add PROVIDER` adds a key; it is used within a moment."
     for name, keys in config.credentials.items():
         count = sum(1 for key in keys if key.secret)
         if not config.demo and config.providers[name].tool is None:

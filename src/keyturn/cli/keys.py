@@ -195,4 +195,4 @@ def add(provider: str, **place: Any) -> None:
     click.echo(f"{added.variable} was added to {added.file}")
     if added.backup is not None:
         click.echo(f"the file as it was before: {added.backup}")
-    say("A running gateway knows the key after its next start.")
+    say("A running gateway takes it into use within a moment.")

@@ -21,7 +21,7 @@ from .model import (
 )
 from .modelsmerge import ModelsMerge, merge_models
 from .report import notes_of
-from .schema import schema_of, shapes
+from .schema import schema_of, schema_text, shapes
 from .variables import VARIABLES, Variable
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "merge_models",
     "notes_of",
     "schema_of",
+    "schema_text",
     "shapes",
     "shipped",
     "write_initial",

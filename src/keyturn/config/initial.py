@@ -12,6 +12,7 @@ from keyturn.errors import ConfigError
 from .backups import PRIVATE, create_whole, reason
 from .environment import env_file_asked_for
 from .envmerge import with_expected_names
+from .schema import schema_text, shapes
 
 SHIPPED = {
     "models.yaml": 0o644,
@@ -22,6 +23,8 @@ SHIPPED = {
 }
 """File -> its mode."""
 
+SCHEMAS = "schema"
+"""The folder of the schemas that the first lines of the files refer to."""
 ENV_TEMPLATE = "env.example"
 
 
@@ -46,6 +49,7 @@ def write_initial(environ: Mapping[str, str], env_file: Path | None, cwd: Path, 
     """Makes what is missing of the files in *folder* and the env file. Raises ConfigError when one cannot be made."""
     env = env_file_asked_for(environ, env_file, cwd) or cwd / ".env"
     wanted = [(cwd / folder / name, shipped(name), mode) for name, mode in SHIPPED.items()]
+    wanted += [(cwd / folder / SCHEMAS / f"{name}.schema.json", schema_text(name).encode(), 0o644) for name in shapes()]
     wanted.append((env, env_template().encode(), PRIVATE))
     written = []
     for file, content, mode in wanted:

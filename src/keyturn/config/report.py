@@ -10,6 +10,8 @@ from keyturn.core import Redactor
 from keyturn.errors import ConfigError
 
 FILE_AND_LINE = re.compile(r"([^:]+\.(?:yaml|toml))(?::([0-9]+))?: ")
+SECRET = re.compile(r"_API_KEY|_BOT_TOKEN\Z|_WEBHOOK_URL\Z")
+"""In the names of variables that hold secrets."""
 LONGEST_QUOTE = 60
 SHORTEST_PART = 6
 """Characters of a secret that are already too many to show."""
@@ -33,7 +35,7 @@ class Report:
         self.problems: list[str] = []
         self.notes: list[str] = []
         self._hidden = [
-            value.text.strip() for name, value in values.items() if "_API_KEY" in name.upper() and value.text.strip()
+            value.text.strip() for name, value in values.items() if SECRET.search(name.upper()) and value.text.strip()
         ]
 
     @property
@@ -47,11 +49,11 @@ class Report:
 
     def problem(self, variable: str, text: str) -> None:
         """Something that must be mended before Keyturn can run."""
-        self.problems.append(f"{self.place(variable)}: {text}")
+        self.problems.append(f"{self.place(variable)}: {_printable(text)}")
 
     def note(self, variable: str, text: str) -> None:
         """Something that the owner should know; a default or nothing was taken instead."""
-        self.notes.append(f"{self.place(variable)}: {text}")
+        self.notes.append(f"{self.place(variable)}: {_printable(text)}")
 
     def place(self, variable: str) -> str:
         """`GROQ_API_KEY_2 (.env:3)`; just the name when it came from the environment."""
@@ -87,6 +89,11 @@ class Report:
             for note in dict.fromkeys(self.notes):
                 error.add_note(note)
             raise error
+
+
+def _printable(text: str) -> str:
+    """*text* on one line: a name in a file may hold anything."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
 
 
 def notes_of(error: ConfigError) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ def schema_of(file: str) -> dict[str, Any]:
     found: dict[str, Any] = shapes()[file].model_json_schema(by_alias=True)
     ending = "toml" if file == "settings" else "yaml"
     return {"$schema": DIALECT, **_plain(found), "title": f"Keyturn {file}.{ending}"}
+
+
+def schema_text(file: str) -> str:
+    """The same as the text of a schema file."""
+    return json.dumps(schema_of(file), indent=2) + "\n"
 
 
 def _plain(part: Any) -> Any:

@@ -29,9 +29,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "QUOTA_GROUP_<P>", "every key its own", "Numbers of the keys that share a quota: `1,2;3` (a bare key is 0)."
     ),
-    Variable("KEY_PLAN_<P>", "-", "The plan of P's keys: `free` or `paid`."),
+    Variable("KEY_PLAN_<P>", "-", "The plan of P's keys: `free` or `paid`; `plan:` in models.yaml wins over it."),
     Variable("KEY_WEIGHTS_<P>", "1 each", "Shares of the keys under `weighted`: `1:3,2:1`."),
-    Variable("ROTATION_MODE_<P>", "balanced", "`balanced`, `round_robin`, `sequential` or `weighted`."),
+    Variable(
+        "ROTATION_MODE_<P>", "balanced", "`balanced`, `round_robin`, `sequential`, `weighted`, `fastest`, `cheapest`."
+    ),
     Variable("PROVIDER_PRIORITY_<P>", "the catalog's", "Provider tier, 1 first."),
     Variable(
         "MAX_CONCURRENT_REQUESTS_PER_KEY_<P>",
@@ -41,7 +43,7 @@ VARIABLES: tuple[Variable, ...] = (
     Variable(
         "LIMITS_<P>",
         "what the provider reports",
-        "Limits of each key and model: `rpm=30 tpm=6000 rpd=14400 tpd=500000 concurrency=4`.",
+        "Limits of each key and model, over limits.yaml: `rpm=30 tpm=6000 rpd=14400 tpd=500000 concurrency=4`.",
     ),
     Variable("USE_PAID_MODELS", "false", "Whether routes that are marked paid may be used."),
     Variable("FREE_ONLY_MODE", "false", "`true` is another way to say `USE_PAID_MODELS=false`."),
@@ -61,4 +63,30 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("TIMEOUT_NO_CONTENT", "300", "Seconds of pings and comments without content."),
     Variable("TIMEOUT_TOTAL", "600", "Seconds for the whole call (old name TIMEOUT_READ_NON_STREAMING)."),
     Variable("TIMEOUT_QUEUE_WAIT", "20", "Seconds that a call waits for a key when none is free."),
+    Variable(
+        "DISCORD_BOT_TOKEN",
+        "-",
+        "The bot's token. This and all below are for `keyturn bot` and `keyturn watch`, not in this version.",
+    ),
+    Variable("DISCORD_APP_ID", "-", "The bot's application."),
+    Variable("DISCORD_GUILD_ID", "-", "The bot's server."),
+    Variable("DISCORD_COMMANDS_CHANNEL_ID", "-", "Where the bot takes commands."),
+    Variable("DISCORD_UPDATES_CHANNEL_ID", "-", "Where the bot tells news."),
+    Variable("DISCORD_MESSAGE_CONTENT", "0", "`1`: the bot may read messages."),
+    Variable("DISCORD_MEMBERS", "0", "`1`: the bot may list members."),
+    Variable("DISCORD_PRESENCE", "0", "`1`: the bot may see who is there."),
+    Variable(
+        "COMMUNICATIONS_WEBHOOK_URL",
+        "-",
+        "Where messages of the role communications go; any other role's name will do.",
+    ),
+    Variable("PROJECT_MANAGER_WEBHOOK_URL", "-", "The same for project_manager."),
+    Variable("SENIOR_DEV_WEBHOOK_URL", "-", "The same for senior_dev."),
+    Variable("JUNIOR_DEV_WEBHOOK_URL", "-", "The same for junior_dev."),
+    Variable("RELEASE_QA_WEBHOOK_URL", "-", "The same for release_qa."),
+    Variable("ORCHESTRATOR_ROLES", "all", "Roles that `keyturn watch` serves, separated by commas."),
+    Variable("OBSIDIAN_VAULT_PATH", "-", "The folder of notes of `keyturn watch`."),
+    Variable(
+        "LOG_LEVEL", "INFO", "How much `keyturn bot` and `keyturn watch` log: `DEBUG`, `INFO`, `WARNING`, `ERROR`."
+    ),
 )

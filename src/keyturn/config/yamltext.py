@@ -196,7 +196,8 @@ def _explained(error: yaml.MarkedYAMLError, text: str, line: int) -> Mistake:
         return Mistake(line, "a tab indents this line; use spaces")
     if "cannot start any token" in problem:
         sign = next((sign for sign in "@`%\t" if sign in here), "")
-        return Mistake(line, f"a text cannot begin with {sign or 'this character'}; put it in quotes")
+        named = "a tab" if sign == "\t" else sign or "this character"
+        return Mistake(line, f"a text cannot begin with {named}; put it in quotes")
     if "mapping values are not allowed" in problem:
         return Mistake(line, "a second ': ' in one line; put the text in quotes, or check the indentation")
     if "quoted scalar" in str(error.context):

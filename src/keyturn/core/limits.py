@@ -60,7 +60,7 @@ class Claim(NamedTuple):
     limit: Limit
     cost: int
     floor: int = 0
-    """The least it can cost; above the capacity it can never be sent."""
+    """The least it can cost; above the capacity it can never be sent. Of money that is all of it: no clamping."""
     output: int = 0
     """How much of the cost is output; 0 when real output is not to be counted either."""
     price: Price | None = None
@@ -244,7 +244,7 @@ class Meters:
             counter = counters.get(limit.key)
             if counter is None or counter.capacity != limit.capacity:
                 counter = self._counter(limit, now)
-            if cost > counter.most and limit.metric != "cost":
+            if cost > counter.most:
                 cost = counter.most
             fits = counter.fits(cost, now) or (not cost and limit.metric == "cost")
             if not fits or (floor > limit.capacity and _stated(limit)):
@@ -433,8 +433,8 @@ def _gravity(denied: Denied) -> tuple[bool, bool, float]:
 
 
 def _stated(limit: Limit) -> bool:
-    """Whether the owner or the provider says so: only then may a call be refused for ever."""
-    return limit.source in ("declared", "reported")
+    """Whether the owner or the provider says so: only then may a call be refused for ever. Only owners say budgets."""
+    return limit.source in ("declared", "reported") or limit.metric == "cost"
 
 
 def _actual(claim: Claim, cost: int, usage: Usage | None) -> int:

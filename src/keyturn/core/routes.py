@@ -276,7 +276,7 @@ def _not_found(name: str, catalog: RouteCatalog) -> ModelNotFound:
     head = name.partition("/")[0].lower().replace("-", "_")
     if head in catalog.unconfigured:
         return ModelNotFound(
-            f"model {name!r} needs a key that is not set: set {catalog.unconfigured[head]} and start again",
+            f"model {name!r} needs a key that is not set: set {catalog.unconfigured[head]}, in .env for instance",
             param="model",
         )
     unknown = [provider for provider, offer in catalog.offers.items() if offer.models is None]

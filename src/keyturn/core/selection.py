@@ -291,19 +291,20 @@ class Pool:
             wait, blocks["limit"] + by_size, blocks["busy"] + stuck, blocks["fault"], blocks["dead"], by_size
         )
 
-    def closed(self, mark: Mark, now: float) -> Exhausted:
-        """Nothing can be picked because of a mark on the whole deployment."""
+    def closed(self, mark: Mark, tried: int, now: float) -> Exhausted:
+        """Nothing can be picked because of a mark on the whole deployment; *tried* entries are of no use anyway."""
         if mark.until <= now:
             return Exhausted(FOREVER, 0, 1, 0, 0)
         block = mark.block
-        return Exhausted(mark.until - now, block == "limit", 0, block == "fault", block == "dead")
+        wait = mark.until - now if tried < len(self.entries) else FOREVER
+        return Exhausted(wait, block == "limit", 0, block == "fault", block == "dead")
 
 
 def pick(pool: Pool, cost: Cost, tried: Collection[int], now: float, draw: Draw) -> Entry | Exhausted:
     """The entry that should answer a call of *cost*, none of *tried* (positions); or when one will be able to."""
     shared = pool.view.blocked(pool.scope, now)
     if shared is not None:
-        return pool.closed(shared, now)
+        return pool.closed(shared, len(tried), now)
     pool.revive(now)
     tokens = cost.input + cost.output
     while True:

@@ -257,7 +257,9 @@ class Fastest(Memoryless):
 
 def _delay(entry: Entry, now: float) -> float:
     """What an answer of *entry* would take, as far as is known; who is asked already answers later."""
-    return 0.0 if entry.pace is None else entry.pace.at(now) * (entry.active + 1)
+    if entry.pace is None:
+        return FOREVER if entry.active else 0.0
+    return entry.pace.at(now) * (entry.active + 1)
 
 
 _STRATEGIES: dict[str, Callable[[], Strategy]] = {

@@ -10,7 +10,7 @@ from keyturn.stores import MemoryState, NullLedger
 from keyturn.transport import ASGIApp, Transports
 
 from .clock import SystemClock
-from .gateway import Gateway
+from .gateway import Gateway, secrets_of
 
 
 def build(
@@ -29,9 +29,6 @@ def build(
     marks = Marks()
     live = MemoryState(marks, wall_offset=clock.wall() - clock.mono())
     credentials = [each for group in config.credentials.values() for each in group]
-    secrets = [each.secret for each in credentials]
-    if config.caller_key is not None:
-        secrets.append(config.caller_key)
     gateway = Gateway(
         config,
         clock,
@@ -39,7 +36,7 @@ def build(
         live,
         marks,
         NullLedger(),
-        Redactor(secrets),
+        Redactor(secrets_of(config)),
         folder,
     )
     for each in credentials:

@@ -32,6 +32,7 @@ from .run import Failed, Grant, Run
 if TYPE_CHECKING:
     from .gateway import Gateway
 
+BYTES_PER_TOKEN = 4
 LARGEST_ANSWER = 64 * 1024 * 1024
 LARGEST_ERROR = 1024 * 1024
 END_OF_TOOL = 1.0
@@ -179,6 +180,8 @@ class Exchange:
         found = read_reply(body, self._run.call.kind)
         if not isinstance(found, Reply):
             return ("garbage", b"") if found is None else (None, found)
+        if found.empty and self._run.call.kind == "chat":
+            return "garbage", b""
         self.reply, self.body, self.answered = found, body, True
         return None, b""
 
@@ -201,7 +204,8 @@ class Exchange:
         if stream.error is not None:
             return None, stream.error
         self.held = b"".join(held) + stream.tail
-        if not complete or not self.held:  # nothing to relay: a plain answer, say, from a server that ignores `stream`
+        nothing_said = stream.done and not stream.relayed_bytes
+        if not complete or not self.held or nothing_said:  # a plain answer, say, from a server that ignores `stream`
             return ("cut" if held and "html" not in response.headers.get("content-type", "") else "garbage"), b""
         self.answered = True
         self._grant.attempt.first_token = self._gateway.clock.mono()
@@ -257,9 +261,13 @@ class Exchange:
     def close(self, usage: Usage | None = None) -> None:
         """The client left, or our own deadline came: nobody's fault; what was sent stays charged."""
         if usage is None and self._grant.sent:  # the upstream may have worked: the caller's own limits keep the charge
-            usage = Usage(self.estimate(), 0, exact=False)
+            usage = self.unstated()
         if self._end("cancelled", usage):
             self._over()
+
+    def unstated(self) -> Usage:
+        """What a plain answer probably used, where the upstream says nothing of it."""
+        return Usage(self.estimate(), len(self.body) // BYTES_PER_TOKEN, exact=False)
 
     def estimate(self) -> int:
         """The input tokens that this call probably costs."""
@@ -274,6 +282,8 @@ class Exchange:
         if not grant.shut():
             return False
         attempt, now = grant.attempt, gateway.clock.mono()
+        if usage is not None and usage.cost is not None and not self.provider.states_cost:
+            usage = usage._replace(cost=None)
         attempt.ended, attempt.usage = now, usage
         attempt.meaning = attempt.meaning or meaning
         if grant.sent or self.response is not None:  # some upstreams answer before they have read everything

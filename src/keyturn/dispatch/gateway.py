@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import OrderedDict
 from typing import Any
 
@@ -21,6 +22,7 @@ from keyturn.core import (
     Redactor,
     Refuse,
     Relay,
+    Secret,
     Trail,
     Transport,
     TryNext,
@@ -64,8 +66,21 @@ from .waiting import WaitingRoom
 FOREVER = float("inf")
 ANYBODY = Caller()
 MOST_RECENT = 256
+SECRETIVE = re.compile("KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+"""Variables whose values are secrets by their name."""
 JSON = (b"content-type", b"application/json")
 SSE = (b"content-type", b"text/event-stream; charset=utf-8")
+
+
+def secrets_of(config: Config) -> list[Secret]:
+    """Everything in *config* that must not be seen: keys, the caller key, and what tools are given of that kind."""
+    found = [each.secret for group in config.credentials.values() for each in group if each.secret]
+    if config.caller_key is not None:
+        found.append(config.caller_key)
+    for provider in config.providers.values():
+        environ = provider.tool.environ if provider.tool is not None else {}
+        found += [Secret(value) for name, value in environ.items() if value and SECRETIVE.search(name)]
+    return found
 
 
 class Gateway:
@@ -179,7 +194,10 @@ class Gateway:
         """In a chain, who lately had no such model is not asked; unless nobody would be."""
         now = self.clock.mono()
         left = tuple(each for each in run.deployments if self.marks.blocked((absent_scope(each),), now) is None)
-        run.deployments = left or run.deployments
+        if left and len(left) < len(run.deployments):
+            gone = (each for each in run.deployments if each not in left)
+            run.trail.refusals.extend(f"{each}: lately its provider had no such model" for each in gone)
+            run.deployments = left
 
     def _relayed(self, run: Run, grant: Grant, exchange: Exchange) -> Reply:
         """A good answer on its way to the client."""
@@ -192,7 +210,7 @@ class Gateway:
             run.trail.status = 200
             return Reply(200, [SSE, *headers], stream=stream)
         usage = exchange.reply.usage if exchange.reply is not None else None
-        exchange.finish(OK, usage)
+        exchange.finish(OK, usage or exchange.unstated())
         if usage is not None and run.costs:
             self.estimator.learn(str(grant.entry.candidate.deployment), run.call, usage)
         return Reply(200, [JSON, *headers], exchange.body)
@@ -339,9 +357,7 @@ class Gateway:
         indexes stay; what stood against keys that are gone, or against a quota of 0, is forgotten."""
         older = self.generation
         credentials = [each for group in config.credentials.values() for each in group]
-        self.redactor.add(*(each.secret for each in credentials))
-        if config.caller_key is not None:
-            self.redactor.add(config.caller_key)
+        self.redactor.add(*secrets_of(config))
         self.generation = Generation(config, self)
         self.generation.lists.inherit(older.lists)
         if older.calls:

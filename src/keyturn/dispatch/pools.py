@@ -93,7 +93,7 @@ class Pools:
         name = deployment.provider
         every = self._config.credentials.get(name, ())
         credentials = [each for each in every if not withheld(self._config, deployment, each)]
-        pool = Pool(deployment, credentials, self._strategy(name, len(every), len(credentials)), self._live.view(0.0))
+        pool = Pool(deployment, credentials, self._strategy(name, len(every)), self._live.view(0.0), every)
         members: dict[str, list[Entry]] = {}
         sizes = Counter(each.group for each in every)
         self._pools[deployment] = pool
@@ -107,14 +107,14 @@ class Pools:
             self._let_go()
         return pool
 
-    def _strategy(self, provider: str, every: int, here: int) -> Strategy:
-        """The strategy of one pool. Where some credentials are left out, positions are its own, and so is the index."""
+    def _strategy(self, provider: str, count: int) -> Strategy:
+        """The strategy of one pool of *provider*, which has *count* credentials in all."""
         mode = self._config.strategies.get(provider, "balanced")
         if mode != "round_robin":
             return strategy_named(mode)
-        index = self._rotations.of(provider, every) if here == every else None
         rotation = self._config.rotations.get(provider)
-        return strategy_named(mode, index, each_call=rotation is not None and rotation.each_call)
+        each_call = rotation is not None and rotation.each_call
+        return strategy_named(mode, self._rotations.of(provider, count), each_call=each_call)
 
     def _declare(self, deployment: Deployment, entry: Entry, *, grouped: bool) -> None:
         """Tell the live state what the owner declared, or no longer declares."""

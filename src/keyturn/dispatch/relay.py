@@ -9,10 +9,9 @@ from keyturn.core import Facts, Usage, classify
 from keyturn.errors import TransportError, UpstreamInterrupted
 from keyturn.wire import error_event
 
-from .exchange import OK, Exchange
+from .exchange import BYTES_PER_TOKEN, OK, Exchange
 from .run import Run
 
-BYTES_PER_TOKEN = 4
 LINGER = 0.2
 """Seconds that a stream whose last event was relayed may take to end, so that its connection can be used again."""
 

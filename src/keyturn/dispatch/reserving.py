@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from keyturn.core import (
@@ -17,10 +17,12 @@ from keyturn.core import (
     Pool,
     Price,
     Refuse,
+    Trail,
     Usage,
     charge,
     claims,
     dollars,
+    peek,
     pick,
     stand_by,
     together,
@@ -95,7 +97,7 @@ class Reserving:
             if run.progress.open(deployment):
                 pool = self._pools.of(deployment)
                 cost = self._cost(run, deployment) if pool.limited else FREE
-                found = pick(pool, cost, run.progress.tried.get(deployment, ()), now, draw)
+                found = peek(pool, cost, run.progress.tried.get(deployment, ()), now, draw)
                 short.append(found if isinstance(found, Exhausted) else self._behind(run))
         return together(short)
 
@@ -106,12 +108,13 @@ class Reserving:
 
     def _take(self, run: Run, *, polite: bool = False) -> Grant | Exhausted:
         """The first candidate in the order of the plan that may be asked now; never waits."""
-        now, short = self._clock.mono(), []
+        now = self._clock.mono()
+        short: dict[Deployment, Exhausted] = {}
         for deployment in run.deployments:
             if not run.progress.open(deployment):
                 continue
             if polite and self._room.wanted(deployment):
-                short.append(self._behind(run))
+                short[deployment] = self._behind(run)
                 continue
             pool = self._pools.of(deployment)
             cost = self._cost(run, deployment) if pool.limited else FREE
@@ -119,10 +122,12 @@ class Reserving:
             while True:
                 entry = pick(pool, cost, tried, now, draw)
                 if isinstance(entry, Exhausted):
-                    short.append(entry)
+                    short[deployment] = entry
                     break
                 grant = self._reserve(run, pool, entry, now)
                 if isinstance(grant, Grant):
+                    if short:
+                        _tell_passed_over(run.trail, short)
                     return grant
                 if grant is None:
                     self._leave_out_unpriced(run, pool, entry)
@@ -130,7 +135,7 @@ class Reserving:
                     self._set_aside(run, pool, entry, grant, now)
                 cost = self._cost(run, deployment)
                 tried = run.progress.tried.get(deployment, ())
-        return together(short)
+        return together(list(short.values()))
 
     def _reserve(self, run: Run, pool: Pool, entry: Entry, now: float) -> Grant | Denied | None:
         """Take every limit of *entry*, and the caller's own, at once, before a byte is sent.
@@ -243,3 +248,17 @@ class Reserving:
         if probed:
             self._pools.wake_marked(probed)
         self._room.freed(Deployment(attempt.provider, attempt.model))
+
+
+def _tell_passed_over(trail: Trail, short: Mapping[Deployment, Exhausted]) -> None:
+    """Another deployment answers than the plan has first: why those before it were not even asked."""
+    asked = {(each.provider, each.model) for each in trail.attempts}
+    for deployment, shortage in short.items():
+        if deployment in asked or any(line.startswith(f"{deployment}: ") for line in trail.refusals):
+            continue
+        if shortage.limits or shortage.busy:
+            why = "every key is at its limit"
+        else:
+            why = "every key rests after a fault" if shortage.faults else "no key can be used"
+        again = f"; one is free again in {shortage.wait:.1f} s" if shortage.wait < FOREVER else ""
+        trail.refusals.append(f"{deployment}: {why}{again}")

@@ -70,6 +70,8 @@ class Provider:
     """Its token limits count output."""
     charges_max_output: bool = False
     """It charges the largest allowed output at admission."""
+    states_cost: bool = False
+    """`usage.cost` in its answers is what it charged, in USD."""
     usage_in_stream: Literal["option", "always", "never"] = "option"
     windows: Mapping[str, str] = field(default_factory=dict)
     zone: str = "UTC"

@@ -171,6 +171,8 @@ class _Run(asyncio.SubprocessProtocol):
         self._open = {1, 2}
         """The outputs that have not ended."""
         self._exited = False
+        self._refused = False
+        """It closed its stdin before anything was written."""
         self._sent = False
         self._printed = 0
         self._complaints = bytearray()
@@ -247,6 +249,7 @@ class _Run(asyncio.SubprocessProtocol):
             self._kill()
             return
         stdin = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(0))
+        self._refused = stdin.is_closing()  # it did not wait for anything, and a write would be dropped unsaid
         stdin.write(self._request.stdin)
         stdin.close()
 
@@ -269,7 +272,7 @@ class _Run(asyncio.SubprocessProtocol):
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         if fd == 0:
-            if exc is None and not self._sent and self._fault is None:
+            if exc is None and not (self._sent or self._refused) and self._fault is None:
                 self._sent = True
                 self._on_sent()
             return

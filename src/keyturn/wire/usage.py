@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyturn.core import Usage
+from keyturn.core import Usage, nano
 
 _MOST = 1_000_000_000
 """No answer uses more tokens; a larger figure is a mistake that must not spend a budget for ever."""
@@ -28,11 +28,18 @@ def read_usage(given: object) -> Usage | None:
         return None
     cached = _part(get("prompt_tokens_details"), "cached_tokens") or _count(get("prompt_cache_hit_tokens"))  # DeepSeek
     reasoning = _part(get("completion_tokens_details"), "reasoning_tokens")
-    return Usage(prompt, output, min(cached, prompt), min(reasoning, output))
+    return Usage(prompt, output, min(cached, prompt), min(reasoning, output), cost=_money(get("cost")))
 
 
 def _part(details: object, name: str) -> int:
     return _count(details.get(name)) if isinstance(details, dict) else 0
+
+
+def _money(value: object) -> int | None:
+    """Dollars as nano-dollars; None for what is no plausible amount. Who may be believed, the catalog says."""
+    if type(value) in (int, float) and 0 <= value < _MOST:  # type: ignore[operator]
+        return nano(value)  # type: ignore[arg-type]
+    return None
 
 
 def _count(value: object) -> int:
