@@ -15,6 +15,7 @@ def test_it_writes_what_is_missing_and_names_what_is_there(terminal: Terminal) -
         "made: settings/limits.yaml",
         "made: settings/settings.toml",
         "made: settings/callers.yaml",
+        "made: settings/schema",
         "left as it is: .env",
     ]
     assert (terminal.cwd / ".env").read_text() == "MINE=1\n"

@@ -1,4 +1,4 @@
-"""What HTTP providers get and how their answers are taken, configured as the seed has them: URL, header, body, attempts."""
+"""What HTTP providers get and how their answers are taken, configured as the seed has them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_PRV_02_PRV_05_where_a_call_goes_and_with_which_key(tmp_path: Path, name
 
 @pytest.mark.parametrize("name", ["groq", "together", "openrouter"])
 def test_PRV_02_the_upstream_sees_the_bearer_key_and_what_the_client_wrote(name: str) -> None:
-    """The seed filled in temperature 0.1 and max_tokens 4000 (OpenRouter 800); a request stays as it was (design §5.11)."""
+    """The seed filled in temperature 0.1 and max_tokens 4000 or 800; here a request stays as it was (design §5.11)."""
 
     async def main() -> None:
         async with World({name: 1}, files={"models.yaml": MODELS}, keep_bodies=True) as world:

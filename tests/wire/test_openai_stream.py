@@ -36,7 +36,7 @@ FACTS: dict[str, tuple[int, bool, Usage | None]] = {
     "openai_tools.sse": (1, True, None),
     "openai_refusal.sse": (1, True, None),
     "groq.sse": (1, True, Usage(20, 7)),
-    "openrouter.sse": (3, True, Usage(43, 36, 0, 13)),
+    "openrouter.sse": (3, True, Usage(43, 36, 0, 13, cost=669_000)),
     "deepseek.sse": (2, True, Usage(6, 212, 2, 198)),
     "mistral.sse": (2, True, Usage(11, 20)),
     "azure.sse": (2, True, Usage(5, 2)),

@@ -19,7 +19,12 @@ def command(config: Path, env_file: Path | None) -> None:
     from keyturn.config import environment, write_initial
 
     cwd = Path.cwd()
+    told = []
     for file, made in write_initial(environment(), env_file, cwd, config):
+        if file.name.endswith(".schema.json"):
+            file = file.parent  # a line for all of them
         shown = file.relative_to(cwd) if file.is_relative_to(cwd) else file
-        click.echo(f"made: {shown}" if made else f"left as it is: {shown}")
+        told.append(f"made: {shown}" if made else f"left as it is: {shown}")
+    for line in dict.fromkeys(told):
+        click.echo(line)
     say("Next: put your keys into the env file; `keyturn config check` says what is wrong, `keyturn serve` starts.")

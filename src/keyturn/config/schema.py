@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def schema_of(file: str) -> dict[str, Any]:
     return {"$schema": DIALECT, **_plain(found), "title": f"Keyturn {file}.{ending}"}
 
 
+@cache
 def schema_text(file: str) -> str:
     """The same as the text of a schema file."""
     return json.dumps(schema_of(file), indent=2) + "\n"

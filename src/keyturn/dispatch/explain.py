@@ -9,7 +9,6 @@ from keyturn.core import (
     FOREVER,
     Call,
     Caller,
-    Cost,
     Denied,
     Deployment,
     Entry,
@@ -25,12 +24,10 @@ from keyturn.errors import KeyturnError
 from keyturn.stores import Reservation
 
 from .clock import draw, new_id
+from .reserving import SMALL
 
 if TYPE_CHECKING:
     from .gateway import Gateway
-
-SMALL = Cost(1, 1, 1)
-"""A call that fits wherever any call fits."""
 
 
 async def explain(gateway: Gateway, call: Call, caller: Caller) -> dict[str, Any]:

@@ -265,10 +265,7 @@ class Gateway:
         now, wait = self.clock.mono(), max(shortage.wait, self.room.backlog(run.deployments))
         for deployment, orders in run.progress.tried.items():
             entries = run.generation.pools.of(deployment).entries
-            for order in orders:
-                mark = self.marks.blocked(entries[order].scopes, now)
-                if mark is not None and mark.block in ("limit", "fault"):
-                    wait = min(wait, mark.wait(now))
+            wait = min([wait, *(run.generation.reserving.returns(entries[order], now) for order in orders)])
         return wait if wait < FOREVER else None
 
     def _refused(self, run: Run, error: KeyturnError) -> Reply:

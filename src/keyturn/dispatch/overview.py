@@ -199,7 +199,7 @@ def _limits(gateway: Gateway, credential: Credential) -> Iterator[dict[str, obje
             seen.add(scope)
             _, bar, counted = scope.partition("|")
             for row in gateway.live.view(now).snapshot(scope, now):
-                yield _limit(gateway, row, counted if bar else None)
+                yield _limit(gateway, row, _models(gateway, credential.provider, counted) if bar else None)
     if not models:
         yield from (_unused(spec, None, "declared") for spec in gateway.config.limits.get(credential.provider, ()))
     for rule in gateway.config.limit_rules.get(credential.provider, ()):
@@ -207,6 +207,14 @@ def _limits(gateway: Gateway, credential: Credential) -> Iterator[dict[str, obje
         if rule.plan in (None, credential.plan) and not rule.unavailable and not used:
             source = "default" if rule.plan else "declared"
             yield from (_unused(spec, rule.pattern, source) for spec in rule.specs)
+
+
+def _models(gateway: Gateway, provider: str, counted: str) -> str:
+    """What is counted together, for people: a model, or the patterns of the models that share a quota."""
+    if not counted.startswith("#"):
+        return counted
+    rules = gateway.config.limit_rules.get(provider, ())
+    return ", ".join(dict.fromkeys(rule.pattern for rule in rules if f"#{rule.quota_group}" == counted)) or counted
 
 
 def _limit(gateway: Gateway, row: LimitRow, model: str | None) -> dict[str, object]:

@@ -42,6 +42,8 @@ SHORTEST = 0.001
 """Seconds that an entry is set aside at least: less could be lost in rounding, and it would be picked again at once."""
 FREE = Cost(0, 0, 0)
 """The cost of a call where nothing is limited."""
+SMALL = Cost(1, 1, 1)
+"""That of a call that fits wherever any call fits."""
 UNSTATED_OUTPUT = 4096
 """Tokens of output that a budget is held for at least, when a call does not state its largest."""
 
@@ -89,6 +91,21 @@ class Reserving:
         finally:
             run.trail.waited += self._clock.mono() - now
         return self._look(run) if grant is None else grant
+
+    def returns(self, entry: Entry, now: float) -> float:
+        """Seconds until *entry*, which rests, can be asked again; infinite when time alone will not bring it back.
+
+        What its limits say counts too: a provider that asks for 20 s may have said that the minute is spent.
+        """
+        mark = self._marks.blocked(entry.scopes, now)
+        if mark is None or mark.block not in ("limit", "fault"):
+            return FOREVER
+        limits = [limit for scope in entry.limit_scopes for limit in self._live.limits(scope)]
+        got = self._live.reserve(new_id(self._clock.wall()), claims(limits, SMALL), now)
+        if isinstance(got, Reservation):
+            got.close()
+            return mark.wait(now)
+        return max(mark.wait(now), got.wait if isinstance(got, Denied) else 0.0)
 
     def _look(self, run: Run) -> Exhausted:
         """What keeps *run* from every candidate, without taking one that has just become free."""
