@@ -93,9 +93,10 @@ def pattern(variable: str) -> str:
 
 def section(text: str, heading: str) -> str:
     """What stands under *heading*, up to the next heading of its rank or above."""
-    level, lines, inside = len(heading) - len(heading.lstrip("#")), [], False
+    level, lines, inside, code = len(heading) - len(heading.lstrip("#")), [], False, False
     for line in text.splitlines():
-        if inside and re.match(rf"#{{1,{level}}} ", line):
+        code = code != line.lstrip().startswith("```")
+        if inside and not code and re.match(rf"#{{1,{level}}} ", line):
             break
         if inside:
             lines.append(line)
@@ -114,9 +115,10 @@ def rows(text: str) -> list[tuple[str, ...]]:
     return found
 
 
-def blocks(text: str, language: str) -> list[str]:
-    """The code blocks of *language*."""
-    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+def blocks(text: str, *languages: str) -> list[str]:
+    """The code blocks that are marked as one of *languages*; "" is no mark."""
+    found = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+    return [block for language, block in found if language in languages]
 
 
 def files_shown(text: str) -> Iterator[tuple[str, str]]:
@@ -255,7 +257,7 @@ def test_every_documented_command_exists() -> None:
 @pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=lambda page: page.name)
 def test_commands_that_can_be_pasted_are_right(page: Path) -> None:
     """Every command line of a code block: its command exists, and so does every option in it."""
-    for block in blocks(page.read_text(), "(?:sh)?"):
+    for block in blocks(page.read_text(), "sh", ""):
         for line in re.findall(r"^(?:\$ )?(?:\.venv/bin/)?keyturn (.*)$", block, re.MULTILINE):
             words, command = shlex.split(line, comments=True), main
             while words and isinstance(command, click.Group):
@@ -269,7 +271,7 @@ def test_commands_that_can_be_pasted_are_right(page: Path) -> None:
 def test_every_error_code_is_documented_with_its_status() -> None:
     table = section((ROOT / "docs" / "http.md").read_text(), "## Errors")
     listed = {(status, code.strip("`")) for status, code, *_ in rows(table)}
-    errors = [*below(RequestError), *below(PoolError), KeyturnError]
+    errors: list[type[KeyturnError]] = [*below(RequestError), *below(PoolError), KeyturnError]
     expected = {(str(error.status), error.code) for error in errors if error.code != "upstream_interrupted"}
     assert listed == expected | {("event", "upstream_interrupted")}
 

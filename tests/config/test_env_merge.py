@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -264,6 +265,12 @@ def expect_nothing_lost(folder: Path, result: bytes, where: str) -> None:
     else:
         assert source.exists(), where
     assert not source.exists() or source.read_text() == NEW, where
+
+
+@pytest.fixture(autouse=True)
+def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed merge leaves of its own stays inside the folder of the test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def run(folder: Path) -> EnvMerge:

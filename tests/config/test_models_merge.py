@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -296,6 +297,12 @@ def fresh(folder: Path) -> Path:
     (folder / "config" / "models.yaml").write_text(OLD)
     (folder / "models.yaml.new").write_text(NEW)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed merge leaves of its own stays inside the folder of the test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def run(folder: Path) -> ModelsMerge:

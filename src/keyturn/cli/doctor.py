@@ -192,4 +192,5 @@ def _print_environment(place: Place, as_json: bool) -> None:
 
 
 def _variables(origins: Mapping[str, str]) -> dict[str, str]:
-    return {name: origin for name, origin in origins.items() if not origin.startswith("--")}
+    """Of all settings those that are variables: their names are in capitals."""
+    return {name: origin for name, origin in origins.items() if name == name.upper() and not origin.startswith("--")}

@@ -20,7 +20,9 @@ class ServerShape(Shape):
     port: Annotated[int, Field(ge=0, le=65535)] | None = described("The port; 8000 unless said.", 8000)
     allowed_hosts: tuple[Text, ...] | None = described("Further Host names to answer for.", ["llm.example.com"])
     trust_local: bool | None = described("Programs of this machine need no caller key; false unless said.", False)
-    log_requests: bool | None = described("A line per call in the log; false unless said.", True)
+    log_requests: bool | None = described(
+        "Keep requests and answers in `DATA/requests/`, redacted; false unless said.", True
+    )
     log_format: LogFormat | None = described("`console` unless said.", "json")
     max_body_mib: Annotated[float, Field(gt=0)] | None = described("The largest request; 32 unless said.", 32)
     drain_seconds: Annotated[float, Field(ge=0)] | None = described(
@@ -79,7 +81,9 @@ class OpenSection(Shape):
 class GeneralShape(OpenSection):
     """What all programs share."""
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = described("INFO unless said.", "INFO")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = described(
+        "For `keyturn bot` and `keyturn watch`; INFO unless said.", "INFO"
+    )
 
 
 class DiscordShape(OpenSection):
