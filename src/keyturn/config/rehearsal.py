@@ -27,7 +27,8 @@ def mistakes_with(
             if each.suffix in READ and each.is_file():
                 shutil.copyfile(each, folder / each.name)
         (folder / file.name).write_bytes(content)
-        found = [said.replace(name, str(shown)) for said in _mistakes(environ, env_file, cwd, folder)]
+        rehearsed = folder.relative_to(cwd) if folder.is_relative_to(cwd) else folder
+        found = [said.replace(str(rehearsed), str(shown)) for said in _mistakes(environ, env_file, cwd, folder)]
     return [said for said in found if said not in now or said.startswith(f"{shown / file.name}:")]
 
 
