@@ -175,16 +175,17 @@ def test_what_was_spent_before_the_start_is_taken_over_and_read_back(live: LiveS
     assert live.view(100.0).used(budget, 100.0) == 0
 
 
-def test_a_failed_attempt_costs_the_caller_nothing_and_the_provider_keeps_its_count(live: LiveState) -> None:
+def test_a_failed_attempt_costs_the_caller_the_request_alone_and_the_provider_keeps_its_count(live: LiveState) -> None:
     live.declare(SCOPE, [RPM, TPM])
-    own = Limit("caller/ci", "requests", MINUTE, 1, owner="caller")
-    both = [*claims(live.limits(SCOPE), USUAL), *claims([own], USUAL)]
+    own = Limit("caller/ci", "requests", MINUTE, 2, owner="caller")
+    tokens = Limit("caller/ci", "tokens", MINUTE, 150, owner="caller")
+    both = [*claims(live.limits(SCOPE), USUAL), *claims([own, tokens], USUAL)]
     for name in "ab":
         assert isinstance(live.reserve(name, both, 0.0), Reservation)
         live.counted(name, 0.0)
         live.settle(name, None, 1.0)
     assert used(live, 1.0) == [(2, 0), (300, 0)]
-    assert live.view(1.0).used(own, 1.0) == 0
+    assert (live.view(1.0).used(own, 1.0), live.view(1.0).used(tokens, 1.0)) == (2, 0)
 
 
 def test_wakes_reach_every_subscriber_and_only_after_a_denial(live: LiveState) -> None:

@@ -131,11 +131,26 @@ def test_what_else_is_wrong_with_a_forbidden_name_is_not_told() -> None:
 def test_permitted_by_name_or_by_everything_behind_it() -> None:
     ci = Caller("ci", routes=("fast", "groq/*"))
     here, there = Deployment("groq", "a"), Deployment("gemini", "b")
-    assert permitted(Caller(), "anything", (there,))
-    assert permitted(ci, "fast", (here, there))
-    assert permitted(ci, "a", (here,))
-    assert not permitted(ci, "a", (here, there))
-    assert not permitted(ci, "b", ())
+    catalog = RouteCatalog(**CATALOG)
+    assert permitted(Caller(), "anything", (there,), catalog)
+    assert permitted(ci, "fast", (here, there), catalog)
+    assert permitted(ci, "a", (here,), catalog)
+    assert not permitted(ci, "a", (here, there), catalog)
+    assert not permitted(ci, "b", (), catalog)
+
+
+def test_a_pattern_for_the_ids_of_one_provider_opens_no_other() -> None:
+    catalog, wide, opus = RouteCatalog(**CATALOG), Caller("ci", routes=("claude-*",)), Deployment("claude_code", "opus")
+    assert permitted(wide, "claude-opus-5", (Deployment("anthropic", "claude-opus-5"),), catalog)
+    assert not permitted(wide, "claude-code/opus", (opus,), catalog)
+    assert permitted(Caller("ci", routes=("claude_code/*",)), "claude-code/opus", (opus,), catalog)
+
+
+def test_a_command_line_tool_is_for_its_owner_and_for_whom_it_is_named() -> None:
+    catalog = RouteCatalog(**CATALOG)
+    assert resolve(call("claude_code/sonnet"), Caller(), catalog).deployments
+    assert resolve(call("claude_code/sonnet"), Caller("ci", routes=("claude_code/*",)), catalog).deployments
+    assert isinstance(refused("claude_code/sonnet", caller=Caller("ci")), RouteNotAllowed)
 
 
 def test_no_barrier_where_nothing_is_in_the_way() -> None:

@@ -164,15 +164,15 @@ def test_a_callers_and_a_roles_budget_are_charged_together() -> None:
 # --- whose limit
 
 
-def test_who_got_nothing_is_charged_nothing_and_the_providers_limits_keep_the_charge() -> None:
+def test_who_got_nothing_is_charged_the_request_alone_and_the_providers_limits_keep_the_charge() -> None:
     made = meters()
-    rpm, tpm, most = own("requests", 1), own("tokens", 100), own("concurrency", 1, INFLIGHT)
+    rpm, tpm, most = own("requests", 2), own("tokens", 100), own("concurrency", 1, INFLIGHT)
     limits = (THEIR_RPM, THEIR_TPM, rpm, tpm, most, BUDGET)
     assert take(made, "a", *limits, cost=paying(CENT)) is None
     made.counted("a", 0.5)
     assert [made.used(limit, 0.5) for limit in limits] == [1, 15, 1, 15, 0, 0]
     made.settle("a", None, 5.0)
-    assert [made.used(limit, 5.0) for limit in limits] == [1, 15, 0, 0, 0, 0]
+    assert [made.used(limit, 5.0) for limit in limits] == [1, 15, 1, 0, 0, 0]
     assert take(made, "b", *limits, cost=paying(CENT), now=5.0) is None
 
 

@@ -79,7 +79,7 @@ def test_a_variable_comes_before_every_file(tmp_path: Path) -> None:
 
 def test_what_is_counted_together(tmp_path: Path) -> None:
     free = config(tmp_path, KEY_PLAN_GROQ="free", KEY_PLAN_OPENROUTER="free")
-    assert list(of(free, "groq", "whole")) == ["groq/*|whole"]
+    assert list(of(free, "groq", "whole")) == ["groq/*free|whole"]
     assert of(free, "groq", "whole", 1) == of(free, "groq", "whole", 0)
     assert list(of(free, "groq", "mine")) == ["groq/own|mine"]
     one, other = (of(free, "openrouter", f"{name}:free") for name in ("a/b", "c/d"))

@@ -171,10 +171,10 @@ def test_whatever_the_interleaving_used_never_exceeds_the_capacity(
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(1, 80), st.floats(0, 20)), max_size=40),
 )
-def test_failed_attempts_take_nothing_from_a_caller(story: list[tuple[bool, int, float]]) -> None:
+def test_failed_attempts_take_no_tokens_and_no_money_from_a_caller(story: list[tuple[bool, int, float]]) -> None:
     """A caller with failures between its calls stands exactly as one without, the provider's limits do not."""
     with_failures, without = Meters(), Meters()
-    own = [OWN_RPM, OWN_TPM, BUDGET]
+    own = [OWN_TPM, BUDGET]
     now = 0.0
     for number, (fails, tokens, passed) in enumerate(story):
         now += passed

@@ -25,6 +25,8 @@ else:
     import fcntl
 
 CALLER_KEY_PREFIX = "kt-"
+MONTHS_KEPT = 3
+"""Months besides the present one whose spend is kept."""
 INDEX_FILES = {"gemini": "google_ai_studio"}
 """Whose rotation index is kept under another name than the provider's."""
 
@@ -170,28 +172,41 @@ class DataFolder:
 
         Raises ConfigError when the file is broken, rather than spend a month's money twice.
         """
+        return self._spend().get(month, {})
+
+    def _spend(self) -> dict[str, dict[str, int]]:
+        """Month -> scope -> nano-dollars."""
         try:
             found = json.loads(self.spend_file.read_bytes())
-            amounts = {scope: round(float(usd) * 1e9) for scope, usd in found["usd"].items()}
-            same = found["month"] == month
+            months = {**found.get("other_months", {}), found["month"]: found["usd"]}
+            return {
+                month: {scope: round(float(usd) * 1e9) for scope, usd in amounts.items()}
+                for month, amounts in months.items()
+            }
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
                 [f"{self.spend_file}: cannot be read; mend it, or remove it to begin the month's budgets anew"]
             ) from error
-        return amounts if same else {}
 
     def write_spent(self, month: str, spent: Mapping[str, int]) -> None:
-        """Replaces what was spent in *month*, nano-dollars by scope."""
+        """Replaces what was spent in *month*, nano-dollars by scope; a few other months stay: a clock may be wrong."""
         self.create()
-        usd = {scope: round(amount / 1e9, 9) for scope, amount in sorted(spent.items())}
-        write_private(self.spend_file, json.dumps({"month": month, "usd": usd}, indent=2).encode() + b"\n")
+        months = self._spend()
+        months.pop(month, None)
+        others = {each: _in_usd(months[each]) for each in sorted(months)[-MONTHS_KEPT:]}
+        told = {"month": month, "usd": _in_usd(spent)} | ({"other_months": others} if others else {})
+        write_private(self.spend_file, json.dumps(told, indent=2).encode() + b"\n")
 
     def write_disabled(self, disabled: Mapping[str, str]) -> None:
         """Replaces the set of credentials that are switched off."""
         self.create()
         write_private(self.disabled_file, json.dumps(dict(disabled), indent=2, sort_keys=True).encode() + b"\n")
+
+
+def _in_usd(amounts: Mapping[str, int]) -> dict[str, float]:
+    return {scope: round(amount / 1e9, 9) for scope, amount in sorted(amounts.items())}
 
 
 def _lock_exclusively(descriptor: int) -> None:

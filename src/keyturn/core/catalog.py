@@ -67,6 +67,8 @@ class Offer(NamedTuple):
     kinds: frozenset[str] = frozenset({"chat", "embeddings"})
     withheld: tuple[tuple[str, str], ...] = ()
     """Models (shell wildcards) that none of its credentials may use, each with the reason."""
+    prefix: str = ""
+    """What names of models may carry in front without meaning another one: `models/`."""
     text_only: bool = False
     """A command line tool: it takes no images, no tools and no schema."""
 
@@ -92,6 +94,8 @@ class RouteCatalog:
     """Price tiers that may be used; None: all."""
     price: Callable[[Deployment], Price | None] = lambda deployment: None
     """What a deployment costs, for the strategy `cheapest`; None: unknown."""
+    spellings: Mapping[tuple[str, str], Deployment] = field(default_factory=dict)
+    """Provider and model in small letters -> the deployment as facts and routes spell it."""
     plans: dict[PlanKey, Plan] = field(default_factory=dict, repr=False, compare=False)
     """What names resolved to, by name and needs of the call: filled by `resolve`, as good as this snapshot is."""
 
@@ -100,6 +104,11 @@ class RouteCatalog:
         lowered = name.lower().replace("-", "_")
         found = self.aliases.get(lowered, lowered)
         return found if found in self.offers else None
+
+    def deployment(self, provider: str, model: str) -> Deployment:
+        """The deployment of *model*, however it is spelled: what is known of it must hold under every name."""
+        model = model.removeprefix(self.offers[provider].prefix) or model
+        return self.spellings.get((provider, model.lower())) or Deployment(provider, model)
 
     def offered(self) -> Iterable[str]:
         """Every `provider/model` that is known to be offered."""

@@ -53,6 +53,11 @@ class Counter(ABC):
         self.waiting: Waiting = NOBODY
         """Whether a call was denied here, and whether only the end of others could say when it will fit."""
 
+    @property
+    def remembers(self) -> bool:
+        """Whether something would be lost with it although nothing is used at present."""
+        return False
+
     def resize(self, capacity: int, now: float) -> None:
         """The limit is now *capacity*; what is used stays used."""
         self.capacity = self.most = capacity
@@ -214,6 +219,11 @@ class CalendarPeriod(Counter):
         self._used = 0
         self._past: dict[float, int] = {}
         """Counts of the few periods before, by their start."""
+
+    @property
+    def remembers(self) -> bool:
+        """A month is money: it is not forgotten because the clock was wrong for a while."""
+        return self._period_of is month_of and any(self._past.values())
 
     def fits(self, cost: int, now: float) -> bool:
         return self.used(now) + self.held + cost <= self.capacity

@@ -55,7 +55,7 @@ def barrier(deployment: Deployment, call: Call, catalog: RouteCatalog) -> Barrie
             named = f"its price tier is {tier}" if tier else "it is paid and has no price tier"
             return Barrier("paid", what, f"{named}, ALLOWED_MODEL_TIERS has {', '.join(sorted(catalog.price_tiers))}")
     for pattern, why in offer.withheld:
-        if pattern == model or fnmatchcase(model, pattern):
+        if pattern == model or fnmatchcase(model.lower(), pattern.lower()):
             return Barrier("withheld", what, why)
     return _incapable(what, call, facts, text_only=offer.text_only)
 
@@ -73,12 +73,39 @@ def _incapable(what: str, call: Call, facts: ModelFacts, *, text_only: bool) -> 
     return None
 
 
-def permitted(caller: Caller, name: str, deployments: Iterable[Deployment]) -> bool:
-    """Whether *caller* may ask for *name*: one of its patterns matches the name, or each deployment behind it."""
-    if not caller.routes or any(fnmatchcase(name, pattern) for pattern in caller.routes):
+def permitted(caller: Caller, name: str, deployments: Iterable[Deployment], catalog: RouteCatalog) -> bool:
+    """Whether *caller* may ask for *name*: one of its patterns matches the name, or each deployment behind it.
+
+    `provider/model` is matched as the deployment that it means, under every name of its provider, never as it was
+    written: a pattern for the ids of one provider must not let in another whose name begins alike.
+    """
+    if not caller.routes:
         return True
-    behind = [str(each) for each in deployments]
-    return bool(behind) and all(any(fnmatchcase(each, pattern) for pattern in caller.routes) for each in behind)
+    meant = _meant(name, catalog)
+    if not meant and _matches(caller, name):
+        return True
+    behind = tuple(deployments) or meant
+    return bool(behind) and all(any(_matches(caller, each) for each in _spelled(one, catalog)) for one in behind)
+
+
+def _meant(name: str, catalog: RouteCatalog) -> tuple[Deployment, ...]:
+    """The deployment that *name* writes out as `provider/model`; none when it is a name of another kind."""
+    head, slash, rest = name.partition("/")
+    provider = catalog.provider(head) if slash and rest else None
+    if provider is None or name in catalog.names or name in catalog.routes:
+        return ()
+    return (catalog.deployment(provider, rest),)
+
+
+def _matches(caller: Caller, name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in caller.routes)
+
+
+def _spelled(deployment: Deployment, catalog: RouteCatalog) -> list[str]:
+    """*deployment* under each name of its provider."""
+    provider, model = deployment
+    names = [provider, *(alias for alias, row in catalog.aliases.items() if row == provider)]
+    return [f"{each}/{model}" for each in names]
 
 
 def not_permitted(caller: Caller, name: str) -> RouteNotAllowed:

@@ -7,7 +7,7 @@ The life of a reservation, for each limit that it touches:
               from held into the window at this moment. Output tokens, money and concurrency stay held
     settle    the real usage is known: too much is refunded where it was charged, too little is a debt of this moment.
               Without exact usage nothing is refunded, as the provider may well have counted it all; but who got nothing
-              is charged nothing: without any usage the caller's own limits get everything back
+              is charged no tokens and no money: without any usage the caller's own limits keep the request alone
     release   nothing (more) will be counted: what is held is given back
 
 So what the provider counts is covered at every moment between reserving and settling, whenever it looks. Check and take
@@ -277,7 +277,7 @@ class Meters:
     def settle(self, attempt_id: str, usage: Usage | None, now: float) -> None:
         """The attempt is over and used *usage*; inexact: at least what was charged. Again: nothing.
 
-        None: nothing is known of it, and nothing was delivered. What was charged stays, but for the caller's limits.
+        None: nothing was delivered. What was charged stays; of what the caller's own limits hold the request alone.
         """
         loan = self._loans.pop(attempt_id, None)
         if loan is None:
@@ -403,7 +403,7 @@ class Meters:
         while self._resting and self._resting[0][0] <= now:
             _, key = self._resting.popleft()
             counter = self._counters[key]
-            if counter.open or counter.used(now):
+            if counter.open or counter.used(now) or counter.remembers:
                 self._resting.append((now + REST, key))
             else:
                 del self._counters[key]
@@ -413,7 +413,7 @@ class Meters:
 def _wait(counter: Counter, limit: Limit, cost: int, now: float) -> float:
     """Seconds until *cost* fits. A budget that is too small even without what others hold is waited for without it.
 
-    What costs no money needs no budget.
+    A cost of 0 needs no budget.
     """
     if limit.metric != "cost":
         return counter.wait(min(cost, counter.most), now)
@@ -443,7 +443,7 @@ def _actual(claim: Claim, cost: int, usage: Usage | None) -> int:
     if metric == "concurrency":
         return 0
     if usage is None:
-        return 0 if claim.limit.owner == "caller" else cost
+        return 0 if claim.limit.owner == "caller" and metric != "requests" else cost
     if metric == "requests":
         return cost
     if metric == "cost":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -14,7 +14,8 @@ from .model import Call, Caller, Deployment
 from .tokens import likely_tokens
 
 MOST_PLANS = 4096
-"""Names come from clients: above so many they are resolved each time."""
+"""Names come from clients: above so many the one resolved first is forgotten."""
+OWNER = Caller().name
 DEEPEST = 8
 """Aliases within aliases."""
 UNKNOWN_PRICE = float("inf")
@@ -90,16 +91,35 @@ def resolve(call: Call, caller: Caller, catalog: RouteCatalog) -> Plan:
         try:
             plan = _resolve(call, catalog)
         except KeyturnError:
-            if permitted(caller, call.model, ()):
+            if permitted(caller, call.model, (), catalog):
                 raise
             raise not_permitted(caller, call.model) from None  # what else is wrong with it is no business of theirs
-        if len(catalog.plans) < MOST_PLANS:
-            catalog.plans[key] = plan
-    if caller.routes and not permitted(caller, call.model, plan.deployments):
+        if len(catalog.plans) >= MOST_PLANS:
+            del catalog.plans[next(iter(catalog.plans))]
+        catalog.plans[key] = plan
+    if caller.name != OWNER and not caller.routes:
+        plan = _without_tools(plan, caller, catalog)
+    elif not permitted(caller, call.model, plan.deployments, catalog):
         raise not_permitted(caller, call.model)
     if plan.shortest is not None and len(plan.deployments) > 1 and likely_tokens(call) > plan.shortest:
         return _without_the_short(plan, call, catalog)
     return plan
+
+
+def _without_tools(plan: Plan, caller: Caller, catalog: RouteCatalog) -> Plan:
+    """*plan* without command line tools, which act in their owner's name: who else may use them has to be said."""
+    tools = [each for each in plan.deployments if catalog.offers[each.provider].text_only]
+    if not tools:
+        return plan
+    kept = tuple(each for each in plan.deployments if each not in tools)
+    if not kept:
+        raise not_permitted(caller, plan.route)
+    steps = (tuple(each for each in step.deployments if each in kept) for step in plan.steps)
+    refusals = (
+        *plan.refusals,
+        *(f"{each}: not for caller {caller.name}, whose routes do not name it" for each in tools),
+    )
+    return replace(plan, steps=tuple(Step(each) for each in steps if each), refusals=refusals)
 
 
 def _resolve(call: Call, catalog: RouteCatalog) -> Plan:
@@ -114,7 +134,7 @@ def _resolve(call: Call, catalog: RouteCatalog) -> Plan:
     if provider is not None:
         if call.kind not in catalog.offers[provider].kinds:
             raise ModelNotFound(f"{provider} offers no {call.kind} here; ask a provider that does", param="model")
-        return _plan(name, [_Found((Deployment(provider, rest),))], call, catalog)
+        return _plan(name, [_Found((catalog.deployment(provider, rest),))], call, catalog)
     return _bare(call, catalog)
 
 
@@ -143,14 +163,14 @@ def _named(entry: str, call: Call, catalog: RouteCatalog) -> _Found:
     head, slash, rest = entry.partition("/")
     provider = catalog.provider(head) if slash and rest else None
     if provider is not None:
-        return _Found((Deployment(provider, rest),))
+        return _Found((catalog.deployment(provider, rest),))
     variable = catalog.unconfigured.get(head.lower().replace("-", "_")) if slash else None
     if variable is not None:
         return _Found((), (Barrier("key", entry, f"no key, set {variable}"),))
     found, _ = _offering(entry, call, catalog)
     if not found:
         return _Found((), (Barrier("absent", entry, "no configured provider offers it"),), listed=True)
-    return _Found(tuple(Deployment(each, entry) for each in found), listed=True)
+    return _Found(tuple(catalog.deployment(each, entry) for each in found), listed=True)
 
 
 def _declared(entry: str, route: Route, catalog: RouteCatalog) -> tuple[Deployment, ...]:
@@ -176,7 +196,7 @@ def _by_providers(entry: str, route: Route, catalog: RouteCatalog) -> _Found:
     found = found or [each for each, offer in offers if offer.models is None or not offer.lists]
     if not found and not missing:
         missing = (Barrier("absent", entry, f"none of {', '.join(route.providers)} offers it"),)
-    return _Found(tuple(Deployment(each, entry) for each in found), missing, listed=True)
+    return _Found(tuple(catalog.deployment(each, entry) for each in found), missing, listed=True)
 
 
 def _plan(name: str, found: list[_Found], call: Call, catalog: RouteCatalog, route: Route | None = None) -> Plan:
@@ -257,7 +277,7 @@ def _bare(call: Call, catalog: RouteCatalog) -> Plan:
         raise _not_found(name, catalog)
     left = [each for each, _ in ranked if each not in found]
     others = [f"{each}: {'does not offer it' if catalog.offers[each].usable else 'no usable key'}" for each in left]
-    steps = [_Found((Deployment(each, name),), listed=True) for each in found]
+    steps = [_Found((catalog.deployment(each, name),), listed=True) for each in found]
     plan = _plan(name, steps, call, catalog)
     refusals = (*plan.refusals, *others)
     return Plan(name, plan.steps, refusals, first=plan.first, listed=True, shortest=plan.shortest)

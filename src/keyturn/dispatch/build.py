@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from keyturn.config import Config, DataFolder
-from keyturn.core import FOREVER, Clock, Marks, Redactor, Transition, Transport, key_scope
+from keyturn.core import Clock, Marks, Redactor, Transport
 from keyturn.stores import MemoryState, NullLedger
 from keyturn.transport import ASGIApp, Transports
 
 from .clock import SystemClock
 from .gateway import Gateway, secrets_of
+from .overview import switch_off
 
 
 def build(
@@ -28,7 +29,6 @@ def build(
     clock = clock or SystemClock()
     marks = Marks()
     live = MemoryState(marks, wall_offset=clock.wall() - clock.mono())
-    credentials = [each for group in config.credentials.values() for each in group]
     gateway = Gateway(
         config,
         clock,
@@ -39,7 +39,6 @@ def build(
         Redactor(secrets_of(config)),
         folder,
     )
-    for each in credentials:
-        if each.fingerprint in disabled:
-            live.cool(Transition(key_scope(each), "disabled", FOREVER, "disabled", 0, clock.mono()))
+    gateway.disabled = set(disabled)
+    switch_off(gateway, gateway.disabled)
     return gateway

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from keyturn.config import DataFolder
 from keyturn.core import Clock, Limit, TimerHandle
+from keyturn.errors import KeyturnError
 from keyturn.stores import LiveState
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 PACE = 1.0
 """Seconds between two writes of the spend: a crash loses no more than that."""
+UNWRITTEN = "the data folder could not be written: %s"
 _log = logging.getLogger("keyturn")
 
 
@@ -63,7 +65,7 @@ class Carried:
             if limit.scope not in self._budgets:
                 self._budgets[limit.scope] = limit
                 amount = self._spent.pop(limit.scope, 0)
-                if amount:
+                if amount and self._since == self._month():
                     self._live.take(limit, amount, now)
             else:
                 self._budgets[limit.scope] = limit
@@ -95,7 +97,10 @@ class Carried:
             self._timer.cancel()
         if self._writing is not None:
             await asyncio.wait([self._writing])
-        self.write()
+        try:
+            self.write()
+        except (OSError, KeyturnError) as error:
+            _log.warning(UNWRITTEN, error)
 
     def _due(self) -> None:
         self._timer = None
@@ -109,13 +114,14 @@ class Carried:
             return
         moved, spent, month = self._take_moved(), self.spent(), self._month()
         self._writing = asyncio.get_running_loop().run_in_executor(None, self._save, moved, spent, month)
-        self._writing.add_done_callback(self._written)
+        self._writing.add_done_callback(lambda writing: self._written(writing, moved))
 
-    def _written(self, writing: asyncio.Future[None]) -> None:
+    def _written(self, writing: asyncio.Future[None], moved: Mapping[str, int]) -> None:
         self._writing = None
         error = None if writing.cancelled() else writing.exception()
         if error is not None:
-            _log.warning("the data folder could not be written: %s", error)
+            _log.warning(UNWRITTEN, error)
+            self._moved.update(moved)  # to be written with the next change, or at the end
         if self._late:
             self._late = False
             self._write_soon()

@@ -38,14 +38,16 @@ def window_name(window: Window) -> str:
 
 def rules_for(config: Config, model: str, provider: str, plan: str | None) -> list[LimitRule]:
     """The rules of limits.yaml that hold for *model*: the nearest of those for all plans, and of those for *plan*."""
+    spelled = model.lower()
     found: dict[str | None, LimitRule] = {}
     for rule in config.limit_rules.get(provider, ()):
         if rule.plan not in (None, plan):
             continue
-        if rule.pattern == model:
-            if rule.plan not in found or found[rule.plan].pattern != model:
+        pattern = rule.pattern.lower()
+        if pattern == spelled:
+            if rule.plan not in found or found[rule.plan].pattern.lower() != spelled:
                 found[rule.plan] = rule
-        elif rule.plan not in found and fnmatchcase(model, rule.pattern):
+        elif rule.plan not in found and fnmatchcase(spelled, pattern):
             found[rule.plan] = rule
     return [found[each] for each in (None, plan) if each in found] if plan else list(found.values())
 
@@ -75,7 +77,7 @@ def declared(
 
     choose(own, config.limits.get(name, ()), True)
     for rule in rules:
-        choose(_scope(rule, deployment, credential, grouped), rule.specs, rule.plan is None)
+        choose(_scope(rule, deployment, credential, grouped), _specs(config, name, rule), rule.plan is None)
     if not rules and credential.plan == "free":
         choose(own, config.default_limits, False)
     provider = config.providers[name]
@@ -91,10 +93,24 @@ def declared(
     return {scope: tuple(limits) for scope, limits in found.items()}
 
 
+def _specs(config: Config, provider: str, rule: LimitRule) -> Iterable[LimitSpec]:
+    """What *rule* says; with what the others say whose models count together with its own, the tightest of each."""
+    if not rule.quota_group:
+        return rule.specs
+    tightest: dict[tuple[str, str], LimitSpec] = {}
+    for other in config.limit_rules.get(provider, ()):
+        if (other.quota_group, other.scope, other.plan) == (rule.quota_group, rule.scope, rule.plan):
+            for spec in other.specs:
+                key = (spec.metric, spec.window)
+                if key not in tightest or spec.capacity < tightest[key].capacity:
+                    tightest[key] = spec
+    return tightest.values()
+
+
 def _scope(rule: LimitRule, deployment: Deployment, credential: Credential, grouped: bool) -> str:
     """The name under which a rule's limits are counted: whose use, and of which models together."""
     key = f"key {credential.fingerprint}" if grouped else credential.fingerprint  # a group is named after a member
-    owner = {"quota_group": credential.group, "key": key, "shared": EVERYBODY}[rule.scope]
+    owner = {"quota_group": credential.group, "key": key, "shared": EVERYBODY + (rule.plan or "")}[rule.scope]
     models = f"#{rule.quota_group}" if rule.quota_group else deployment.model
     return f"{deployment.provider}/{owner}|{models}"
 

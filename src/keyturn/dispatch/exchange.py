@@ -151,7 +151,10 @@ class Exchange:
         outcome = classify(Facts(status or None, headers, body, now, stream=in_stream, fault=fault, rules=rules))
         self._report(outcome)
         grant.attempt.status = status or None
-        self.finish(outcome, None, detail or outcome.message or WORDS.get(fault or "", "") or self._redirection(status))
+        # Of a fault after the request was sent nobody knows how far the upstream came: budgets keep what was held.
+        usage = self.unstated() if fault is not None and grant.sent else None
+        told = detail or outcome.message or WORDS.get(fault or "", "") or self._redirection(status)
+        self.finish(outcome, usage, told)
         return Failed(grant.entry, outcome, status, headers.get("content-type", ""), body)
 
     def _stale(self, error: TransportError) -> None:
@@ -287,6 +290,7 @@ class Exchange:
         attempt.ended, attempt.usage = now, usage
         attempt.meaning = attempt.meaning or meaning
         if grant.sent or self.response is not None:  # some upstreams answer before they have read everything
+            self._run.counted = True
             gateway.live.settle(attempt.id, usage, now)
         else:
             grant.reservation.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 from keyturn.config import Config, DataFolder
@@ -22,6 +23,7 @@ from keyturn.core import (
     Redactor,
     Refuse,
     Relay,
+    ScopeKey,
     Secret,
     Trail,
     Transport,
@@ -61,7 +63,7 @@ from .relay import RelayStream
 from .reply import Reply
 from .rotations import Rotations
 from .run import Failed, Grant, Run
-from .waiting import WaitingRoom
+from .waiting import MovedOn, WaitingRoom
 
 FOREVER = float("inf")
 ANYBODY = Caller()
@@ -111,6 +113,10 @@ class Gateway:
         self.room: WaitingRoom[Grant] = WaitingRoom(clock)
         self.carried = Carried(folder, clock, live, config.spent)
         self.rotations = Rotations(self.carried, self.events)
+        self.generations = 0
+        """How many configurations there have been."""
+        self.disabled: set[str] = set()
+        """Fingerprints of the credentials that the owner took out of use, present or not."""
         self.generation = Generation(config, self)
         self._retired: list[Generation] = []
         """Earlier configurations that calls still run on."""
@@ -140,21 +146,17 @@ class Gateway:
     async def _answer(self, run: Run) -> Reply:
         if self.draining:
             raise Draining("the gateway is shutting down; ask again in a moment", retry_after=1.0)
-        lists, reserving = run.generation.lists, run.generation.reserving
-        if needs_listing(run.call, lists.catalog):
-            await self._list(run)
-        plan = resolve(run.call, run.caller, lists.catalog)
-        run.planned(plan)
-        if len(run.deployments) > 1:
-            if plan.strategy == "fastest":
-                run.deployments = run.generation.pools.fastest_first(plan)
-            if self.marks:
-                self._leave_out_absent(run)
+        await self._plan(run, run.generation)
         resend: Entry | None = None
         while True:
+            reserving = run.generation.reserving
             grant = reserving.claim(run)
             if isinstance(grant, Exhausted):
-                grant = reserving.again(run, resend) or await reserving.wait(run, grant)
+                try:
+                    grant = reserving.again(run, resend) or await reserving.wait(run, grant)
+                except MovedOn:
+                    await self._move_on(run)
+                    continue
             if isinstance(grant, Exhausted):
                 return self._given_up(run, grant)
             run.progress.attempts += 1
@@ -179,12 +181,40 @@ class Gateway:
                 raise self._stopped(run, move)
             resend = move.resend if isinstance(move, TryNext) else None
 
-    async def _list(self, run: Run) -> None:
+    async def _plan(self, run: Run, generation: Generation) -> None:
+        """Whom *run* may ask by the configuration of *generation*, which it carries from then on."""
+        if needs_listing(run.call, generation.lists.catalog):
+            await self._list(run, generation)
+        plan = resolve(run.call, run.caller, generation.lists.catalog)
+        run.planned(plan, generation)
+        if len(run.deployments) > 1:
+            if plan.strategy == "fastest":
+                run.deployments = generation.pools.fastest_first(plan)
+            if self.marks:
+                self._leave_out_absent(run)
+
+    async def _move_on(self, run: Run) -> None:
+        """The configuration changed while *run* waited: it goes on by the new one, if that knows its name as well."""
+        older, newer = run.generation, self.generation
+        try:
+            await self._plan(run, newer)
+        except (KeyturnError, TransportError):
+            return
+        newer.calls += 1
+        self._left(older)
+
+    def _left(self, generation: Generation) -> None:
+        """A call does not run on *generation* any more."""
+        generation.calls -= 1
+        if not generation.calls and generation in self._retired:
+            self._retired.remove(generation)
+
+    async def _list(self, run: Run, generation: Generation) -> None:
         """What the providers offer, as far as it is known by the call's deadline."""
         watch = Watch(self.clock, min(run.deadline, run.content_by), "models")
         try:
             with watch:
-                await run.generation.lists.refresh()
+                await generation.lists.refresh()
         except TransportError as error:
             raise DeadlineExceeded("the call's deadline passed while the providers were asked for models") from error
         finally:
@@ -262,7 +292,7 @@ class Gateway:
 
     def _returns(self, run: Run, shortage: Exhausted) -> float | None:
         """Seconds until some candidate may be used, those that were tried in this call included."""
-        now, wait = self.clock.mono(), max(shortage.wait, self.room.backlog(run.deployments))
+        now, wait = self.clock.mono(), max(shortage.wait, run.generation.reserving.backlog(run))
         for deployment, orders in run.progress.tried.items():
             entries = run.generation.pools.of(deployment).entries
             wait = min([wait, *(run.generation.reserving.returns(entries[order], now) for order in orders)])
@@ -310,15 +340,13 @@ class Gateway:
         self._record(run, reply.body[: self.keep_answer] if reply is not None and self.keep_answer else None)
 
     def _record(self, run: Run, answer: bytes | None) -> None:
-        trail, generation = run.trail, run.generation
+        trail = run.trail
         trail.ended = self.clock.mono()
         self.recent[trail.call] = trail
         if len(self.recent) > MOST_RECENT:
             self.recent.popitem(last=False)
         self.inflight -= 1
-        generation.calls -= 1
-        if not generation.calls and generation in self._retired:
-            self._retired.remove(generation)
+        self._left(run.generation)
         if not self.inflight and self._idle is not None:
             self._idle.set()
         self.events.emit(CallEnded(run.call, run.caller, run.trail, answer))
@@ -329,9 +357,7 @@ class Gateway:
         for change in verdict.transitions:
             eased = self.live.cool(change)
             if eased or change.state is None:
-                self.generation.pools.wake_marked([change.scope])
-                for older in self._retired:
-                    older.pools.wake_marked([change.scope])
+                self.wake_marked([change.scope])
             if change.state is None or change.shorten:
                 continue
             if candidate is not None and change.state != "counting":
@@ -342,6 +368,12 @@ class Gateway:
                 self.events.emit(Cooled(change.scope[1], key, model, change.reason, change.until - now))
         if verdict.alarm:
             self.events.emit(Alarm(verdict.alarm))
+
+    def wake_marked(self, scopes: Sequence[ScopeKey]) -> None:
+        """The marks on *scopes* are gone, or may be probed again: by calls on earlier configurations too."""
+        self.generation.pools.wake_marked(scopes)
+        for older in self._retired:
+            older.pools.wake_marked(scopes)
 
     def _wake(self, scope: str) -> None:
         """What somebody waited for came free early."""
@@ -355,13 +387,16 @@ class Gateway:
         older = self.generation
         credentials = [each for group in config.credentials.values() for each in group]
         self.redactor.add(*secrets_of(config))
+        older.retire()
         self.generation = Generation(config, self)
         self.generation.lists.inherit(older.lists)
         if older.calls:
             self._retired.append(older)
         self.carried.take_over(budgets(config))
         freed = self.marks.keep({each.fingerprint for each in credentials}, {each.group for each in credentials})
-        self.generation.pools.wake_marked(freed)
+        self.wake_marked(freed)
+        overview.switch_off(self, self.disabled)
+        self.room.move_on(older.number)
 
     @property
     def config(self) -> Config:
@@ -387,7 +422,7 @@ class Gateway:
         rows = await self.lists.rows()
         if not caller.routes:
             return rows
-        return [row for row in rows if permitted(caller, row.id, row.behind)]
+        return [row for row in rows if permitted(caller, row.id, row.behind, self.lists.catalog)]
 
     def quota_stats(self, caller: Caller, provider: str | None = None) -> dict[str, Any]:
         """What `GET /v1/quota-stats` answers: every key with its limits, totals, and *caller*'s own limits."""
@@ -405,9 +440,10 @@ class Gateway:
         """The rows of `keys list --json`."""
         return overview.keys(self, provider)
 
-    def providers(self) -> list[dict[str, object]]:
-        """The rows of `GET /v1/providers`."""
-        return overview.providers(self)
+    def providers(self, caller: Caller = ANYBODY) -> list[dict[str, object]]:
+        """The rows of `GET /v1/providers`; their addresses are for who may do everything."""
+        rows = overview.providers(self)
+        return rows if caller.name == ANYBODY.name else [{**row, "base_url": None} for row in rows]
 
     def reset(self, key: str | None) -> list[str]:
         """Clear the cooldowns of the keys that *key* names, of all by default; their shown names."""

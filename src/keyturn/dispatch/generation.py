@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from .gateway import Gateway
 
 
+MOST_PRICES = 4096
+"""Prices that are kept: models come from clients."""
+
+
 class Prices:
     """What deployments cost, as far as that is known: looked up once each."""
 
@@ -34,6 +38,8 @@ class Prices:
         """
         key = (deployment, plan)
         if key not in self._known:
+            if len(self._known) >= MOST_PRICES:
+                self._known.clear()
             self._known[key] = self._look_up(deployment, plan)
         return self._known[key]
 
@@ -52,10 +58,12 @@ class Prices:
 class Generation:
     """Made by `Gateway` from a configuration, at the start and at each reload."""
 
-    __slots__ = ("calls", "config", "lists", "measures", "pools", "prices", "reserving")
+    __slots__ = ("calls", "config", "lists", "measures", "number", "pools", "prices", "reserving")
 
     def __init__(self, config: Config, gateway: Gateway) -> None:
         self.config = config
+        self.number = gateway.generations = gateway.generations + 1
+        """Which one of this process it is, from 1."""
         self.prices = Prices(config)
         self.calls = 0
         """Calls under way that began with it."""
@@ -68,6 +76,11 @@ class Generation:
             route.strategy == "fastest" for route in config.names.values()
         )
         """Somebody wants to know how soon deployments answer."""
+
+    def retire(self) -> None:
+        """Another one is in use now: what this one would declare or fetch is of no use any more."""
+        self.pools.retired = True
+        self.lists.cancel()
 
 
 def _healthy(marks: Marks) -> Callable[[Credential], bool]:

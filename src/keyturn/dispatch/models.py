@@ -89,7 +89,8 @@ class ModelLists:
         """Take over what is known of providers that are asked at the same address as before."""
         for name, provider in self._config.providers.items():
             before = older._config.providers.get(name)
-            if before is not None and before.base_url == provider.base_url and name in older._due:
+            fetched = name in older._due and name not in older._fetching
+            if before is not None and before.base_url == provider.base_url and fetched:
                 self._due[name] = older._due[name]
                 if name in older._lists:
                     self._lists[name] = older._lists[name]
@@ -137,11 +138,15 @@ class ModelLists:
         """How many models *name* is known to offer."""
         return len(self.catalog.offers[name].models or ())
 
-    async def close(self) -> None:
+    def cancel(self) -> None:
         """End what is still being fetched."""
-        tasks = list(self._fetching.values())
-        for task in tasks:
+        for task in self._fetching.values():
             task.cancel()
+
+    async def close(self) -> None:
+        """The same, and wait until it has ended."""
+        tasks = list(self._fetching.values())
+        self.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
@@ -195,6 +200,7 @@ class ModelLists:
             config.use_paid,
             config.price_tiers,
             self._price,
+            {(each.provider, each.model.lower()): each for each in config.facts},
         )
 
     def _offer(self, provider: Provider) -> Offer:
@@ -216,6 +222,7 @@ class ModelLists:
             lists=bool(provider.models_path) and name not in self._listless,
             kinds=frozenset(kinds),
             withheld=_withheld(config, credentials),
+            prefix=provider.model_prefix,
             text_only=provider.tool is not None,
         )
 

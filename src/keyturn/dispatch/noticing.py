@@ -14,7 +14,10 @@ class Noticing:
     """Tells *changed* when something in the folders of *files* changes, from `start` to `close`."""
 
     def __init__(self, files: Iterable[Path], changed: Callable[[], object]) -> None:
-        self._folders = {_nearest(path.parent) for path in files}
+        self._files = set(map(str, files))
+        self._folders = {_nearest(Path(path).parent) for path in self._files}
+        self._above = {str(Path(path).parent) for path in self._files}
+        """A folder may itself be made or replaced."""
         self._changed = changed
         self._stop = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -37,10 +40,11 @@ class Noticing:
     async def _watch(self) -> None:
         from watchfiles import awatch
 
-        async for _ in awatch(
+        async for changes in awatch(
             *self._folders, recursive=False, watch_filter=None, debounce=QUIET_MS, stop_event=self._stop
         ):
-            self._changed()
+            if any(path in self._files or path in self._above for _, path in changes):
+                self._changed()
 
 
 def _nearest(folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -101,18 +101,27 @@ def reset(gateway: Gateway, key: str | None) -> list[str]:
 
 def disable(gateway: Gateway, key: str) -> list[str]:
     """Take the keys that *key* names out of use until `enable`; their shown names."""
-    now = gateway.clock.mono()
     found = matching(gateway, key)
-    changes = [Transition(key_scope(each), "disabled", FOREVER, "disabled", 0, now) for each in found]
-    gateway.cool(Verdict(changes), None)
-    gateway.lists.changed()
+    gateway.disabled.update(each.fingerprint for each in found)
+    switch_off(gateway, gateway.disabled)
     return [each.shown for each in found]
+
+
+def switch_off(gateway: Gateway, fingerprints: Collection[str]) -> None:
+    """Mark those of the present credentials that the owner took out of use."""
+    now = gateway.clock.mono()
+    every = [each for group in gateway.config.credentials.values() for each in group]
+    scopes = [key_scope(each) for each in every if each.fingerprint in fingerprints]
+    gateway.cool(Verdict([Transition(each, "disabled", FOREVER, "disabled", 0, now) for each in scopes]), None)
+    if scopes:
+        gateway.lists.changed()
 
 
 def enable(gateway: Gateway, key: str) -> list[str]:
     """Take the keys that *key* names into use again; those that were disabled."""
     marked = [(each, gateway.marks.get(key_scope(each))) for each in matching(gateway, key)]
     found = [each for each, mark in marked if mark is not None and mark.state == "disabled"]
+    gateway.disabled.difference_update(each.fingerprint for each in found)
     gateway.cool(Verdict([Transition(key_scope(each), None) for each in found]), None)
     gateway.lists.changed()
     return [each.shown for each in found]
@@ -261,9 +270,10 @@ def own_limit(gateway: Gateway, limit: Limit) -> dict[str, object]:
 
 
 def quota_stats(gateway: Gateway, caller: Caller, provider: str | None) -> dict[str, Any]:
-    """The answer to `GET /v1/quota-stats`. Who may do everything sees every budget, others their own limits."""
-    rows = keys(gateway, provider)
-    own = list(caller.limits) if caller.routes or caller.limits else budgets(gateway.config)
+    """The answer to `GET /v1/quota-stats`: for `default` all keys and budgets, for any other caller its own limits."""
+    owner = caller.name == Caller().name
+    rows = keys(gateway, provider) if owner else []
+    own = dict.fromkeys((*budgets(gateway.config), *caller.limits) if owner else caller.limits)
     by_state: dict[str, int] = {}
     for row in rows:
         by_state[str(row["state"])] = by_state.get(str(row["state"]), 0) + 1

@@ -13,7 +13,8 @@ from .declared import declared, withheld
 from .rotations import Rotations
 
 MOST_POOLS = 2000
-"""Above this the pool unused for longest is let go: names come from clients and must not fill the memory."""
+MOST_ENTRIES = 100_000
+"""Above either the pool unused for longest is let go: names come from clients and must not fill the memory."""
 
 
 class Pools:
@@ -35,6 +36,9 @@ class Pools:
         self._pools: OrderedDict[Deployment, Pool] = OrderedDict()
         self._members: dict[Deployment, dict[str, list[Entry]]] = {}
         """Per deployment: fingerprint or quota group -> entries."""
+        self._entries = 0
+        self.retired = False
+        """Another configuration is in use: what this one declares does not hold any more."""
         self._shared: dict[str, dict[Deployment, list[Entry]]] = {}
         """What several models or credentials count together: scope -> its entries by deployment."""
 
@@ -103,7 +107,8 @@ class Pools:
             for owner in {credential.fingerprint, credential.group}:
                 members.setdefault(owner, []).append(entry)
             self._declare(deployment, entry, grouped=sizes[credential.group] > 1)
-        if len(self._pools) > MOST_POOLS:
+        self._entries += len(pool.entries)
+        while len(self._pools) > MOST_POOLS or (self._entries > MOST_ENTRIES and len(self._pools) > 1):
             self._let_go()
         return pool
 
@@ -123,18 +128,22 @@ class Pools:
         for scope in more:
             self._shared.setdefault(scope, {}).setdefault(deployment, []).append(entry)
         entry.limit_scopes = (*entry.limit_scopes, *more)
-        for scope in entry.limit_scopes:
+        for scope in entry.limit_scopes if not self.retired else ():
             self._live.declare(scope, limits.get(scope, ()))
 
     def _let_go(self) -> None:
+        """Forget the pool unused for longest, and what was declared for it alone."""
         gone, old = self._pools.popitem(last=False)
         del self._members[gone]
-        for entry in old.entries:
-            self._live.declare(entry.limit_scopes[0], ())
-            for scope in entry.limit_scopes:
-                together = self._shared.get(scope)
-                if together is not None and together.pop(gone, None) is not None and not together:
-                    del self._shared[scope]
+        self._entries -= len(old.entries)
+        unused = [entry.limit_scopes[0] for entry in old.entries]
+        for scope in dict.fromkeys(scope for entry in old.entries for scope in entry.limit_scopes):
+            together = self._shared.get(scope)
+            if together is not None and together.pop(gone, None) is not None and not together:
+                del self._shared[scope]
+                unused.append(scope)
+        for scope in unused if not self.retired else ():
+            self._live.declare(scope, ())
 
     def fastest_first(self, plan: Plan) -> tuple[Deployment, ...]:
         """The deployments of *plan*: in each step who began to answer soonest lately, after who was never measured."""

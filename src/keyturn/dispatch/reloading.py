@@ -40,6 +40,8 @@ class Reloader:
         self._taken = self._seen = self._signature()
         self._timer: TimerHandle | None = None
         self._reading: asyncio.Future[Config] | None = None
+        self._due = 0.0
+        """When the timer is set to."""
         self._again = False
         self._closed = False
         self._pause = LOOK_EVERY
@@ -56,14 +58,21 @@ class Reloader:
             self._noticing = Noticing([each.path for each in files], self.check)
             if self._noticing.start():
                 self._pause = LOOK_RARELY
-        self._timer = self._clock.call_at(self._clock.mono() + self._pause, self._look)
+        self._arm(self._pause)
 
     def check(self) -> None:
-        """Something has changed: look twice, soon."""
-        self._seen = self._signature()
+        """Something has changed: look soon, and once more after that."""
         if self._timer is not None and not self._closed:
+            self._arm(SETTLED)
+
+    def _arm(self, seconds: float) -> None:
+        """Look in *seconds*, unless that is to happen earlier anyway."""
+        when = self._clock.mono() + seconds
+        if self._timer is not None:
+            if self._due <= when:
+                return
             self._timer.cancel()
-            self._timer = self._clock.call_at(self._clock.mono() + SETTLED, self._look)
+        self._due, self._timer = when, self._clock.call_at(when, self._look)
 
     def reload(self) -> None:
         """Read the files again, changed or not."""
@@ -91,11 +100,13 @@ class Reloader:
         return {"valid": not self.problems, "problems": list(self.problems), "since": self.since}
 
     def _look(self) -> None:
-        self._timer = self._clock.call_at(self._clock.mono() + self._pause, self._look)
+        self._timer = None
         signature = self._signature()
-        if signature != self._taken and signature == self._seen:
+        settled = signature == self._seen
+        if signature != self._taken and settled:
             self.reload()
         self._seen = signature
+        self._arm(self._pause if settled else SETTLED if self._noticing is not None else LOOK_EVERY)
 
     def _done(self, reading: asyncio.Future[Config]) -> None:
         self._reading = None

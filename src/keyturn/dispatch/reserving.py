@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from math import ceil
 from typing import TYPE_CHECKING
 
 from keyturn.core import (
@@ -32,6 +33,7 @@ from keyturn.stores import Reservation
 
 from .clock import draw, new_id
 from .run import Grant, Run
+from .waiting import Line
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -44,8 +46,10 @@ FREE = Cost(0, 0, 0)
 """The cost of a call where nothing is limited."""
 SMALL = Cost(1, 1, 1)
 """That of a call that fits wherever any call fits."""
-UNSTATED_OUTPUT = 4096
+UNSTATED_OUTPUT = 16_384
 """Tokens of output that a budget is held for at least, when a call does not state its largest."""
+MOST_CHOICES = 128
+"""Answers to one request: OpenAI's own bound."""
 
 
 class Reserving:
@@ -60,6 +64,7 @@ class Reserving:
         self._marks = gateway.marks
         self._room = gateway.room
         self._estimator = gateway.estimator
+        self._wake_marked = gateway.wake_marked
 
     def claim(self, run: Run) -> Grant | Exhausted:
         """An entry with its reservation. Who asks for the first time takes nothing that somebody waits for."""
@@ -86,11 +91,19 @@ class Reserving:
         hindered = run.progress.attempts > 0
         try:
             grant = await self._room.wait(
-                run.deployments, lambda: self._take(run), returns=now + short.wait, latest=latest, hindered=hindered
+                self._line(run), lambda: self._take(run), returns=now + short.wait, latest=latest, hindered=hindered
             )
         finally:
             run.trail.waited += self._clock.mono() - now
         return self._look(run) if grant is None else grant
+
+    def _line(self, run: Run) -> Line:
+        """Where *run* waits: with the calls of the same configuration that the same deployments may answer."""
+        return Line(self._generation.number, run.deployments)
+
+    def backlog(self, run: Run) -> float:
+        """Seconds until those who wait for the same as *run* will have been served."""
+        return self._room.backlog(self._line(run))
 
     def returns(self, entry: Entry, now: float) -> float:
         """Seconds until *entry*, which rests, can be asked again; infinite when time alone will not bring it back.
@@ -120,7 +133,7 @@ class Reserving:
 
     def _behind(self, run: Run) -> Exhausted:
         """What there is to expect where others wait already."""
-        due = self._room.due(run.deployments)
+        due = self._room.due(self._line(run))
         return Exhausted(due, due < FOREVER, due == FOREVER, 0, 0)
 
     def _take(self, run: Run, *, polite: bool = False) -> Grant | Exhausted:
@@ -130,7 +143,7 @@ class Reserving:
         for deployment in run.deployments:
             if not run.progress.open(deployment):
                 continue
-            if polite and self._room.wanted(deployment):
+            if polite and self._room.wanted(deployment, self._generation.number):
                 short[deployment] = self._behind(run)
                 continue
             pool = self._pools.of(deployment)
@@ -165,18 +178,12 @@ class Reserving:
             limits += self._live.limits(scope)
         pool.limited = pool.limited or bool(limits)
         attempt = Attempt(new_id(self._clock.wall()), deployment.provider, deployment.model, credential.shown, now)
+        needed: list[Claim] = claims(limits, self._cost(run, deployment)) if limits else []
         if run.own:
-            limits += run.own
-        if not limits:
-            needed: Sequence[Claim] = ()
-        else:
-            cost = self._cost(run, deployment)
-            if run.paying:
-                price = self._generation.prices.of(deployment, credential.plan)
-                if price is None:
-                    return None
-                cost = self._priced(run, cost, deployment, price)
-            needed = claims(limits, cost)
+            cost = self._own_cost(run, entry)
+            if cost is None:
+                return None
+            needed += claims((limit for limit in run.own if not (run.counted and limit.metric == "requests")), cost)
         got = self._live.reserve(attempt.id, needed, now)
         if isinstance(got, Denied):
             if got.limit.owner == "caller":
@@ -188,14 +195,31 @@ class Reserving:
         self._live.begin(entry.scopes, attempt.id, now)
         return Grant(self.over, pool, entry, attempt, got)
 
+    def _own_cost(self, run: Run, entry: Entry) -> Cost | None:
+        """What *run* is charged on the limits of its caller and role; None when it must be paid and has no price.
+
+        Output counts here also where the provider does not count it.
+        """
+        deployment, credential = entry.candidate
+        cost = charge(
+            self._estimator.estimate(run.call, str(deployment)),
+            run.call,
+            counts_output=True,
+            charges_max_output=False,
+            learned_output=self._estimator.output(str(deployment)),
+        )
+        if not run.paying:
+            return cost
+        price = self._generation.prices.of(deployment, credential.plan)
+        return None if price is None else self._priced(run, cost, deployment, price)
+
     def _priced(self, run: Run, cost: Cost, deployment: Deployment, price: Price) -> Cost:
         """*cost* with the most that it may come to in money: a budget is held for all that the call allows."""
         call, model = run.call, str(deployment)
         output = 0
         if call.kind == "chat":
             output = call.max_output or max(self._estimator.output(model), UNSTATED_OUTPUT)
-            choices = call.members.get("n", b"1")
-            output *= int(choices) if choices.isdigit() and len(choices) < 4 else 1
+            output *= _choices(call.members.get("n", b"1"))
         most = Usage(self._estimator.estimate(call, model).bound, output)
         return cost._replace(money=max(price.of(most), 1), price=price)
 
@@ -263,8 +287,16 @@ class Reserving:
         waits for the deployment may be able to go."""
         probed = self._live.end(attempt.id)
         if probed:
-            self._pools.wake_marked(probed)
+            self._wake_marked(probed)
         self._room.freed(Deployment(attempt.provider, attempt.model))
+
+
+def _choices(stated: bytes) -> int:
+    """How many answers are asked for; what cannot be read counts as many, for it may be read elsewhere."""
+    try:
+        return max(1, min(ceil(float(stated)), MOST_CHOICES)) if stated != b"null" else 1
+    except ValueError:
+        return MOST_CHOICES
 
 
 def _tell_passed_over(trail: Trail, short: Mapping[Deployment, Exhausted]) -> None:

@@ -34,6 +34,7 @@ class Run:
         "caller",
         "content_by",
         "costs",
+        "counted",
         "deadline",
         "deployments",
         "finals",
@@ -68,6 +69,8 @@ class Run:
         """The deployments of the first step: who else answers is a fallback."""
         self.own: tuple[Limit, ...] = caller.limits
         """Limits of the caller and of the role, reserved with the candidate's."""
+        self.counted = False
+        """It counts as a request of its caller: further attempts do not count again."""
         self.paying = False
         """One of them is a budget: prices matter."""
         self.unpriced: set[Deployment] = set()
@@ -85,9 +88,15 @@ class Run:
         """Until when a wait that begins at *now* may last."""
         return min(now + self.patience - self.trail.waited, self.deadline, self.content_by)
 
-    def planned(self, plan: Plan) -> None:
-        """The steps to take are known."""
+    def planned(self, plan: Plan, generation: Generation) -> None:
+        """The steps to take by *generation* are known; also when others were planned before, and nothing was sent."""
+        self.generation = generation
+        self.own = self.caller.limits
+        self.costs.clear()
+        self.progress = Progress()
+        self.too_big = None
         self.deployments = plan.deployments
+        self.first = frozenset()
         if plan.first == plan.deployments[0]:
             self.first = frozenset(plan.steps[0].deployments)
         if plan.role is not None and plan.role.budget is not None:

@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from keyturn.core import Clock, Deployment, Exhausted, TimerHandle
 from keyturn.errors import Draining, KeyturnError
@@ -22,7 +22,17 @@ MOST_WAITERS = 1000
 PACE = 60.0
 """Seconds over which the pace of a line is measured: one turn of the limits that most lines wait for."""
 FOREVER = float("inf")
-Line = tuple[Deployment, ...]
+
+
+class Line(NamedTuple):
+    """What is waited for. Calls of different configurations do not wait for one another: their pools differ."""
+
+    generation: int
+    deployments: tuple[Deployment, ...]
+
+
+class MovedOn(Exception):
+    """Another configuration is in use: who waits should look again by that one."""
 
 
 class Closable(Protocol):
@@ -51,8 +61,8 @@ class WaitingRoom(Generic[G]):
         self._clock = clock
         self._most = most
         self._lines: dict[Line, deque[_Waiter[G]]] = {}
-        self._wanted: Counter[Deployment] = Counter()
-        """How many lines each deployment is waited for in."""
+        self._wanted: Counter[tuple[int, Deployment]] = Counter()
+        """How many lines each deployment is waited for in, by configuration."""
         self._due: dict[Line, float] = {}
         """When the first of each line may get something, as far as was known when it last asked."""
         self._timer: TimerHandle | None = None
@@ -70,9 +80,9 @@ class WaitingRoom(Generic[G]):
         """How many calls stand in *line*."""
         return len(self._lines.get(line, ()))
 
-    def wanted(self, deployment: Deployment) -> bool:
-        """Whether somebody waits for *deployment*: who comes now must not overtake."""
-        return bool(self._lines) and deployment in self._wanted
+    def wanted(self, deployment: Deployment, generation: int = 0) -> bool:
+        """Whether somebody waits for *deployment*: who comes now, by the same configuration, must not overtake."""
+        return bool(self._lines) and (generation, deployment) in self._wanted
 
     def due(self, line: Line) -> float:
         """Seconds until the first of *line* may get something; infinite when an attempt under way must end first."""
@@ -113,11 +123,19 @@ class WaitingRoom(Generic[G]):
 
     def freed(self, deployment: Deployment) -> None:
         """Something of *deployment* came free before its time: look at every line that may use it, soon."""
-        if self.wanted(deployment):
-            now = self._clock.mono()
-            for line in self._lines:
-                if deployment in line:
-                    self._arm(line, now)
+        if not self._lines:
+            return
+        now = self._clock.mono()
+        for line in self._lines:
+            if deployment in line.deployments:
+                self._arm(line, now)
+
+    def move_on(self, generation: int) -> None:
+        """Send away by `MovedOn` who waits by the configuration *generation* and has not been asked for anywhere."""
+        for line, queue in list(self._lines.items()):
+            for waiter in queue if line.generation == generation else ():
+                if not waiter.hindered and not waiter.future.done():
+                    waiter.future.set_exception(MovedOn())
 
     def dismiss(self, error: KeyturnError | None = None) -> None:
         """Send everybody away, with *error* (draining by default)."""
@@ -131,7 +149,7 @@ class WaitingRoom(Generic[G]):
         queue = self._lines.get(line)
         if queue is None:
             queue = self._lines[line] = deque()
-            self._wanted.update(line)
+            self._wanted.update((line.generation, each) for each in line.deployments)
         queue.append(waiter)
 
     def _leave(self, line: Line, waiter: _Waiter[G]) -> None:
@@ -144,17 +162,18 @@ class WaitingRoom(Generic[G]):
             self._arm(line, self._clock.mono())  # who stood behind may fit where it did not
         else:
             self._close(line)
-            for deployment in line:
+            for deployment in line.deployments:
                 self.freed(deployment)  # who let this line go first need not any more
 
     def _close(self, line: Line) -> None:
         """Nobody stands in *line* any more."""
         del self._lines[line]
         self._due.pop(line, None)
-        self._wanted.subtract(line)
-        for deployment in line:
-            if not self._wanted[deployment]:
-                del self._wanted[deployment]
+        for deployment in line.deployments:
+            key = (line.generation, deployment)
+            self._wanted[key] -= 1
+            if not self._wanted[key]:
+                del self._wanted[key]
         if len(self._served) > self._most:
             self._served.clear()
 

@@ -86,7 +86,7 @@ class Pages:
             case "quota_stats":
                 return Page(self._gateway.quota_stats(asked.caller, _provider(asked.query)))
             case "providers":
-                return Page({"object": "list", "data": self._gateway.providers()})
+                return Page({"object": "list", "data": self._gateway.providers(asked.caller)})
             case "home":
                 return Page({"status": "ok", "name": "keyturn", "version": __version__})
             case "healthz":
@@ -102,10 +102,11 @@ class Pages:
     async def _model(self, name: str, caller: Caller) -> Page:
         head, _, rest = name.partition("/")
         provider = self._gateway.lists.catalog.provider(head)
-        for row in await self._gateway.models(caller):
+        rows = await self._gateway.models(caller)
+        for row in rows:
             if row.id == name or (rest and row.id == f"{provider}/{rest}") or row.id.partition("/")[2] == name:
                 return Page(model_body(name, row.provider, row.created))
-        near = nearest_models(name[:200], self._gateway.lists.catalog)
+        near = nearest_models(name[:200], self._gateway.lists.catalog) if not caller.routes else []
         hint = f"nearest: {', '.join(near)}" if near else "GET /v1/models lists what is"
         raise ModelNotFound(f"model {name[:200]!r} is not offered by any configured provider; {hint}", param="model")
 

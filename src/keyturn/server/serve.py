@@ -8,6 +8,7 @@ import gc
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
 
@@ -133,6 +134,13 @@ def run(
     caller_key = gateway.config.caller_key or folder.caller_key()
     admin_key = folder.new_admin_key()
     gateway.redactor.add(caller_key, admin_key)
+
+    def again() -> Config:
+        """The configuration as it is now, with the caller key of the data folder where it has none."""
+        assert read is not None
+        config = read()
+        return config if config.caller_key is not None else replace(config, caller_key=folder.caller_key())
+
     access = Access(
         bound_host=settings.host,
         allowed_hosts=settings.allowed_hosts,
@@ -146,13 +154,13 @@ def run(
     def adopted(config: Config) -> None:
         access.adopt(
             allowed_hosts=config.server.allowed_hosts,
-            caller_key=config.caller_key or folder.caller_key(),
+            caller_key=config.caller_key,
             trust_local=config.server.trust_local,
             callers=config.callers,
             default=config.default_caller,
         )
 
-    reloader = Reloader(gateway, read, adopted) if read is not None else None
+    reloader = Reloader(gateway, again, adopted) if read is not None else None
     sock = bind(settings.host, settings.port)
     app = App(gateway, access, Pages(gateway, observer, folder, reloader))
     with sock, asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from keyturn.core import Clock, Interpreter, ProcessRequest, TimerHandle, ToolReply, UpstreamRequest
@@ -42,6 +43,7 @@ class ProcessTransport:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._running: set[_Run] = set()
+        self._removing: set[asyncio.Future[None]] = set()
         self._checked: dict[str, _Check] = {}
         self._checking: dict[str, asyncio.Event] = {}
 
@@ -68,9 +70,17 @@ class ProcessTransport:
             run.close()
         for run in running:
             await run.over.wait()
+        if self._removing:
+            await asyncio.wait(self._removing)
+
+    def _ended(self, run: _Run) -> None:
+        self._running.discard(run)
+        if run.removing is not None:
+            self._removing.add(run.removing)
+            run.removing.add_done_callback(self._removing.discard)
 
     async def _start(self, program: str, request: ProcessRequest, on_sent: Callable[[], None]) -> ProcessAnswer:
-        run = _Run(self._clock, request, on_sent, self._running.discard)
+        run = _Run(self._clock, request, on_sent, self._ended)
         self._running.add(run)
         answer: ProcessAnswer | None = None
         try:
@@ -168,6 +178,8 @@ class _Run(asyncio.SubprocessProtocol):
         self._transport: asyncio.SubprocessTransport | None = None
         self._timer: TimerHandle | None = None
         self._folder = ""
+        self.removing: asyncio.Future[None] | None = None
+        """What is left of its folder goes in a thread."""
         self._open = {1, 2}
         """The outputs that have not ended."""
         self._exited = False
@@ -330,7 +342,7 @@ class _Run(asyncio.SubprocessProtocol):
         if self._transport is not None:
             self._transport.close()
         if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self.removing = _remove(self._folder)
         if self._fault is None:
             self._take_over()
         self.over.set()
@@ -353,3 +365,13 @@ def _find(request: ProcessRequest) -> str:
     if found is None:
         raise TransportError("refused", f"there is no program {name!r} that could be run: {ADVICE}")
     return os.path.abspath(found)
+
+
+def _remove(folder: str) -> asyncio.Future[None] | None:
+    """Remove the folder of a run; one that the tool has filled is emptied in a thread."""
+    try:
+        os.rmdir(folder)
+    except OSError:
+        remove = partial(shutil.rmtree, folder, ignore_errors=True)
+        return asyncio.get_running_loop().run_in_executor(None, remove)
+    return None

@@ -190,7 +190,11 @@ def _wants_usage(members: Mapping[str, bytes]) -> bool:
 
 
 def _max_output(members: Mapping[str, bytes]) -> int | None:
-    """Below 1 means no bound, as local servers read -1. `max_tokens` is the deprecated name."""
+    """The largest that is stated: which of the two names counts, the upstream decides.
+
+    Below 1 means no bound, as local servers read -1. `max_tokens` is the deprecated name.
+    """
+    largest: int | None = None
     for name in ("max_completion_tokens", "max_tokens"):
         raw = members.get(name)
         if raw is None or raw == b"null":
@@ -198,8 +202,10 @@ def _max_output(members: Mapping[str, bytes]) -> int | None:
         if raw[0] not in b"-0123456789" or len(raw) > 30:
             _refuse(name, "must be a whole number, such as 1024.")
         value = min(float(raw), _MOST_OUTPUT)
-        return int(value) if value >= 1 else None
-    return None
+        if value < 1:
+            return None
+        largest = max(largest or 0, int(value))
+    return largest
 
 
 def _timeout(headers: Mapping[str, str]) -> float | None:
