@@ -31,7 +31,7 @@ async def later(world: World, seconds: float) -> None:
 @pytest.mark.parametrize("end", ["cancelled", "refused"])
 def test_a_probe_that_began_before_a_reload_frees_the_key_after_it(end: str) -> None:
     async def story() -> None:
-        probing = Fault(latency=30.0, times=1, **({"error": "bad_request"} if end == "refused" else {}))
+        probing = Fault(latency=30.0, times=1, error="bad_request" if end == "refused" else "")
         async with World({"groq": 1}, faults=[Fault(error="rate_limited", wait=5, times=1), probing]) as world:
             assert (await world.chat(LLAMA, timeout=1)).status == 429
             await later(world, 10)
