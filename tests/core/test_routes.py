@@ -47,7 +47,7 @@ def test_a_name_nobody_lists_goes_to_who_has_no_list() -> None:
 
 def test_refusals_say_who_was_left_out_and_why() -> None:
     call = Call("openai_chat", "chat", "shared", {}, 0)
-    assert "mistral: no usable key" in resolve(call, Caller(), CATALOG).refusals
+    assert "mistral: no usable key: enable it" in resolve(call, Caller(), CATALOG).refusals
 
 
 def test_a_known_provider_without_a_key_names_the_variable() -> None:

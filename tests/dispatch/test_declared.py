@@ -41,12 +41,13 @@ def config(tmp_path: Path, **environ: str) -> Config:
 
 
 def of(found: Config, provider: str, model: str, key: int = 0) -> dict[str, str]:
-    """Scope without the fingerprint -> `requests/60=30 default`."""
+    """Scope without the fingerprint -> `requests/60=30 declared~`; `~`: it yields to what the provider reports."""
     credential = found.credentials[provider][key]
     limits = declared(found, Deployment(provider, model), credential)
     return {
         scope.replace(credential.group, "own").replace(credential.fingerprint, "key"): " ".join(
-            f"{limit.metric}/{limit.window.seconds:g}={limit.capacity} {limit.source}" for limit in rows
+            f"{limit.metric}/{limit.window.seconds:g}={limit.capacity} {limit.source}{'~' * limit.yields}"
+            for limit in rows
         )
         for scope, rows in limits.items()
     }
@@ -56,25 +57,25 @@ def test_a_block_of_a_plan_holds_for_that_plan_only(tmp_path: Path) -> None:
     assert of(config(tmp_path, KEY_PLAN_GROQ="paid"), "groq", "openai/gpt-oss-120b") == {}
     assert of(config(tmp_path), "groq", "openai/gpt-oss-120b") == {}
     free = config(tmp_path, KEY_PLAN_GROQ="free")
-    assert of(free, "groq", "openai/gpt-oss-120b") == {"groq/own|openai/gpt-oss-120b": "requests/60=20 default"}
+    assert of(free, "groq", "openai/gpt-oss-120b") == {"groq/own|openai/gpt-oss-120b": "requests/60=20 declared~"}
 
 
 def test_the_exact_name_comes_before_a_pattern_and_both_before_the_default(tmp_path: Path) -> None:
     free = config(tmp_path, KEY_PLAN_GROQ="free")
-    assert of(free, "groq", "openai/gpt-oss-20b") == {"groq/own|openai/gpt-oss-20b": "requests/60=10 default"}
-    assert of(free, "groq", "something-else") == {"groq/own|something-else": "requests/60=3 default"}
+    assert of(free, "groq", "openai/gpt-oss-20b") == {"groq/own|openai/gpt-oss-20b": "requests/60=10 declared~"}
+    assert of(free, "groq", "something-else") == {"groq/own|something-else": "requests/60=3 declared~"}
 
 
 def test_what_holds_for_all_plans_comes_before_what_holds_for_one(tmp_path: Path) -> None:
     free = config(tmp_path, KEY_PLAN_GROQ="free")
     (text,) = of(free, "groq", "llama-3.1-8b-instant").values()
-    assert text == "requests/60=25 declared requests/86400=14400 default tokens/60=6000 default"
+    assert text == "requests/60=25 declared requests/86400=14400 declared~ tokens/60=6000 declared~"
 
 
 def test_a_variable_comes_before_every_file(tmp_path: Path) -> None:
     free = config(tmp_path, KEY_PLAN_GROQ="free", LIMITS_GROQ="rpm=300")
     (text,) = of(free, "groq", "llama-3.1-8b-instant").values()
-    assert text == "requests/60=300 declared requests/86400=14400 default tokens/60=6000 default"
+    assert text == "requests/60=300 declared requests/86400=14400 declared~ tokens/60=6000 declared~"
 
 
 def test_what_is_counted_together(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_what_is_counted_together(tmp_path: Path) -> None:
     assert of(free, "groq", "whole", 1) == of(free, "groq", "whole", 0)
     assert list(of(free, "groq", "mine")) == ["groq/own|mine"]
     one, other = (of(free, "openrouter", f"{name}:free") for name in ("a/b", "c/d"))
-    assert one == other == {"openrouter/own|#free": "requests/60=20 default requests/86400=50 default"}
+    assert one == other == {"openrouter/own|#free": "requests/60=20 declared~ requests/86400=50 declared~"}
 
 
 def test_LIM_05_default_limits_are_for_plan_free(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_LIM_05_default_limits_are_for_plan_free(tmp_path: Path) -> None:
     assert of(config(tmp_path), "openrouter", "openai/gpt-6") == {}
     free = config(tmp_path, KEY_PLAN_OPENROUTER="free")
     assert of(free, "openrouter", "openai/gpt-6") == {
-        "openrouter/own|openai/gpt-6": "requests/60=60 default tokens/60=10000 default"
+        "openrouter/own|openai/gpt-6": "requests/60=60 default~ tokens/60=10000 default~"
     }
 
 

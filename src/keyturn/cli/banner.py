@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 def banner(config: Config, url: str) -> Iterator[str]:
     """The lines to print, without any secret."""
-    if config.demo:
+    if config.demo and any(row.tool is not None and row.tool.found for row in config.providers.values()):
+        yield "DEMO: no key is configured. Besides the tools below only models named demo/… are served, by a simulator."
+    elif config.demo:
         yield "DEMO: no key is configured. Only models named demo/… are served, by a simulator: no answer is real."
         yield "`keyturn keys add PROVIDER` adds a key; it is used within a moment."
     for name, keys in config.credentials.items():

@@ -64,9 +64,10 @@ def command(with_env: bool, online: bool, as_json: bool, **place: Any) -> None:
 
 def _providers(config: Config) -> Iterator[Finding]:
     if config.demo:
-        yield Finding("providers", "warn", "none: only demo/… is served; `keyturn keys add PROVIDER` adds a key")
-        return
+        yield Finding("providers", "warn", "no key: demo/… is served; `keyturn keys add PROVIDER` adds a key")
     for name, keys in config.credentials.items():
+        if config.providers[name].local_app:
+            continue
         tool = config.providers[name].tool
         if tool is not None:
             said = f"{tool.argv[0]} is on the PATH" if tool.found else f"not used: {tool.argv[0]} is not on the PATH"

@@ -16,6 +16,7 @@ from .stamps import time_stamp
 
 if TYPE_CHECKING:
     from keyturn.config import Config
+    from keyturn.core import Credential
 
 
 @click.group()
@@ -74,7 +75,7 @@ def _configured(config: Config) -> list[dict[str, Any]]:
         {
             "provider": key.provider,
             "key": key.shown,
-            "state": "disabled" if key.fingerprint in disabled else "configured",
+            "state": "disabled" if key.fingerprint in disabled else "configured" if _there(config, key) else "missing",
             "until": None,
             "reason": "disabled" if key.fingerprint in disabled else None,
             "limits": [limit._asdict() | unknown for limit in config.limits.get(key.provider, ())],
@@ -82,6 +83,12 @@ def _configured(config: Config) -> list[dict[str, Any]]:
         for keys in config.credentials.values()
         for key in keys
     ]
+
+
+def _there(config: Config, key: Credential) -> bool:
+    """Whether what it stands for can be asked: a tool may not be installed."""
+    tool = config.providers[key.provider].tool
+    return tool is None or tool.found
 
 
 @command.command()

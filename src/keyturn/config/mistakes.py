@@ -11,6 +11,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from keyturn.core import Redactor
 from keyturn.providers import nearest
 
 from .document import Document, Path
@@ -60,7 +61,7 @@ def shown(data: Any, path: Path) -> str:
             name = inner.get("id") if isinstance(inner, dict) else None
             words.append(name if isinstance(name, str) and name.isprintable() and len(name) <= 60 else str(step + 1))
         else:
-            words.append(step if step.isprintable() and len(step) <= 60 else "…")
+            words.append(step if step.isprintable() and len(step) <= 60 and Redactor().text(step) == step else "…")
         data = inner
     return ".".join(words)
 

@@ -156,7 +156,7 @@ def _facts(route: RouteShape) -> ModelFacts:
     said, price = route.capabilities, route.price
     can = {} if said is None else {name: getattr(said, member) for name, member in CAPABILITIES}
     return ModelFacts(
-        bool(route.is_paid),
+        route.tier not in (None, "free") if route.is_paid is None else route.is_paid,
         route.tier,
         {name: able for name, able in can.items() if able is not None},
         route.context_length,
@@ -294,13 +294,14 @@ def _inner(name: str, routing: Routing) -> Iterator[str]:
 def _note_near_misses(routing: Routing, providers: ProviderNames, settings: Settings) -> None:
     """An entry that is almost a name may be a slip, or a model that a provider lists: both go on."""
     looked = 0
+    known = dict.fromkeys((*routing.routes, *routing.names, *(each.model for each in routing.facts)))
     for name, route in routing.names.items():
-        for entry in () if route.providers else route.chain:
+        for entry in route.chain:
             head, slash, _ = entry.partition("/")
-            if entry in routing.routes or entry in routing.names or (slash and providers.canonical(head)):
+            if entry in known or (slash and not route.providers and providers.canonical(head)):
                 continue
             looked += 1
-            near = nearest(entry, [*routing.routes, *routing.names]) if looked <= MOST_LOOKED_AT else None
+            near = nearest(entry, known) if looked <= MOST_LOOKED_AT else None
             if near is not None and SequenceMatcher(None, entry, near).ratio() >= NEAR:
                 said = f"{name}: no route is called {entry}; was {near} meant? (It is asked for under its own name.)"
                 settings.report.note(routing.origins[name], said)

@@ -14,7 +14,7 @@ from .attempts import (
     stand_by,
     together,
 )
-from .catalog import PRICE_TIERS, ModelFacts, Offer, Route, RouteCatalog, RouteStrategy
+from .catalog import PRICE_TIERS, ModelFacts, Offer, Route, RouteCatalog, RouteStrategy, facts_of
 from .cooldowns import FOREVER, PROFILES
 from .credentials import (
     Mark,
@@ -32,6 +32,7 @@ from .credentials import (
 )
 from .gates import Barrier, barrier, permitted
 from .hints import answered_at
+from .limitbook import Source
 from .limits import Claim, Cost, Denied, Limit, LimitRow, Meters, Window, claims
 from .message import Reply, StopReason, Usage
 from .model import (
@@ -149,6 +150,7 @@ __all__ = [
     "ScopeKey",
     "Secret",
     "Sequential",
+    "Source",
     "Step",
     "StopReason",
     "Strategy",
@@ -175,6 +177,7 @@ __all__ = [
     "cost_of",
     "credential_scope",
     "dollars",
+    "facts_of",
     "fingerprint",
     "judge",
     "key_scope",

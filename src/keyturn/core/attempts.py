@@ -134,6 +134,9 @@ def stand_by(shortage: Exhausted, now: float, latest: float) -> WaitUntil | Refu
 
 def refusal(progress: Progress, shortage: Exhausted, route: str, retry_after: float | None) -> PoolError:
     """The error that tells the truth about why nothing could answer."""
+    if shortage.faults and not progress.attempts:
+        when = "" if retry_after is None else f"; one is tried again in {retry_after:.1f} s"
+        return BadUpstream(f"every key for {route} rests after faults of its upstream{when}", retry_after=retry_after)
     if progress.faults or shortage.faults:
         return BadUpstream(f"every upstream for {route} failed; the attempts are listed", retry_after=retry_after)
     if shortage.limits or shortage.busy or progress.meanings & QUOTAS:

@@ -52,6 +52,19 @@ class Route:
     """What it may cost a month, counted under `role/<name>`."""
 
 
+UNKNOWN = ModelFacts()
+
+
+def facts_of(facts: Mapping[Deployment, ModelFacts], deployment: Deployment) -> ModelFacts:
+    """What is known of *deployment*. A variant (`:nitro`, `:online`) is what it is a variant of, but for `:free`."""
+    found = facts.get(deployment)
+    if found is None:
+        base, colon, variant = deployment.model.rpartition(":")
+        if colon and "/" not in variant and variant.lower() != "free":
+            found = facts.get(Deployment(deployment.provider, base))
+    return found or UNKNOWN
+
+
 class Offer(NamedTuple):
     """One provider as routing sees it."""
 
@@ -108,7 +121,12 @@ class RouteCatalog:
     def deployment(self, provider: str, model: str) -> Deployment:
         """The deployment of *model*, however it is spelled: what is known of it must hold under every name."""
         model = model.removeprefix(self.offers[provider].prefix) or model
-        return self.spellings.get((provider, model.lower())) or Deployment(provider, model)
+        spelled = self.spellings.get((provider, model.lower()))
+        if spelled is None and ":" in model:
+            base, _, variant = model.rpartition(":")
+            whole = self.spellings.get((provider, base.lower()))
+            spelled = None if whole is None else Deployment(provider, f"{whole.model}:{variant}")
+        return spelled or Deployment(provider, model)
 
     def offered(self) -> Iterable[str]:
         """Every `provider/model` that is known to be offered."""

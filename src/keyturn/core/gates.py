@@ -15,11 +15,10 @@ from keyturn.errors import (
     RouteNotAllowed,
 )
 
-from .catalog import ModelFacts, RouteCatalog
+from .catalog import ModelFacts, RouteCatalog, facts_of
 from .model import Call, Caller, Deployment
 
 Cause = Literal["key", "kind", "paid", "withheld", "capability", "absent"]
-UNKNOWN = ModelFacts()
 CAPABILITIES = ("vision", "audio", "tools", "json")
 
 
@@ -46,7 +45,7 @@ def barrier(deployment: Deployment, call: Call, catalog: RouteCatalog) -> Barrie
         return Barrier("key", what, f"no usable key: {offer.set_up}")
     if call.kind not in offer.kinds:
         return Barrier("kind", what, f"{provider} offers no {call.kind} here")
-    facts = catalog.facts.get(deployment, UNKNOWN)
+    facts = facts_of(catalog.facts, deployment)
     if facts.paid and not catalog.use_paid:
         return Barrier("paid", what, "is marked paid, and USE_PAID_MODELS is false")
     if catalog.price_tiers is not None:
@@ -114,10 +113,17 @@ def not_permitted(caller: Caller, name: str) -> RouteNotAllowed:
     return RouteNotAllowed(f"caller {caller.name} may not use {name}; its routes are {allowed}", param="model")
 
 
+def _told(barrier: Barrier, name: str) -> str:
+    """A key that is missing is told once per provider, not for each of its models."""
+    if barrier.what == name:
+        return barrier.why
+    return f"{barrier.what.partition('/')[0]}: {barrier.why}" if barrier.cause == "key" else str(barrier)
+
+
 def all_barred(name: str, barriers: list[Barrier]) -> KeyturnError:
     """The error that says why nobody is left to ask for *name*, with every reason in it."""
     causes = {each.cause for each in barriers}
-    told = [each.why if each.what == name else str(each) for each in barriers]
+    told = [_told(each, name) for each in barriers]
     reasons = "; ".join(dict.fromkeys(told))
     if causes <= {"key"}:
         return NoValidCredentials(f"no usable key for {name}: {reasons}")

@@ -34,6 +34,9 @@ class Limit:
     source: Source = "declared"
     owner: Owner = "candidate"
     """Whose limit it is: a denial by a caller's own limit ends the call, another candidate is no remedy."""
+    yields: bool = False
+    """A limit that the provider reports wins over it, and no call is refused for ever because of it: it is what a plan
+    is said to allow."""
     key: str = field(init=False, repr=False, compare=False)
     """Names what is counted: limits that differ in capacity and source alone are one counter."""
 
@@ -115,7 +118,7 @@ class LimitBook:
                 chosen[limit.key] = limit
         for row in self._reported.get(scope, {}).values():
             other = chosen.get(row.limit.key)
-            if other is None or other.source != "declared" or row.limit.capacity < other.capacity:
+            if other is None or other.yields or other.source != "declared" or row.limit.capacity < other.capacity:
                 chosen[row.limit.key] = row.limit
         before, after = self.of(scope), tuple(chosen.values())
         if after:

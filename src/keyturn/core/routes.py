@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from keyturn.errors import KeyturnError, ModelNotFound
 
-from .catalog import ModelFacts, Offer, Route, RouteCatalog, RouteStrategy
+from .catalog import Offer, Route, RouteCatalog, RouteStrategy, facts_of
 from .gates import Barrier, all_barred, barrier, not_permitted, permitted
 from .model import Call, Caller, Deployment
 from .tokens import likely_tokens
@@ -216,7 +216,7 @@ def _plan(name: str, found: list[_Found], call: Call, catalog: RouteCatalog, rou
             steps.append(Step(_ordered(open_ones, route, catalog)))
     if not steps:
         raise all_barred(name, barriers)
-    lengths = [catalog.facts.get(one, ModelFacts()).context_length for step in steps for one in step.deployments]
+    lengths = [facts_of(catalog.facts, one).context_length for step in steps for one in step.deployments]
     return Plan(
         name,
         tuple(steps),
@@ -247,7 +247,7 @@ def _without_the_short(plan: Plan, call: Call, catalog: RouteCatalog) -> Plan:
     for step in plan.steps:
         fits = []
         for deployment in step.deployments:
-            length = catalog.facts.get(deployment, ModelFacts()).context_length
+            length = facts_of(catalog.facts, deployment).context_length
             if length is None or size <= length:
                 fits.append(deployment)
             else:
@@ -276,11 +276,17 @@ def _bare(call: Call, catalog: RouteCatalog) -> Plan:
     if not found:
         raise _not_found(name, catalog)
     left = [each for each, _ in ranked if each not in found]
-    others = [f"{each}: {'does not offer it' if catalog.offers[each].usable else 'no usable key'}" for each in left]
+    others = [f"{each}: {_why_not(catalog.offers[each])}" for each in left]
     steps = [_Found((catalog.deployment(each, name),), listed=True) for each in found]
     plan = _plan(name, steps, call, catalog)
     refusals = (*plan.refusals, *others)
     return Plan(name, plan.steps, refusals, first=plan.first, listed=True, shortest=plan.shortest)
+
+
+def _why_not(offer: Offer) -> str:
+    if offer.usable:
+        return "does not offer it"
+    return f"no usable key: {offer.set_up}" if offer.set_up else "no usable key"
 
 
 def nearest_models(name: str, catalog: RouteCatalog, count: int = 3) -> list[str]:

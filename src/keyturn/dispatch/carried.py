@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from keyturn.config import DataFolder
 from keyturn.core import Clock, Limit, TimerHandle
 from keyturn.errors import KeyturnError
 from keyturn.stores import LiveState
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 PACE = 1.0
 """Seconds between two writes of the spend: a crash loses no more than that."""
+NOTHING: Mapping[str, int] = {}
 UNWRITTEN = "the data folder could not be written: %s"
 _log = logging.getLogger("keyturn")
 
@@ -58,9 +55,14 @@ class Carried:
         self._moved.add(provider)
         self._write_soon()
 
-    def take_over(self, budgets: Iterable[Limit]) -> None:
-        """Charge each of *budgets* with what was spent of it this month, once."""
+    def take_over(self, budgets: Iterable[Limit], spent: Mapping[str, int] = NOTHING) -> None:
+        """Charge each of *budgets* with what was spent of it this month, once: as written down, else as *spent* says
+        of roles that are new."""
         now = self._clock.mono()
+        if self._since == self._month():
+            for role, amount in spent.items():
+                if f"role/{role}" not in self._budgets:
+                    self._spent.setdefault(f"role/{role}", amount)
         for limit in budgets:
             if limit.scope not in self._budgets:
                 self._budgets[limit.scope] = limit

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from keyturn.config import Config, LimitRule, LimitSpec
-from keyturn.core import MONTH, Credential, Deployment, Limit, Window, credential_scope, model_scope
+from keyturn.core import MONTH, Credential, Deployment, Limit, Source, Window, credential_scope, model_scope
 from keyturn.providers import Provider
 
 SECONDS = {"second": 1.0, "10s": 10.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
@@ -68,24 +68,25 @@ def declared(
     """
     name, model = deployment
     rules = rules_for(config, model, name, credential.plan)
-    chosen: dict[tuple[str, str], tuple[str, LimitSpec, bool]] = {}
-    own = model_scope(deployment, credential.group)
+    chosen: dict[tuple[str, str], Limit] = {}
+    own, provider = model_scope(deployment, credential.group), config.providers[name]
 
-    def choose(scope: str, specs: Iterable[LimitSpec], firm: bool) -> None:
+    def choose(scope: str, specs: Iterable[LimitSpec], source: Source = "declared", *, yields: bool = False) -> None:
         for spec in specs:
-            chosen.setdefault((spec.metric, spec.window), (scope, spec, firm))
+            if (spec.metric, spec.window) not in chosen:
+                window = window_of(provider, spec.metric, spec.window)
+                limit = Limit(scope, spec.metric, window, spec.capacity, source, yields=yields)
+                chosen[spec.metric, spec.window] = limit
 
-    choose(own, config.limits.get(name, ()), True)
+    choose(own, config.limits.get(name, ()))
     for rule in rules:
-        choose(_scope(rule, deployment, credential, grouped), _specs(config, name, rule), rule.plan is None)
+        scope = _scope(rule, deployment, credential, grouped)
+        choose(scope, _specs(config, name, rule), yields=rule.plan is not None)
     if not rules and credential.plan == "free":
-        choose(own, config.default_limits, False)
-    provider = config.providers[name]
+        choose(own, config.default_limits, "default", yields=True)
     found: dict[str, list[Limit]] = {}
-    for scope, spec, firm in chosen.values():
-        window = window_of(provider, spec.metric, spec.window)
-        source = "declared" if firm else "default"
-        found.setdefault(scope, []).append(Limit(scope, spec.metric, window, spec.capacity, source))  # type: ignore[arg-type]
+    for limit in chosen.values():
+        found.setdefault(limit.scope, []).append(limit)
     most = config.max_concurrent.get(name)
     if most:
         scope = credential_scope(credential)

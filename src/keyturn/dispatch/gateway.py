@@ -390,9 +390,10 @@ class Gateway:
         older.retire()
         self.generation = Generation(config, self)
         self.generation.lists.inherit(older.lists)
+        self.generation.pools.make_again(older.pools)
         if older.calls:
             self._retired.append(older)
-        self.carried.take_over(budgets(config))
+        self.carried.take_over(budgets(config), config.spent)
         freed = self.marks.keep({each.fingerprint for each in credentials}, {each.group for each in credentials})
         self.wake_marked(freed)
         overview.switch_off(self, self.disabled)

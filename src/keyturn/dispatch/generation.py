@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from keyturn.config import Config
-from keyturn.core import ZERO, Credential, Deployment, Marks, Price, key_scope
+from keyturn.core import ZERO, Credential, Deployment, Marks, Price, facts_of, key_scope
 from keyturn.providers import price_of
 
 from .models import ModelLists
@@ -28,27 +28,26 @@ class Prices:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._known: dict[tuple[Deployment, str | None], Price | None] = {}
+        self._known: dict[Deployment, Price | None] = {}
 
-    def of(self, deployment: Deployment, plan: str | None = None) -> Price | None:
-        """The price of *deployment* for a credential of *plan*; None when it is not known, which is never zero.
+    def of(self, deployment: Deployment) -> Price | None:
+        """The price of *deployment*; None when it is not known, which is never zero.
 
-        What the configuration says comes first; then what costs nothing: a route marked free, a key of plan free, a
-        tool or a server without keys; then the list of prices that is shipped.
+        What the configuration says comes first; then what costs nothing: a route marked free, a tool or a server
+        without keys; then the list of prices that is shipped, whatever the plan of the key.
         """
-        key = (deployment, plan)
-        if key not in self._known:
+        if deployment not in self._known:
             if len(self._known) >= MOST_PRICES:
                 self._known.clear()
-            self._known[key] = self._look_up(deployment, plan)
-        return self._known[key]
+            self._known[deployment] = self._look_up(deployment)
+        return self._known[deployment]
 
-    def _look_up(self, deployment: Deployment, plan: str | None) -> Price | None:
-        facts = self._config.facts.get(deployment)
-        if facts is not None and facts.price is not None:
+    def _look_up(self, deployment: Deployment) -> Price | None:
+        facts = facts_of(self._config.facts, deployment)
+        if facts.price is not None:
             return facts.price
         provider = self._config.providers.get(deployment.provider)
-        if plan == "free" or (facts is not None and facts.price_tier == "free" and not facts.paid):
+        if facts.price_tier == "free" and not facts.paid:
             return ZERO
         if provider is not None and (provider.tool or provider.keyless):
             return ZERO

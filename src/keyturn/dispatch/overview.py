@@ -214,8 +214,7 @@ def _limits(gateway: Gateway, credential: Credential) -> Iterator[dict[str, obje
     for rule in gateway.config.limit_rules.get(credential.provider, ()):
         used = any(fnmatchcase(model, rule.pattern) for model in models)
         if rule.plan in (None, credential.plan) and not rule.unavailable and not used:
-            source = "default" if rule.plan else "declared"
-            yield from (_unused(spec, rule.pattern, source) for spec in rule.specs)
+            yield from (_unused(spec, rule.pattern, "declared") for spec in rule.specs)
 
 
 def _models(gateway: Gateway, provider: str, counted: str) -> str:

@@ -13,6 +13,9 @@ from .declared import declared, withheld
 from .rotations import Rotations
 
 MOST_POOLS = 2000
+MOST_MADE_AGAIN = 200
+MOST_ENTRIES_AT_ONCE = 5000
+"""Pools and credentials in them that a reload makes again at once: calls wait for that long."""
 MOST_ENTRIES = 100_000
 """Above either the pool unused for longest is let go: names come from clients and must not fill the memory."""
 
@@ -60,6 +63,14 @@ class Pools:
             return self._make(deployment)
         self._pools.move_to_end(deployment)
         return pool
+
+    def make_again(self, older: Pools) -> None:
+        """The pools of *older* that were used last, as far as their providers are still there: so that what was
+        counted is in sight at once, and not with the next call."""
+        for deployment in reversed([*reversed(older._pools)][:MOST_MADE_AGAIN]):
+            width = len(self._config.credentials.get(deployment.provider, ()))
+            if width and self._entries + width <= MOST_ENTRIES_AT_ONCE:
+                self._make(deployment)
 
     def wake(self, scope: str) -> None:
         """What is counted under *scope* (see `model_scope` and `credential_scope`) came free early."""

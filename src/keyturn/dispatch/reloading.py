@@ -19,6 +19,8 @@ LOOK_EVERY = 1.0
 """Seconds between two looks at the files. A change is taken up when two looks in a row find the same."""
 LOOK_RARELY = 10.0
 """The same where changes are told."""
+EMPTIED = 5.0
+"""Seconds that a file may be gone or empty before that is taken for a change."""
 SETTLED = 0.2
 """Seconds after a change was told, until the file is looked at."""
 Signature = tuple[tuple[str, int, int, int] | None, ...]
@@ -42,6 +44,8 @@ class Reloader:
         self._reading: asyncio.Future[Config] | None = None
         self._due = 0.0
         """When the timer is set to."""
+        self._since_seen = -EMPTIED
+        """Since when the files have been as they were at the last look."""
         self._again = False
         self._closed = False
         self._pause = LOOK_EVERY
@@ -101,9 +105,12 @@ class Reloader:
 
     def _look(self) -> None:
         self._timer = None
-        signature = self._signature()
+        signature, now = self._signature(), self._clock.mono()
         settled = signature == self._seen
-        if signature != self._taken and settled:
+        if not settled:
+            self._since_seen = now
+        patience = EMPTIED if _emptied(self._taken, signature) else 0.0
+        if signature != self._taken and settled and now - self._since_seen >= patience:
             self.reload()
         self._seen = signature
         self._arm(self._pause if settled else SETTLED if self._noticing is not None else LOOK_EVERY)
@@ -138,6 +145,13 @@ class Reloader:
 
     def _signature(self) -> Signature:
         return tuple(_stamp(each.path) for each in self._gateway.config.files)
+
+
+def _emptied(before: Signature, after: Signature) -> bool:
+    """Whether a file that held something is gone or empty: perhaps it is just being written anew."""
+    return any(
+        old is not None and old[3] and (new is None or not new[3]) for old, new in zip(before, after, strict=False)
+    )
 
 
 def _stamp(path: Path) -> tuple[str, int, int, int] | None:

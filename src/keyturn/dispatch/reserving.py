@@ -200,7 +200,7 @@ class Reserving:
 
         Output counts here also where the provider does not count it.
         """
-        deployment, credential = entry.candidate
+        deployment = entry.candidate.deployment
         cost = charge(
             self._estimator.estimate(run.call, str(deployment)),
             run.call,
@@ -210,7 +210,7 @@ class Reserving:
         )
         if not run.paying:
             return cost
-        price = self._generation.prices.of(deployment, credential.plan)
+        price = self._generation.prices.of(deployment)
         return None if price is None else self._priced(run, cost, deployment, price)
 
     def _priced(self, run: Run, cost: Cost, deployment: Deployment, price: Price) -> Cost:
@@ -242,8 +242,8 @@ class Reserving:
         left = self._live.view(0.0).row(limit, self._clock.mono()).free
         if left:
             return BudgetExhausted(
-                f"{budget} has {dollars(left):.6f} USD left, and this call may cost more: state a smaller max_tokens, "
-                "or wait for the next month"
+                f"{budget} has {dollars(left):.6f} USD left, and this call may cost more: send less, state fewer "
+                "max_tokens, or wait for the next month"
             )
         return BudgetExhausted(f"{budget} is spent; it begins anew with the next month")
 

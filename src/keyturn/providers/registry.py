@@ -161,5 +161,7 @@ def custom(name: str, base_url: str) -> Provider:
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The one of *names* that was probably meant; None when nothing is near."""
     spelled = {each.lower(): each for each in names}
-    close = get_close_matches(name.strip().lower()[:200], spelled, n=1, cutoff=0.6)
-    return spelled[close[0]] if close else None
+    given = name.strip().lower()[:200]
+    close = get_close_matches(given, spelled, n=5, cutoff=0.6)
+    swapped = [each for each in close if sorted(each) == sorted(given)]  # rmp is rpm, not rps
+    return spelled[(swapped or close)[0]] if close else None
