@@ -1,7 +1,7 @@
 """Writes src/keyturn/providers/prices.json from the data of genai-prices (MIT), which Keyturn itself does not need.
 
-python3 -m venv /tmp/prices && /tmp/prices/bin/pip install genai-prices
-.venv/bin/python -m tools.prices /tmp/prices/lib/python3.11/site-packages
+python3 -m venv build/prices && build/prices/bin/pip install genai-prices
+.venv/bin/python -m tools.prices build/prices/lib/python3.11/site-packages
 
 Without a folder the package must be installed beside Keyturn. `--date` says as of which day (default: today): prices
 that begin later are left out. Read the difference before it is committed.

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from keyturn.config import Config
 from keyturn.dispatch import Event, Reloaded, Reloader
 from keyturn.errors import ConfigError
@@ -149,5 +151,46 @@ def test_a_key_that_is_gone_leaves_nothing_behind() -> None:
             world.gateway.adopt(world.config())
             assert bad["key"] not in [row["key"] for row in world.gateway.keys()]
             assert world.gateway.marks.of("groq", counting=True) == []
+
+    virtual.run(story)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_storm_of_reloads_loses_no_call_and_leaves_nothing(seed: int) -> None:
+    """Keys come and go, limits change, callers wait and leave; each call is answered once, and nothing stays behind."""
+
+    async def story() -> None:
+        dice = virtual.seeded(seed)
+        files = {"limits.yaml": LIMITS.replace("RPM", "20"), "models.yaml": f"aliases: {{ fast: [{LLAMA}] }}"}
+        faults = [
+            Fault(latency=2.0, every=3),
+            Fault(error="rate_limited", wait=3, every=17),
+            Fault(status=500, every=23),
+        ]
+        async with World({"groq": 3}, files=files, faults=faults) as world:
+            every = dict(world.rules["groq"])
+
+            async def call(number: int) -> int:
+                await world.clock.sleep_until(world.clock.mono() + dice() * 30)
+                answer = await world.chat("fast", stream=number % 2 == 0, timeout=20 + dice() * 60)
+                return answer.status
+
+            tasks = [asyncio.create_task(call(number)) for number in range(300)]
+            for turn in range(60):
+                await world.clock.sleep_until(world.clock.mono() + 0.5 + dice())
+                present = [key for key in every if dice() < 0.7] or [next(iter(every))]
+                world.rules["groq"] = {key: every[key] for key in present}
+                world.files["limits.yaml"] = LIMITS.replace("RPM", str(10 + int(dice() * 30)))
+                world.gateway.adopt(world.config())
+                if turn % 3 == 0:
+                    tasks[int(dice() * len(tasks))].cancel()
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
+            statuses = [each for each in answers if isinstance(each, int)]
+            assert all(isinstance(each, (int, asyncio.CancelledError)) for each in answers)
+            assert set(statuses) <= {200, 429, 502, 504}
+            assert statuses.count(200) > 100
+            assert world.gateway._retired == []
+            assert world.gateway.generation.calls == 0
+            assert world.gateway.room.waiting == 0
 
     virtual.run(story)

@@ -90,13 +90,12 @@ class Run:
 
     def planned(self, plan: Plan, generation: Generation) -> None:
         """The steps to take by *generation* are known; also when others were planned before, and nothing was sent."""
-        self.generation = generation
-        self.own = self.caller.limits
-        self.costs.clear()
-        self.progress = Progress()
-        self.too_big = None
+        if generation is not self.generation:
+            self.generation, self.own, self.first = generation, self.caller.limits, frozenset()
+            self.costs.clear()
+            self.progress = Progress()
+            self.too_big = None
         self.deployments = plan.deployments
-        self.first = frozenset()
         if plan.first == plan.deployments[0]:
             self.first = frozenset(plan.steps[0].deployments)
         if plan.role is not None and plan.role.budget is not None:
