@@ -108,7 +108,7 @@ def test_limits_list(terminal: Terminal) -> None:
     by_models = {(row["provider"], row["models"]): row for row in rows}
     assert by_models["groq", "llama-3.1-8b-instant"]["limits"] == "requests/minute=30"
     assert by_models["groq", "llama-3.1-8b-instant"]["from"].endswith("config/limits.yaml:1")
-    assert by_models["groq", "gone"]["limits"] == ""
+    assert by_models["groq", "gone"]["limits"] == "not offered"
     assert "not offered" in terminal.run("limits", "list", "groq").stdout
 
 

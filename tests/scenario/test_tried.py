@@ -156,3 +156,17 @@ def test_an_env_file_that_is_just_being_written_anew_is_waited_for(tmp_path: Pat
             await watched.reloader.close()
 
     virtual.run(story)
+
+
+def test_a_rule_of_its_own_goes_before_one_that_withholds_everything_else() -> None:
+    async def story() -> None:
+        models = "{ kept: { rpm: 5 }, 'fam*': { rpm: 5 } }"
+        limits = f"providers: {{ groq: {{ models: {models}, default: {{ unavailable: true }} }} }}\n"
+        async with World({"groq": 1}, files={"limits.yaml": limits}) as world:
+            assert [(await world.chat(f"groq/{name}")).status for name in ("kept", "family", "other")] == [
+                200,
+                200,
+                404,
+            ]
+
+    virtual.run(story)

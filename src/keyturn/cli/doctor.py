@@ -184,6 +184,10 @@ def _print_environment(place: Place, as_json: bool) -> None:
         {"variable": name, "value": keys.get(name, "<secret>" if "_API_KEY" in name else "set"), "from": origin}
         for name, origin in sorted(_variables(config.origins).items())
     ]
+    rows += [
+        {"variable": variable, "value": "(not set)", "from": f"provider {name} of models.yaml"}
+        for name, variable in config.unset.items()
+    ]
     unset = [known for known in VARIABLES if "<" not in known.name and known.name not in config.origins]
     rows += [{"variable": known.name, "value": known.default, "from": "default"} for known in unset]
     if as_json:

@@ -39,7 +39,7 @@ def list_limits(provider: str | None, as_json: bool, **place: Any) -> None:
             (
                 row["provider"],
                 row["models"],
-                row["limits"] or "not offered",
+                row["limits"] or "none",
                 row["plan"] or "any",
                 row["per"],
                 row["from"],
@@ -56,8 +56,8 @@ def _rows(config: Config) -> Iterator[dict[str, Any]]:
         for rule in rules:
             per = {"quota_group": "quota group", "key": "key", "shared": "all keys together"}[rule.scope]
             together = f", models {rule.quota_group}" if rule.quota_group else ""
-            specs = () if rule.unavailable else rule.specs
-            yield _row(provider, rule.pattern, specs, rule.plan, per + together, rule.origin)
+            row = _row(provider, rule.pattern, rule.specs, rule.plan, per + together, rule.origin)
+            yield row | ({"limits": "not offered"} if rule.unavailable else {})
     if config.default_limits:
         yield _row("*", "*", config.default_limits, "free", "quota group", "default_limits")
 

@@ -79,7 +79,8 @@ class Offer(NamedTuple):
     """False when it has no list of models to ask for: then any name may be its."""
     kinds: frozenset[str] = frozenset({"chat", "embeddings"})
     withheld: tuple[tuple[str, str], ...] = ()
-    """Models (shell wildcards) that none of its credentials may use, each with the reason."""
+    """Models (shell wildcards), each with the reason why none of its credentials may use it; empty: they may. The
+    name itself goes before a pattern, and of patterns the first counts."""
     prefix: str = ""
     """What names of models may carry in front without meaning another one: `models/`."""
     text_only: bool = False

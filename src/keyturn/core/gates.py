@@ -53,10 +53,20 @@ def barrier(deployment: Deployment, call: Call, catalog: RouteCatalog) -> Barrie
         if tier not in catalog.price_tiers:
             named = f"its price tier is {tier}" if tier else "it is paid and has no price tier"
             return Barrier("paid", what, f"{named}, ALLOWED_MODEL_TIERS has {', '.join(sorted(catalog.price_tiers))}")
-    for pattern, why in offer.withheld:
-        if pattern == model or fnmatchcase(model.lower(), pattern.lower()):
-            return Barrier("withheld", what, why)
+    if offer.withheld and (why := _withheld(model.lower(), offer.withheld)):
+        return Barrier("withheld", what, why)
     return _incapable(what, call, facts, text_only=offer.text_only)
+
+
+def _withheld(model: str, rules: Iterable[tuple[str, str]]) -> str:
+    """Why no credential may use *model*: what its own rule says, else the first pattern that fits; empty: it may."""
+    found = None
+    for pattern, why in rules:
+        if pattern.lower() == model:
+            return why
+        if found is None and fnmatchcase(model, pattern.lower()):
+            found = why
+    return found or ""
 
 
 def _incapable(what: str, call: Call, facts: ModelFacts, *, text_only: bool) -> Barrier | None:

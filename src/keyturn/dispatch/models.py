@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from keyturn.config import Config
+from keyturn.config import Config, LimitRule
 from keyturn.core import (
     Call,
     Caller,
@@ -228,15 +228,24 @@ class ModelLists:
 
 
 def _withheld(config: Config, credentials: Sequence[Credential]) -> tuple[tuple[str, str], ...]:
-    """The models that limits.yaml says no credential here may use, each with the reason."""
+    """What limits.yaml says of the models of one provider, as far as any of it is that no credential may use one."""
     if not credentials:
         return ()
     plans = {each.plan for each in credentials}
-    return tuple(
-        (rule.pattern, f"not offered on plan {rule.plan} ({rule.origin})" if rule.plan else f"see {rule.origin}")
+    rules = [
+        rule
         for rule in config.limit_rules.get(credentials[0].provider, ())
-        if rule.unavailable and (rule.plan is None or plans == {rule.plan})
-    )
+        if rule.plan is None or plans == {rule.plan}
+    ]
+    if not any(rule.unavailable for rule in rules):
+        return ()
+    return tuple((rule.pattern, _why(rule)) for rule in rules)
+
+
+def _why(rule: LimitRule) -> str:
+    if not rule.unavailable:
+        return ""
+    return f"not offered on plan {rule.plan} ({rule.origin})" if rule.plan else f"not offered ({rule.origin})"
 
 
 def _unconfigured(config: Config) -> dict[str, str]:
