@@ -57,6 +57,7 @@ MAX_FUNCTION_LINES = 60
 VAGUE = {"manager", "handler", "helper", "helpers", "util", "utils", "info", "do"}
 
 BROAD_EXCEPTS: dict[str, str] = {
+    "dispatch/waiting.py::_offer": "a background loop: one call that goes wrong must not keep all others waiting",
     "dispatch/events.py::emit": "around hooks: a subscriber's mistake must not cost a client its answer",
     "server/app.py::__call__": "the ASGI edge: every request gets an answer in our shape",
     "telemetry/batches.py::_work": "a background loop: one bad row must not stop the writer",

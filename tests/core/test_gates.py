@@ -22,7 +22,9 @@ FACTS = {
 CATALOG: dict[str, Any] = {
     "offers": {
         "groq": Offer(2, True, frozenset({"dear", "blind", "small"})),
-        "gemini": Offer(3, True, frozenset({"eyes"}), withheld=(("pro*", "not offered on plan free (limits.yaml:3)"),)),
+        "gemini": Offer(
+            3, True, frozenset({"eyes"}), withheld=((("pro*", "not offered on plan free (limits.yaml:3)"),),)
+        ),
         "claude_code": Offer(4, True, frozenset({"sonnet"}), text_only=True),
         "codex_cli": Offer(4, False, frozenset({"luna"}), "the program codex is not on the PATH"),
     },

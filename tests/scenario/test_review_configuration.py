@@ -11,7 +11,7 @@ import pytest
 
 from keyturn.config import DataFolder
 from keyturn.core import MONTH, Caller, Deployment, Limit, fingerprint, nano
-from keyturn.dispatch import build
+from keyturn.dispatch import build, read_call
 from keyturn.simulator import Fault, KeyRule
 from tests.scenario.test_callers import MODELS, callers, named
 from tests.scenario.test_reload import Watched
@@ -338,5 +338,97 @@ def test_a_deployment_that_rests_is_not_waited_for_by_who_has_tried_all_of_it() 
             started = world.clock.mono()
             assert (await world.chat(LLAMA)).status == 502
             assert world.clock.mono() - started < 1
+
+    virtual.run(story)
+
+
+def test_a_request_that_cannot_be_reckoned_keeps_nobody_waiting() -> None:
+    async def story() -> None:
+        limits = "providers: { groq: { models: { llama-3.1-8b-instant: { concurrency: 1 } } } }\n"
+        files = {"models.yaml": MODELS, "callers.yaml": callers({"ci": "monthly_usd: 1000000"}), "limits.yaml": limits}
+        async with World({"groq": 1}, files=files, faults=[Fault(latency=5.0)]) as world:
+            first = asyncio.create_task(world.chat("llama"))
+            await later(world, 1)
+            body = b'{"model":"llama","messages":[{"role":"user","content":"Hi"}],"max_tokens":1,"n":1e999}'
+            call = read_call("chat", body, {})
+            odd = asyncio.create_task(world.gateway.handle(call, named(world, "ci"), "odd"))
+            await later(world, 1)
+            others = [asyncio.create_task(world.chat("llama", timeout=60)) for _ in range(3)]
+            started = world.clock.mono()
+            assert [(await each).status for each in (first, *others)] == [200] * 4
+            assert world.clock.mono() - started < 40
+            (await odd).close()
+
+    virtual.run(story)
+
+
+def test_a_call_on_the_old_configuration_keeps_to_the_limits_of_the_new_one() -> None:
+    async def story() -> None:
+        files = {"models.yaml": BOTH, "limits.yaml": TWO.replace("RPM", "100")}
+        async with World({"groq": 1}, files=files, faults=[Fault(latency=30.0, status=404, times=1)]) as world:
+            old = asyncio.create_task(world.chat("both"))
+            await later(world, 1)
+            world.files["limits.yaml"] = TWO.replace("RPM", "1")
+            world.gateway.adopt(world.config())
+            assert (await old).headers["x-keyturn-model"] == "two"
+            assert (await world.chat("groq/two", timeout=1)).status == 429
+
+    virtual.run(story)
+
+
+def test_a_list_that_a_call_waits_for_is_not_taken_from_it_by_a_reload() -> None:
+    async def story() -> None:
+        slow = Fault(kind="models", provider="mistral", latency=5.0, times=1)
+        async with World({"groq": 1, "mistral": 1}, faults=[slow]) as world:
+            asking = asyncio.create_task(world.chat("mistral-small-latest"))
+            listing = asyncio.create_task(world.gateway.models())
+            for _ in range(3):
+                await later(world, 1)
+                world.gateway.adopt(world.config())
+            assert (await asking).status == 200
+            assert {row.provider for row in await listing} == {"groq", "mistral"}
+
+    virtual.run(story)
+
+
+def test_two_variants_are_no_way_around_the_gate_and_a_tag_is_no_variant() -> None:
+    models = (
+        "provider_routes:\n"
+        "  - { id: foo, provider: openrouter, model: org/foo, is_paid: true, tier: performance }\n"
+        "  - { id: gemma, provider: openrouter, model: gemma3, is_paid: true, tier: performance }\n"
+    )
+
+    async def story() -> None:
+        async with World({"openrouter": 1}, files={"models.yaml": models}) as world:
+            for name in ("org/foo:nitro:online", "org/foo:free:online", "Org/Foo:Online:nitro"):
+                assert (await world.chat(f"openrouter/{name}")).code == "paid_route", name
+            assert (await world.chat("openrouter/gemma3:27b")).status == 200
+
+    virtual.run(story)
+
+
+def test_a_name_that_is_known_as_it_stands_is_not_taken_for_another() -> None:
+    models = (
+        "provider_routes:\n"
+        "  - { id: big, provider: openrouter, model: Org/Foo }\n"
+        "  - { id: small, provider: openrouter, model: org/foo }\n"
+    )
+
+    async def story() -> None:
+        async with World({"openrouter": 1}, files={"models.yaml": models}) as world:
+            for name in ("Org/Foo", "org/foo", "ORG/FOO"):
+                assert (await world.chat(f"openrouter/{name}")).headers["x-keyturn-model"] == name
+
+    virtual.run(story)
+
+
+def test_the_gate_and_the_pool_agree_on_what_a_plan_does_not_offer() -> None:
+    limits = "providers: { groq: [ { models: { one: { rpm: 5 } } }, { plan: free, models: { one: { unavailable: true } } } ] }\n"  # noqa: E501
+
+    async def story() -> None:
+        async with World({"groq": 1}, files={"limits.yaml": limits}, environ={"KEY_PLAN_GROQ": "free"}) as world:
+            answer = await world.chat("groq/one")
+            assert (answer.status, answer.code) == (404, "model_not_found")
+            assert "not offered on plan free" in answer.json()["error"]["message"]
 
     virtual.run(story)

@@ -55,12 +55,25 @@ class Route:
 UNKNOWN = ModelFacts()
 
 
+VARIANTS = frozenset({"free", "nitro", "floor", "online", "extended", "thinking", "exacto", "beta"})
+"""Endings of a model's name that choose how it is served (OpenRouter's model variants), not another model."""
+
+
+def base_of(model: str) -> tuple[str, str]:
+    """*model* without its variants, and these: `a/b:nitro:online` -> `a/b`, `:nitro:online`."""
+    base, colon, variant = model.rpartition(":")
+    if not colon or variant.lower() not in VARIANTS:
+        return model, ""
+    name, more = base_of(base)
+    return name, f"{more}:{variant}"
+
+
 def facts_of(facts: Mapping[Deployment, ModelFacts], deployment: Deployment) -> ModelFacts:
-    """What is known of *deployment*. A variant (`:nitro`, `:online`) is what it is a variant of, but for `:free`."""
+    """What is known of *deployment*. A variant is what it is a variant of, but for `:free` alone."""
     found = facts.get(deployment)
     if found is None:
-        base, colon, variant = deployment.model.rpartition(":")
-        if colon and "/" not in variant and variant.lower() != "free":
+        base, variants = base_of(deployment.model)
+        if variants and variants.lower() != ":free":
             found = facts.get(Deployment(deployment.provider, base))
     return found or UNKNOWN
 
@@ -78,9 +91,9 @@ class Offer(NamedTuple):
     lists: bool = True
     """False when it has no list of models to ask for: then any name may be its."""
     kinds: frozenset[str] = frozenset({"chat", "embeddings"})
-    withheld: tuple[tuple[str, str], ...] = ()
-    """Models (shell wildcards), each with the reason why none of its credentials may use it; empty: they may. The
-    name itself goes before a pattern, and of patterns the first counts."""
+    withheld: tuple[tuple[tuple[str, str], ...], ...] = ()
+    """Lists of models (shell wildcards), each with the reason why none of its credentials may use it; empty: they may.
+    In each list the name itself goes before a pattern, and of patterns the first counts; one list may withhold."""
     prefix: str = ""
     """What names of models may carry in front without meaning another one: `models/`."""
     text_only: bool = False
@@ -120,14 +133,27 @@ class RouteCatalog:
         return found if found in self.offers else None
 
     def deployment(self, provider: str, model: str) -> Deployment:
-        """The deployment of *model*, however it is spelled: what is known of it must hold under every name."""
-        model = model.removeprefix(self.offers[provider].prefix) or model
-        spelled = self.spellings.get((provider, model.lower()))
-        if spelled is None and ":" in model:
-            base, _, variant = model.rpartition(":")
-            whole = self.spellings.get((provider, base.lower()))
-            spelled = None if whole is None else Deployment(provider, f"{whole.model}:{variant}")
-        return spelled or Deployment(provider, model)
+        """The deployment of *model*, however it is spelled: what is known of it must hold under every name.
+
+        A name that is known as it stands is never taken for another.
+        """
+        offer = self.offers[provider]
+        model = model.removeprefix(offer.prefix) or model
+        found = Deployment(provider, model)
+        if found in self.facts or (offer.models is not None and model in offer.models):
+            return found
+        base, variants = base_of(model)
+        spelled = self.spellings.get((provider, base.lower()))
+        return found if spelled is None else Deployment(provider, spelled.model + variants)
+
+    def about(self, deployment: Deployment) -> ModelFacts:
+        """What is known of *deployment*, in whatever spelling."""
+        found = facts_of(self.facts, deployment)
+        if found is UNKNOWN:
+            spelled = self.spellings.get((deployment.provider, base_of(deployment.model)[0].lower()))
+            if spelled is not None and base_of(deployment.model)[1].lower() != ":free":
+                return self.facts[spelled]
+        return found
 
     def offered(self) -> Iterable[str]:
         """Every `provider/model` that is known to be offered."""

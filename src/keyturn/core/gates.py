@@ -15,7 +15,7 @@ from keyturn.errors import (
     RouteNotAllowed,
 )
 
-from .catalog import ModelFacts, RouteCatalog, facts_of
+from .catalog import ModelFacts, RouteCatalog
 from .model import Call, Caller, Deployment
 
 Cause = Literal["key", "kind", "paid", "withheld", "capability", "absent"]
@@ -45,7 +45,7 @@ def barrier(deployment: Deployment, call: Call, catalog: RouteCatalog) -> Barrie
         return Barrier("key", what, f"no usable key: {offer.set_up}")
     if call.kind not in offer.kinds:
         return Barrier("kind", what, f"{provider} offers no {call.kind} here")
-    facts = facts_of(catalog.facts, deployment)
+    facts = catalog.about(deployment)
     if facts.paid and not catalog.use_paid:
         return Barrier("paid", what, "is marked paid, and USE_PAID_MODELS is false")
     if catalog.price_tiers is not None:
@@ -53,8 +53,9 @@ def barrier(deployment: Deployment, call: Call, catalog: RouteCatalog) -> Barrie
         if tier not in catalog.price_tiers:
             named = f"its price tier is {tier}" if tier else "it is paid and has no price tier"
             return Barrier("paid", what, f"{named}, ALLOWED_MODEL_TIERS has {', '.join(sorted(catalog.price_tiers))}")
-    if offer.withheld and (why := _withheld(model.lower(), offer.withheld)):
-        return Barrier("withheld", what, why)
+    for rules in offer.withheld:
+        if why := _withheld(model.lower(), rules):
+            return Barrier("withheld", what, why)
     return _incapable(what, call, facts, text_only=offer.text_only)
 
 
@@ -119,6 +120,9 @@ def _spelled(deployment: Deployment, catalog: RouteCatalog) -> list[str]:
 
 def not_permitted(caller: Caller, name: str) -> RouteNotAllowed:
     """The error for a route that *caller* may not use."""
+    if not caller.routes:
+        said = f"caller {caller.name} may not use {name}: its routes have to name the command line tool"
+        return RouteNotAllowed(said, param="model")
     allowed = ", ".join(caller.routes)
     return RouteNotAllowed(f"caller {caller.name} may not use {name}; its routes are {allowed}", param="model")
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from keyturn.errors import KeyturnError, ModelNotFound
 
-from .catalog import Offer, Route, RouteCatalog, RouteStrategy, facts_of
+from .catalog import Offer, Route, RouteCatalog, RouteStrategy
 from .gates import Barrier, all_barred, barrier, not_permitted, permitted
 from .model import Call, Caller, Deployment
 from .tokens import likely_tokens
@@ -216,7 +216,7 @@ def _plan(name: str, found: list[_Found], call: Call, catalog: RouteCatalog, rou
             steps.append(Step(_ordered(open_ones, route, catalog)))
     if not steps:
         raise all_barred(name, barriers)
-    lengths = [facts_of(catalog.facts, one).context_length for step in steps for one in step.deployments]
+    lengths = [catalog.about(one).context_length for step in steps for one in step.deployments]
     return Plan(
         name,
         tuple(steps),
@@ -247,7 +247,7 @@ def _without_the_short(plan: Plan, call: Call, catalog: RouteCatalog) -> Plan:
     for step in plan.steps:
         fits = []
         for deployment in step.deployments:
-            length = facts_of(catalog.facts, deployment).context_length
+            length = catalog.about(deployment).context_length
             if length is None or size <= length:
                 fits.append(deployment)
             else:

@@ -10,7 +10,8 @@ from keyturn.stores import MemoryState, NullLedger
 from keyturn.transport import ASGIApp, Transports
 
 from .clock import SystemClock
-from .gateway import Gateway, secrets_of
+from .gateway import Gateway
+from .hidden import secrets_of
 from .overview import switch_off
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from keyturn.core import (
     Caller,
     Candidate,
     Clock,
+    Deployment,
     Entry,
     Estimator,
     Exhausted,
@@ -24,7 +24,6 @@ from keyturn.core import (
     Refuse,
     Relay,
     ScopeKey,
-    Secret,
     Trail,
     Transport,
     TryNext,
@@ -57,6 +56,7 @@ from .events import Alarm, CallEnded, Cooled, Events
 from .exchange import OK, Exchange
 from .explain import explain
 from .generation import Generation
+from .hidden import secrets_of
 from .models import ModelLists, ModelRow
 from .pools import Pools
 from .relay import RelayStream
@@ -68,21 +68,8 @@ from .waiting import MovedOn, WaitingRoom
 FOREVER = float("inf")
 ANYBODY = Caller()
 MOST_RECENT = 256
-SECRETIVE = re.compile("KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
-"""Variables whose values are secrets by their name."""
 JSON = (b"content-type", b"application/json")
 SSE = (b"content-type", b"text/event-stream; charset=utf-8")
-
-
-def secrets_of(config: Config) -> list[Secret]:
-    """Everything in *config* that must not be seen: keys, the caller key, and what tools are given of that kind."""
-    found = [each.secret for group in config.credentials.values() for each in group if each.secret]
-    if config.caller_key is not None:
-        found.append(config.caller_key)
-    for provider in config.providers.values():
-        environ = provider.tool.environ if provider.tool is not None else {}
-        found += [Secret(value) for name, value in environ.items() if value and SECRETIVE.search(name)]
-    return found
 
 
 class Gateway:
@@ -120,6 +107,8 @@ class Gateway:
         self.generation = Generation(config, self)
         self._retired: list[Generation] = []
         """Earlier configurations that calls still run on."""
+        self._older_lists: list[ModelLists] = []
+        """Lists of earlier configurations, which may still be fetched for somebody."""
         live.subscribe(self._wake)
         self.carried.take_over(budgets(config))
         self.recent: OrderedDict[str, Trail] = OrderedDict()
@@ -147,6 +136,8 @@ class Gateway:
         if self.draining:
             raise Draining("the gateway is shutting down; ask again in a moment", retry_after=1.0)
         await self._plan(run, run.generation)
+        if run.generation is not self.generation:
+            await self._move_on(run)
         resend: Entry | None = None
         while True:
             reserving = run.generation.reserving
@@ -195,13 +186,24 @@ class Gateway:
 
     async def _move_on(self, run: Run) -> None:
         """The configuration changed while *run* waited: it goes on by the new one, if that knows its name as well."""
-        older, newer = run.generation, self.generation
-        try:
-            await self._plan(run, newer)
-        except (KeyturnError, TransportError):
-            return
-        newer.calls += 1
-        self._left(older)
+        while run.generation is not self.generation:
+            older, newer = run.generation, self.generation
+            newer.calls += 1
+            moved = False
+            try:
+                await self._plan(run, newer)
+                moved = True
+            except (KeyturnError, TransportError):
+                return
+            finally:
+                self._left(older if moved else newer)
+
+    def _make_pool(self, deployment: Deployment) -> bool:
+        """Have the pool of *deployment* made by the configuration in use; False when it lacks the provider."""
+        known = deployment.provider in self.generation.config.credentials
+        if known:
+            self.generation.pools.of(deployment)
+        return known
 
     def _left(self, generation: Generation) -> None:
         """A call does not run on *generation* any more."""
@@ -387,7 +389,8 @@ class Gateway:
         older = self.generation
         credentials = [each for group in config.credentials.values() for each in group]
         self.redactor.add(*secrets_of(config))
-        older.retire()
+        older.retire(self._make_pool)
+        self._older_lists = [each for each in self._older_lists if each.busy] + [older.lists]
         self.generation = Generation(config, self)
         self.generation.lists.inherit(older.lists)
         self.generation.pools.make_again(older.pools)
@@ -421,8 +424,11 @@ class Gateway:
     async def models(self, caller: Caller = ANYBODY) -> list[ModelRow]:
         """Every name that *caller* may ask for and that somebody can answer, as `GET /v1/models` lists them."""
         rows = await self.lists.rows()
-        if not caller.routes:
+        if caller.name == ANYBODY.name and not caller.routes:
             return rows
+        if not caller.routes:
+            tools = {name for name, row in self.config.providers.items() if row.tool is not None}
+            return [row for row in rows if any(each.provider not in tools for each in row.behind)]
         return [row for row in rows if permitted(caller, row.id, row.behind, self.lists.catalog)]
 
     def quota_stats(self, caller: Caller, provider: str | None = None) -> dict[str, Any]:
@@ -483,7 +489,7 @@ class Gateway:
     async def close(self) -> None:
         """End the background work, write down what must last, and close the connections to upstreams."""
         self.drain()
-        for generation in (self.generation, *self._retired):
-            await generation.lists.close()
+        for lists in (self.generation.lists, *self._older_lists):
+            await lists.close()
         await self.transport.close()
         await self.carried.close()

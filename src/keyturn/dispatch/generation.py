@@ -76,10 +76,9 @@ class Generation:
         )
         """Somebody wants to know how soon deployments answer."""
 
-    def retire(self) -> None:
-        """Another one is in use now: what this one would declare or fetch is of no use any more."""
-        self.pools.retired = True
-        self.lists.cancel()
+    def retire(self, successor: Callable[[Deployment], bool]) -> None:
+        """Another one is in use now; *successor* has it make the pool of a deployment, if it has the provider."""
+        self.pools.successor = successor
 
 
 def _healthy(marks: Marks) -> Callable[[Credential], bool]:

@@ -138,6 +138,11 @@ class ModelLists:
         """How many models *name* is known to offer."""
         return len(self.catalog.offers[name].models or ())
 
+    @property
+    def busy(self) -> bool:
+        """Whether a list is being fetched."""
+        return bool(self._fetching)
+
     def cancel(self) -> None:
         """End what is still being fetched."""
         for task in self._fetching.values():
@@ -200,7 +205,7 @@ class ModelLists:
             config.use_paid,
             config.price_tiers,
             self._price,
-            {(each.provider, each.model.lower()): each for each in config.facts},
+            _spellings(config),
         )
 
     def _offer(self, provider: Provider) -> Offer:
@@ -227,19 +232,26 @@ class ModelLists:
         )
 
 
-def _withheld(config: Config, credentials: Sequence[Credential]) -> tuple[tuple[str, str], ...]:
-    """What limits.yaml says of the models of one provider, as far as any of it is that no credential may use one."""
+def _spellings(config: Config) -> dict[tuple[str, str], Deployment]:
+    """Provider and model in small letters -> the deployment that is known, where that is one."""
+    found: dict[tuple[str, str], list[Deployment]] = {}
+    for each in config.facts:
+        found.setdefault((each.provider, each.model.lower()), []).append(each)
+    return {key: each[0] for key, each in found.items() if len(each) == 1}
+
+
+def _withheld(config: Config, credentials: Sequence[Credential]) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """What limits.yaml says of the models of one provider: for all plans and, when all keys are of one, for that; as
+    far as any of it is that no credential may use one."""
     if not credentials:
         return ()
     plans = {each.plan for each in credentials}
-    rules = [
-        rule
-        for rule in config.limit_rules.get(credentials[0].provider, ())
-        if rule.plan is None or plans == {rule.plan}
-    ]
-    if not any(rule.unavailable for rule in rules):
-        return ()
-    return tuple((rule.pattern, _why(rule)) for rule in rules)
+    found = []
+    for plan in (None, *plans) if len(plans) == 1 else (None,):
+        rules = [rule for rule in config.limit_rules.get(credentials[0].provider, ()) if rule.plan == plan]
+        if any(rule.unavailable for rule in rules):
+            found.append(tuple((rule.pattern, _why(rule)) for rule in rules))
+    return tuple(found)
 
 
 def _why(rule: LimitRule) -> str:

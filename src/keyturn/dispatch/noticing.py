@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ class Noticing:
     """Tells *changed* when something in the folders of *files* changes, from `start` to `close`."""
 
     def __init__(self, files: Iterable[Path], changed: Callable[[], object]) -> None:
-        self._files = set(map(str, files))
+        self._files = {os.path.abspath(path) for path in files}
         self._folders = {_nearest(Path(path).parent) for path in self._files}
         self._above = {str(Path(path).parent) for path in self._files}
         """A folder may itself be made or replaced."""
@@ -43,7 +44,8 @@ class Noticing:
         async for changes in awatch(
             *self._folders, recursive=False, watch_filter=None, debounce=QUIET_MS, stop_event=self._stop
         ):
-            if any(path in self._files or path in self._above for _, path in changes):
+            linked = any(map(os.path.islink, self._files))  # what a link leads to may be exchanged behind it
+            if linked or any(path in self._files or path in self._above for _, path in changes):
                 self._changed()
 
 

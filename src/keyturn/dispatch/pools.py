@@ -40,8 +40,9 @@ class Pools:
         self._members: dict[Deployment, dict[str, list[Entry]]] = {}
         """Per deployment: fingerprint or quota group -> entries."""
         self._entries = 0
-        self.retired = False
-        """Another configuration is in use: what this one declares does not hold any more."""
+        self.successor: Callable[[Deployment], bool] | None = None
+        """Set when another configuration is in use, whose word on limits holds then: has its pool made; False when it
+        does not have the provider any more."""
         self._shared: dict[str, dict[Deployment, list[Entry]]] = {}
         """What several models or credentials count together: scope -> its entries by deployment."""
 
@@ -139,8 +140,9 @@ class Pools:
         for scope in more:
             self._shared.setdefault(scope, {}).setdefault(deployment, []).append(entry)
         entry.limit_scopes = (*entry.limit_scopes, *more)
-        for scope in entry.limit_scopes if not self.retired else ():
-            self._live.declare(scope, limits.get(scope, ()))
+        if self.successor is None or not self.successor(deployment):
+            for scope in entry.limit_scopes:
+                self._live.declare(scope, limits.get(scope, ()))
 
     def _let_go(self) -> None:
         """Forget the pool unused for longest, and what was declared for it alone."""
@@ -153,7 +155,7 @@ class Pools:
             if together is not None and together.pop(gone, None) is not None and not together:
                 del self._shared[scope]
                 unused.append(scope)
-        for scope in unused if not self.retired else ():
+        for scope in unused if self.successor is None else ():
             self._live.declare(scope, ())
 
     def fastest_first(self, plan: Plan) -> tuple[Deployment, ...]:

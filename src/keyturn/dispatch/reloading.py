@@ -113,7 +113,10 @@ class Reloader:
         if signature != self._taken and settled and now - self._since_seen >= patience:
             self.reload()
         self._seen = signature
-        self._arm(self._pause if settled else SETTLED if self._noticing is not None else LOOK_EVERY)
+        waits = patience and signature != self._taken
+        self._arm(
+            (LOOK_EVERY if waits else self._pause) if settled else SETTLED if self._noticing is not None else LOOK_EVERY
+        )
 
     def _done(self, reading: asyncio.Future[Config]) -> None:
         self._reading = None

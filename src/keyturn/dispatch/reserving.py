@@ -294,7 +294,7 @@ class Reserving:
 def _choices(stated: bytes) -> int:
     """How many answers are asked for; what cannot be read counts as many, for it may be read elsewhere."""
     try:
-        return max(1, min(ceil(float(stated)), MOST_CHOICES)) if stated != b"null" else 1
+        return max(1, ceil(min(float(stated), MOST_CHOICES))) if stated != b"null" else 1
     except ValueError:
         return MOST_CHOICES
 

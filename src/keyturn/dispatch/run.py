@@ -93,6 +93,8 @@ class Run:
         if generation is not self.generation:
             self.generation, self.own, self.first = generation, self.caller.limits, frozenset()
             self.costs.clear()
+            self.unpriced.clear()
+            self.trail.refusals.clear()
             self.progress = Progress()
             self.too_big = None
         self.deployments = plan.deployments

@@ -133,7 +133,7 @@ class WaitingRoom(Generic[G]):
     def move_on(self, generation: int) -> None:
         """Send away by `MovedOn` who waits by the configuration *generation* and has not been asked for anywhere."""
         for line, queue in list(self._lines.items()):
-            for waiter in queue if line.generation == generation else ():
+            for waiter in queue if line.generation <= generation else ():
                 if not waiter.hindered and not waiter.future.done():
                     waiter.future.set_exception(MovedOn())
 
@@ -216,7 +216,7 @@ class WaitingRoom(Generic[G]):
             return place + 1
         try:
             grant = waiter.take()
-        except KeyturnError as error:
+        except Exception as error:  # who waits is told; the others must be served all the same
             waiter.future.set_exception(error)
             return place + 1
         if isinstance(grant, Exhausted):
