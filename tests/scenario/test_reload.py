@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,26 @@ class Watched:
         self.said: list[Event] = []
         self.adopted: list[Config] = []
         self.broken: list[str] = []
+        self.meanwhile: Callable[[], object] | None = None
+        """What happens while the files are being read, once."""
         world.gateway.events.subscribe(self.said.append)
         self.reloader = Reloader(world.gateway, self.read, self.adopted.append)
 
+    def watch_its_size(self) -> None:
+        """Look at the one file alone, from now on, and only at how long it is."""
+        self.reloader._signature = lambda: (  # type: ignore[method-assign]
+            (str(self.file), 0, 0, self.file.stat().st_size) if self.file.exists() else None,
+        )
+        self.reloader._taken = self.reloader._seen = self.reloader._signature()
+        self.reloader.start()
+
     def read(self) -> Config:
+        if self.meanwhile is not None:
+            self.meanwhile()
+            self.meanwhile = None
         if self.broken:
             raise ConfigError(self.broken)
-        return self.world.config()
+        return replace(self.world.config(), files=self.world.gateway.config.files)
 
     @property
     def told(self) -> list[Reloaded]:
@@ -101,11 +115,7 @@ def look(change: Callable[[Watched], Any], tmp_path: Path, **options: Any) -> Wa
         async with World({"groq": 1}, **options) as world:
             watched = Watched(world, tmp_path)
             watched.file.write_text("a")
-            watched.reloader._signature = lambda: (  # type: ignore[method-assign]
-                (str(watched.file), 0, 0, watched.file.stat().st_size) if watched.file.exists() else None,
-            )
-            watched.reloader._taken = watched.reloader._seen = watched.reloader._signature()
-            watched.reloader.start()
+            watched.watch_its_size()
             change(watched)
             await world.clock.sleep_until(world.clock.mono() + 5.0)
             await watched.reloader.close()
@@ -135,6 +145,14 @@ def test_a_broken_file_keeps_the_running_configuration(tmp_path: Path) -> None:
     assert watched.adopted == []
     assert watched.told == [Reloaded(problems=("config/models.yaml:3: no provider is called gorq",))]
     assert watched.reloader.told()["problems"] == ["config/models.yaml:3: no provider is called gorq"]
+
+
+def test_what_changes_while_it_is_read_is_read_again(tmp_path: Path) -> None:
+    def change(watched: Watched) -> None:
+        watched.file.write_text("changed")
+        watched.meanwhile = lambda: watched.file.write_text("changed once more")
+
+    assert len(look(change, tmp_path).adopted) == 2
 
 
 def test_nothing_is_read_when_nothing_changed(tmp_path: Path) -> None:

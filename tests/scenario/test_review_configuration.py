@@ -289,11 +289,7 @@ def test_other_changes_nearby_do_not_put_a_reload_off(tmp_path: Path) -> None:
         async with World({"groq": 1}) as world:
             watched = Watched(world, tmp_path)
             watched.file.write_text("a")
-            watched.reloader._signature = lambda: (  # type: ignore[method-assign]
-                (str(watched.file), 0, 0, watched.file.stat().st_size),
-            )
-            watched.reloader._taken = watched.reloader._seen = watched.reloader._signature()
-            watched.reloader.start()
+            watched.watch_its_size()
             watched.file.write_text("changed")
             for _ in range(60):
                 watched.reloader.check()
@@ -430,5 +426,20 @@ def test_the_gate_and_the_pool_agree_on_what_a_plan_does_not_offer() -> None:
             answer = await world.chat("groq/one")
             assert (answer.status, answer.code) == (404, "model_not_found")
             assert "not offered on plan free" in answer.json()["error"]["message"]
+
+    virtual.run(story)
+
+
+def test_what_is_known_of_a_free_variant_holds_in_every_spelling() -> None:
+    models = "provider_routes: [ { id: blind, provider: openrouter, model: 'org/foo:free', capabilities: { vision: false } } ]\n"  # noqa: E501
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": [picture]}]}
+
+    async def story() -> None:
+        async with World({"openrouter": 1}, files={"models.yaml": models}) as world:
+            for name in ("org/foo:free", "Org/Foo:Free", "ORG/foo:FREE"):
+                answer = await world.send("chat", {"model": f"openrouter/{name}", **body})
+                assert (answer.status, answer.code) == (400, "bad_request"), name
+            assert world.seen() == []
 
     virtual.run(story)

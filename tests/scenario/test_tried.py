@@ -139,11 +139,7 @@ def test_an_env_file_that_is_just_being_written_anew_is_waited_for(tmp_path: Pat
         async with World({"groq": 1}) as world:
             watched = Watched(world, tmp_path)
             watched.file.write_text("a")
-            watched.reloader._signature = lambda: (  # type: ignore[method-assign]
-                (str(watched.file), 0, 0, watched.file.stat().st_size),
-            )
-            watched.reloader._taken = watched.reloader._seen = watched.reloader._signature()
-            watched.reloader.start()
+            watched.watch_its_size()
             watched.file.write_text("")
             await world.clock.sleep_until(world.clock.mono() + 4.0)
             assert watched.adopted == []

@@ -142,6 +142,9 @@ class RouteCatalog:
         found = Deployment(provider, model)
         if found in self.facts or (offer.models is not None and model in offer.models):
             return found
+        spelled = self.spellings.get((provider, model.lower()))
+        if spelled is not None:
+            return spelled
         base, variants = base_of(model)
         spelled = self.spellings.get((provider, base.lower()))
         return found if spelled is None else Deployment(provider, spelled.model + variants)
@@ -150,8 +153,12 @@ class RouteCatalog:
         """What is known of *deployment*, in whatever spelling."""
         found = facts_of(self.facts, deployment)
         if found is UNKNOWN:
-            spelled = self.spellings.get((deployment.provider, base_of(deployment.model)[0].lower()))
-            if spelled is not None and base_of(deployment.model)[1].lower() != ":free":
+            provider, model = deployment
+            base, variants = base_of(model)
+            spelled = self.spellings.get((provider, model.lower()))
+            if spelled is None and variants.lower() != ":free":
+                spelled = self.spellings.get((provider, base.lower()))
+            if spelled is not None:
                 return self.facts[spelled]
         return found
 

@@ -113,10 +113,12 @@ class Reloader:
         if signature != self._taken and settled and now - self._since_seen >= patience:
             self.reload()
         self._seen = signature
-        waits = patience and signature != self._taken
-        self._arm(
-            (LOOK_EVERY if waits else self._pause) if settled else SETTLED if self._noticing is not None else LOOK_EVERY
-        )
+        if not settled and self._noticing is not None:
+            self._arm(SETTLED)
+        elif not settled or (patience and signature != self._taken):
+            self._arm(LOOK_EVERY)
+        else:
+            self._arm(self._pause)
 
     def _done(self, reading: asyncio.Future[Config]) -> None:
         self._reading = None
@@ -138,7 +140,8 @@ class Reloader:
         self._gateway.adopt(config)
         self._adopted(config)
         self.problems, self.since = (), self._clock.wall()
-        self._taken = self._seen = self._signature()  # a new configuration may watch other files
+        if [each.path for each in before.files] != [each.path for each in config.files]:
+            self._taken = self._seen = self._signature()
         self._gateway.events.emit(Reloaded(changes=tuple(changes(before, config))))
 
     def _refuse(self, problems: Iterable[str]) -> None:
