@@ -94,7 +94,8 @@ def test_a_signal_ends_an_idle_server_with_code_0(tmp_path: Path, number: signal
 
 def test_running_answers_finish_and_new_calls_get_503(tmp_path: Path) -> None:
     with server(tmp_path, 0.7) as running:
-        thread, results = in_background(running.ask)
+        plain = running.connect()  # asked before the stream, so it is under way when that begins to answer
+        plain.request("POST", "/v1/chat/completions", CHAT, {"authorization": f"Bearer {KEY}"})
         stream = running.connect()
         stream.request("POST", "/v1/chat/completions", STREAM, {"authorization": f"Bearer {KEY}"})
         response = stream.getresponse()
@@ -104,8 +105,9 @@ def test_running_answers_finish_and_new_calls_get_503(tmp_path: Path) -> None:
         assert running.ask("/readyz", None)[0] == 503
         assert response.read() == b"data: 1\n\ndata: [DONE]\n\n"
         stream.close()
-        thread.join()
-        assert results == [(200, b'{"late": true}')]
+        late = plain.getresponse()
+        assert (late.status, late.read()) == (200, b'{"late": true}')
+        plain.close()
         assert running.end() == 0
 
 

@@ -110,7 +110,7 @@ def is_alive(pid: int) -> bool:
     """Whether a process is there and no zombie: whose parent is gone waits for an init that a container may lack."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone before, or while it was read
         return False
     return state not in "ZX"
 
