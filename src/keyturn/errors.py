@@ -4,6 +4,7 @@ KeyturnError
 ├── ConfigError              config invalid: every mistake at once (exit code 3)
 ├── RequestError             the client's request cannot be served as it stands
 │   ├── BadRequest           400 bad_request
+│   │   └── Untranslatable   400 bad_request: what this upstream's dialect cannot say; another may
 │   ├── RequestExceedsLimit  400 request_exceeds_limit
 │   ├── PaidRoute            400 paid_route
 │   ├── InvalidCallerKey     401 invalid_api_key
@@ -67,6 +68,10 @@ class RequestError(KeyturnError):
 
 class BadRequest(RequestError):
     """Broken JSON, a missing or wrong field."""
+
+
+class Untranslatable(BadRequest):
+    """The request holds what the dialect of this upstream cannot say; one that speaks another may answer it."""
 
 
 class RequestExceedsLimit(RequestError):

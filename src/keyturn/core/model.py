@@ -28,7 +28,8 @@ Meaning = Literal[
     "unknown",
 ]
 Scope = Literal["key", "quota_group", "model", "provider", "request"]
-Kind = Literal["chat", "embeddings"]
+Kind = Literal["chat", "completions", "embeddings", "images", "audio", "moderations", "rerank", "count"]
+"""What a call asks for. `completions` are the legacy ones; `count` counts the tokens of a prompt."""
 
 
 class Secret:
@@ -166,6 +167,17 @@ class Call:
     """How many images, audio clips or files the prompt carries."""
     timeout: float | None = None
     """`x-request-timeout-ms` in seconds: the call's deadline."""
+    path: str = ""
+    """Of a call that is passed on unread (images, audio, moderations, rerank): its path below `/v1`."""
+    raw: bytes = b""
+    """The body of a multipart form, whose *members* are its text fields as JSON strings; its type is *content_type*."""
+    content_type: str = ""
+    form: str = ""
+    """`array`: a Gemini stream as one JSON array, not as events."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers of the client that belong to the dialect and may be passed on: `anthropic-version`, `anthropic-beta`."""
+    conversation: str = ""
+    """What the client itself calls the conversation (`prompt_cache_key`, `metadata.user_id`, a header), if it does."""
 
 
 @dataclass(slots=True)
