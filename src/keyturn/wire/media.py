@@ -23,6 +23,7 @@ _MAGIC = (
 )
 _CHECKED = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 """Types that every provider reads, and whose first bytes tell them."""
+_KINDS: dict[str, MediaKind] = {"image": "image", "audio": "audio", "video": "video"}
 _HEAD = 64
 """Characters of base64 that hold a file's first bytes."""
 
@@ -90,5 +91,4 @@ def data_url(media: Media) -> str:
 
 def kind_of(mime: str) -> MediaKind:
     """What a file of type *mime* is."""
-    head = mime.partition("/")[0]
-    return head if head in ("image", "audio", "video") else "document"
+    return _KINDS.get(mime.partition("/")[0], "document")
