@@ -17,7 +17,8 @@ KeyturnError
 │   ├── UnsupportedEncoding  415 unsupported_encoding
 │   ├── WrongHost            421 wrong_host
 │   ├── CallerLimit          429 caller_limit (with Retry-After)
-│   └── HeadersTooLarge      431 headers_too_large
+│   ├── HeadersTooLarge      431 headers_too_large
+│   └── UpstreamRefused      an upstream's own answer to a client's mistake, told in another dialect
 ├── PoolError                nothing could answer
 │   ├── Capacity             429 capacity (with Retry-After)
 │   ├── BadUpstream          502 bad_upstream
@@ -162,6 +163,15 @@ class HeadersTooLarge(RequestError):
 
     code = "headers_too_large"
     status = 431
+
+
+class UpstreamRefused(RequestError):
+    """An upstream's own answer to a client's mistake, on its way into another dialect: its status, its words."""
+
+    def __init__(self, message: str, status: int, code: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
 
 
 class PoolError(KeyturnError):

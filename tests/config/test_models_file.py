@@ -59,24 +59,44 @@ def test_CFG_04_providers_of_both_kinds(tmp_path: Path) -> None:
 
 
 def test_CFG_05_default_base_urls(tmp_path: Path) -> None:
-    """Gemini is reached through its OpenAI-compatible path: the host alone is completed."""
+    """Gemini is reached through its native API: the host alone is completed."""
     config = loaded(tmp_path, ALL_KEYS, models=SEED.replace("KEYS", BARE))
     assert {name: config.providers[name].base_url for name in ("groq", "together", "openrouter", "gemini")} == {
         "groq": "https://api.groq.com/openai/v1",
         "together": "https://api.together.ai/v1",
         "openrouter": "https://openrouter.ai/api/v1",
-        "gemini": "https://generativelanguage.googleapis.com/v1beta/openai",
+        "gemini": "https://generativelanguage.googleapis.com/v1beta",
     }
+    assert config.providers["gemini"].dialect == "gemini"
 
 
 @pytest.mark.parametrize("path", ["", "/", "/v1beta", "/v1beta/", "/v1beta/openai"])
 def test_CFG_05_every_way_to_write_the_address_of_gemini(tmp_path: Path, path: str) -> None:
-    whole = "https://generativelanguage.googleapis.com/v1beta/openai"
+    """The address of the OpenAI-compatible endpoint says that it is spoken to in OpenAI Chat."""
+    compatible = path.endswith("/openai")
+    whole = "https://generativelanguage.googleapis.com/v1beta" + ("/openai" if compatible else "")
     key = {"GEMINI_API_KEY": "AIza-key"}
     written = f"https://generativelanguage.googleapis.com{path}"
-    config = loaded(tmp_path, key, models=f"providers: {{ gemini: {{ kind: http, base_url: '{written}' }} }}")
-    assert config.providers["gemini"].base_url == whole
-    assert loaded(tmp_path, key | {"GEMINI_API_BASE": written}).providers["gemini"].base_url == whole
+    filed = loaded(tmp_path, key, models=f"providers: {{ gemini: {{ kind: http, base_url: '{written}' }} }}")
+    for config in (filed, loaded(tmp_path, key | {"GEMINI_API_BASE": written})):
+        gemini = config.providers["gemini"]
+        assert gemini.base_url == whole
+        assert gemini.dialect == ("openai_chat" if compatible else "gemini")
+        assert gemini.auth_header == ("authorization" if compatible else "x-goog-api-key")
+
+
+def test_a_server_of_ones_own_may_speak_any_dialect(tmp_path: Path) -> None:
+    box = {"BOX_API_KEY": "k", "BOX_API_BASE": "http://127.0.0.1:1/v1"}
+    models = "providers: { box: { kind: http, base_url: 'http://127.0.0.1:1/v1', dialect: gemini } }"
+    assert loaded(tmp_path, box).providers["box"].dialect == "openai_chat"
+    assert loaded(tmp_path, box, models=models).providers["box"].dialect == "gemini"
+    anthropic = loaded(tmp_path, box | {"BOX_DIALECT": "anthropic"}, models=models).providers["box"]
+    assert (anthropic.dialect, anthropic.auth_header, anthropic.auth_prefix) == ("anthropic", "x-api-key", "")
+
+
+def test_a_dialect_that_nobody_speaks(tmp_path: Path) -> None:
+    (problem,) = problems_of(tmp_path, {"GROQ_API_KEY": "k", "GROQ_DIALECT": "antropic"})
+    assert problem == "GROQ_DIALECT: 'antropic' is no dialect; did you mean anthropic?"
 
 
 def test_CFG_05_another_path_is_left_alone(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_CFG_09_a_legacy_file_alone(tmp_path: Path) -> None:
     assert facts.price == Price(2000.0, 2000.0), "0.002 USD a thousand tokens are 2,000 nano-dollars a token"
     assert config.providers["groq"].base_url == "https://api.groq.com/openai/v1"
     assert config.providers["my_box"].base_url == "http://192.168.0.2:8080/v1"
-    assert config.providers["gemini"].base_url == "https://generativelanguage.googleapis.com/v1beta/openai"
+    assert config.providers["gemini"].base_url == "https://generativelanguage.googleapis.com/v1beta"
 
 
 def test_CFG_09_a_legacy_model_of_a_provider_that_nobody_knows(tmp_path: Path) -> None:

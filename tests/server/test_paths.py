@@ -6,7 +6,7 @@ import pytest
 
 from keyturn.errors import UnknownPath
 from keyturn.server import ENDPOINTS
-from keyturn.server.paths import WrongMethod, find
+from keyturn.server.paths import WrongMethod, find, spoken
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_model_id_may_hold_slashes(path: bytes, model: str) -> None:
         b"/./admin/keys",
         b"/v1/../admin/keys",
         b"/admin/keys\x00",
-        b"/v1/responses",
+        b"/v1/response",
         b"",
         b"\xff\xfe",
     ],
@@ -76,7 +76,45 @@ def test_any_other_path_is_unknown_and_the_answer_names_what_is_served(path: byt
 
 def test_every_endpoint_is_found_by_its_own_path() -> None:
     for endpoint in ENDPOINTS:
-        assert find(endpoint.path.replace("{id}", "x").encode())[0] is endpoint
+        path = endpoint.path
+        for name, value in (("{id}", "x"), ("{method}", "generateContent"), ("{path}", "generations")):
+            path = path.replace(name, value)
+        assert find(path.encode())[0] is endpoint
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta", "v1alpha", "v1beta1", "v1beta/v1beta"])
+@pytest.mark.parametrize(
+    ("model", "argument"),
+    [
+        ("models/gemini-2.5-flash", "gemini-2.5-flash"),
+        ("models/openrouter/deepseek/deepseek-r1:free", "openrouter/deepseek/deepseek-r1:free"),
+        ("models/groq%2Fllama", "groq/llama"),
+        ("tunedModels/mine", "tunedModels/mine"),
+        ("publishers/google/models/gemini-2.5-pro", "gemini-2.5-pro"),
+    ],
+)
+def test_gemini_names_model_and_method_in_the_path(version: str, model: str, argument: str) -> None:
+    endpoint, found = find(f"/{version}/{model}:streamGenerateContent".encode())
+    assert (endpoint.name, found) == ("gemini", f"{argument}:streamGenerateContent")
+    assert find(f"/{version}/{model}%3AcountTokens".encode())[1] == f"{argument}:countTokens"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "dialect"),
+    [
+        (b"/v1/messages", {}, "anthropic"),
+        (b"/v1/messages/unknown", {}, "anthropic"),
+        (b"/v1beta/nothing", {}, "gemini"),
+        (b"/v1/models/x:generateContent", {}, "gemini"),
+        (b"/v1/models", {}, "openai_chat"),
+        (b"/v1/models", {b"anthropic-version": b"2026-10-21"}, "anthropic"),
+        (b"/v1/models", {b"x-goog-api-key": b"k"}, "gemini"),
+        (b"/v1beta/models", {}, "gemini"),
+        (b"/elsewhere", {}, "openai_chat"),
+    ],
+)
+def test_errors_and_lists_are_in_the_dialect_of_who_asks(path: bytes, headers: dict[bytes, bytes], dialect: str) -> None:
+    assert spoken(path, headers) == dialect
 
 
 def test_only_what_holds_nothing_is_open() -> None:

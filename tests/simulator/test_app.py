@@ -113,7 +113,12 @@ def test_tools_are_called_when_asked_for(more: dict[str, Any], called: bool, str
 
 
 def test_a_tool_result_is_answered_in_words() -> None:
-    messages = [{"role": "user", "content": "use the tool"}, {"role": "tool", "content": "21 degrees"}]
+    call = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "use the tool"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "21 degrees"},
+    ]
     text = post(chat(tools=[WEATHER], messages=messages)).text()
     assert text.endswith("The tool answered: 21 degrees")
 

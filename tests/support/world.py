@@ -21,7 +21,6 @@ from typing import Any
 from keyturn.config import Config, DataFolder, Options, load
 from keyturn.core import Caller
 from keyturn.dispatch import Gateway, Reply, build, new_id, read_call
-from keyturn.providers import CATALOG
 from keyturn.simulator import Fault, KeyRule, Simulator
 
 from . import virtual
@@ -115,7 +114,7 @@ class World:
                 Path(place, "config", name).write_text(text)
             config = load(environ | self.environ, cwd=Path(place), options=Options(data=Path("/nonexistent/data")))
         rows = {
-            name: row if row.tool else replace(CATALOG[name], local_app=APP, base_url=f"http://simulator/{name}/v1")
+            name: row if row.tool else replace(row, local_app=APP, base_url=f"http://simulator/{name}/v1")
             for name, row in config.providers.items()
         }
         return replace(config, providers=rows)
@@ -140,10 +139,22 @@ class World:
             body["stream"] = True
         return await self.send("chat", body, timeout, caller)
 
-    async def send(self, kind: Any, body: object, timeout: float | None = None, caller: Caller | None = None) -> Answer:
-        """One call with *body*, read to its end, as *caller* (default: who may do everything)."""
-        headers = {} if timeout is None else {"x-request-timeout-ms": str(int(timeout * 1000))}
-        call = read_call(kind, jsonlib.dumps(body).encode(), headers)
+    async def send(
+        self,
+        door: str,
+        body: object,
+        timeout: float | None = None,
+        caller: Caller | None = None,
+        *,
+        argument: str = "",
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One call with *body* at *door*, read to its end, as *caller* (default: who may do everything)."""
+        told = dict(headers or {})
+        if timeout is not None:
+            told["x-request-timeout-ms"] = str(int(timeout * 1000))
+        call = read_call(door, jsonlib.dumps(body).encode(), told, argument, query)
         reply = await self.gateway.handle(call, caller or self.gateway.config.default_caller, new_id(self.clock.wall()))
         chunks: list[bytes] = []
         try:

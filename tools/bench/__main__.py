@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import uvloop
 
-from . import loading, picking, process
+from . import loading, picking, process, translating
 from .load import load
 from .upstream import Upstream
 
@@ -35,9 +35,12 @@ class Gate(NamedTuple):
     passed: bool
 
 
-async def sample(server: process.Server, *, stream: bool, seconds: float) -> Sample:
+async def sample(server: process.Server, *, stream: bool, seconds: float, translated: bool = False) -> Sample:
     before = server.cpu_seconds()
-    tally, took = await load(server.port, stream=stream, connections=512 if stream else 64, seconds=seconds)
+    connections = 512 if stream else 64
+    tally, took = await load(
+        server.port, stream=stream, connections=connections, seconds=seconds, translated=translated
+    )
     if tally.failed or not tally.done:
         raise SystemExit(
             f"{tally.failed} of {tally.failed + tally.done} calls failed, the first: {tally.first_failure!r}"
@@ -50,6 +53,7 @@ async def throughput(gateway: Callable[[int], process.Server], rounds: int, seco
     upstream = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", process.free_port())
     port = upstream.sockets[0].getsockname()[1]
     samples: dict[tuple[bool, bool], list[Sample]] = {}
+    foreign: dict[bool, list[Sample]] = {False: [], True: []}
     with gateway(port) as ours, process.relay(port) as bare:
         for number in range(rounds + 1):
             for stream in (False, True):
@@ -57,6 +61,8 @@ async def throughput(gateway: Callable[[int], process.Server], rounds: int, seco
                     measured = await sample(server, stream=stream, seconds=seconds if number else 0.5)
                     if number:  # the first round warms up
                         samples.setdefault((stream, server is ours), []).append(measured)
+                measured = await sample(ours, stream=stream, seconds=seconds if number else 0.5, translated=True)
+                foreign[stream] += [measured] if number else []
         row("MB resident under load", [ours.resident_mb()], [bare.resident_mb()], form=".1f")
     upstream.close()
     gates = []
@@ -65,7 +71,21 @@ async def throughput(gateway: Callable[[int], process.Server], rounds: int, seco
         ratio = row(f"{kind}s per second", (s.per_second for s in mine), (s.per_second for s in theirs))
         row(f"CPU µs per {kind}", (s.cpu_us for s in mine), (s.cpu_us for s in theirs))
         gates.append(Gate(f"{kind}s per second: {ratio:.0%} of the bare relay (at least {floor:.0%})", ratio >= floor))
+    for stream, kind in ((False, "call"), (True, "stream")):
+        translation, relayed = (s.cpu_us for s in foreign[stream]), (s.cpu_us for s in samples[stream, True])
+        ratio = row(f"CPU µs, translated {kind}", translation, relayed, "relayed")
+        if not stream:
+            gates.append(Gate(f"a translated call: {ratio:.2f} times a relayed one (at most 2.5)", ratio <= 2.5))
     return gates
+
+
+def chunks() -> Gate:
+    """One chunk of text from each dialect into each other."""
+    ratios = translating.measure()
+    for pair, ratio in ratios.items():
+        print(f"{'a chunk ' + pair:<46} {ratio:>5.2f} × decoding and encoding it")
+    worst = max(ratios, key=ratios.__getitem__)
+    return Gate(f"a translated chunk: {ratios[worst]:.1f} times msgspec ({worst}; at most 6)", ratios[worst] <= 6)
 
 
 def row(
@@ -130,6 +150,7 @@ def main(gateway: Callable[[int], process.Server] = process.keyturn) -> int:
     with gateway(process.free_port()) as idle:
         gates = uvloop.run(throughput(gateway, rounds, seconds))
         gates.append(startup(gateway, rounds))
+        gates.append(chunks())
         gates.append(flatness())
         gates.append(loads())
         gates.append(memory(idle, 3 if options.quick else 60))

@@ -9,17 +9,22 @@ from typing import cast
 UNKNOWN, CHUNKED = 0, -1
 
 
-def request(port: int, *, stream: bool) -> bytes:
-    """A chat completion with a prompt of ordinary size, as the official SDKs write it."""
+SYSTEM = b'{"role":"system","content":"You are terse."},'
+
+
+def request(port: int, *, stream: bool, translated: bool = False) -> bytes:
+    """A question of ordinary size, as the official SDKs write it: of OpenAI's, or *translated* from Anthropic's."""
     body = (
-        b'{"messages":[{"role":"system","content":"You are terse."},{"role":"user","content":"'
+        (b'{"system":"You are terse.","messages":[' if translated else b'{"messages":[' + SYSTEM)
+        + b'{"role":"user","content":"'
         + b"How many keys does it take? " * 20
         + b'"}],"model":"bench/m","max_tokens":100,"temperature":0.2'
         + (b',"stream":true' if stream else b"")
         + b"}"
     )
+    path = "/v1/messages" if translated else "/v1/chat/completions"
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer bench-caller-key\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer bench-caller-key\r\n"
         f"accept: application/json\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
@@ -80,7 +85,9 @@ class Connection(asyncio.Protocol):
         return bool(found)
 
     def _finish(self, answer: bytes) -> None:
-        if answer.startswith(b"HTTP/1.1 200") and (not self._stream or b"[DONE]" in answer):
+        if answer.startswith(b"HTTP/1.1 200") and (
+            not self._stream or b"[DONE]" in answer or b"message_stop" in answer
+        ):
             self._tally.done += 1
         else:
             self._fail(answer[:500])
@@ -95,10 +102,12 @@ class Connection(asyncio.Protocol):
         self._tally.first_failure = self._tally.first_failure or answer
 
 
-async def load(port: int, *, stream: bool, connections: int, seconds: float) -> tuple[Tally, float]:
+async def load(
+    port: int, *, stream: bool, connections: int, seconds: float, translated: bool = False
+) -> tuple[Tally, float]:
     """Keeps *connections* busy for *seconds*; the tally and the seconds until the last answer was complete."""
     loop = asyncio.get_running_loop()
-    tally, payload = Tally(), request(port, stream=stream)
+    tally, payload = Tally(), request(port, stream=stream, translated=translated)
     started = loop.time()
     for _ in range(connections):
         await loop.create_connection(lambda: Connection(tally, payload, stream=stream), "127.0.0.1", port)

@@ -66,7 +66,7 @@ def curl(config: Config, url: str) -> str:
     model = usual_model(config) or next(iter(known_models(config)), None)
     words.append(f"{url}/v1/chat/completions" if model else f"{url}/v1/models")
     if not config.server.trust_local:
-        words.append(f'-H "Authorization: Bearer {_caller_key(config)}"')
+        words.append(f'-H "Authorization: Bearer {key_in_shell(config)}"')
     if model:
         question = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
         body = json.dumps(question, separators=(",", ":"), ensure_ascii=True)
@@ -74,7 +74,7 @@ def curl(config: Config, url: str) -> str:
     return " ".join(words)
 
 
-def _caller_key(config: Config) -> str:
+def key_in_shell(config: Config) -> str:
     """What a shell expands, inside double quotes, to the caller key."""
     if config.caller_key is None:
         return f"$(cat {shlex.quote(str(config.data / 'caller.key'))})"

@@ -20,6 +20,8 @@ COMMANDS = {
     "routes": ("routes", "List routes, and explain who would answer one."),
     "limits": ("limits", "List the limits that are declared."),
     "chat": ("chat", "Ask one question and print the answer."),
+    "connect": ("connect", "Point a tool at this gateway: Claude Code, Codex, Cursor, …"),
+    "run": ("run", "Start a tool that asks this gateway."),
     "dry-run": ("dry_run", "Print the request that would be sent, without sending it."),
     "classify": ("classify", "Say what a provider's answer means."),
     "config": ("configuration", "Show or check the configuration."),

@@ -1,6 +1,7 @@
 """Files and environment into one frozen Config, and the data folder: the only place that reads the environment."""
 
 from .additions import Added, UnknownProvider, add_key
+from .backups import back_up, sole_writer, write_whole
 from .callerfile import AddedCaller, CallerFile, CallerRow
 from .environment import environment
 from .envmerge import EnvMerge, merge_env
@@ -48,6 +49,7 @@ __all__ = [
     "Variable",
     "Written",
     "add_key",
+    "back_up",
     "env_template",
     "environment",
     "load",
@@ -58,6 +60,8 @@ __all__ = [
     "schema_text",
     "shapes",
     "shipped",
+    "sole_writer",
     "write_initial",
     "write_private",
+    "write_whole",
 ]

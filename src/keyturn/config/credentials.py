@@ -8,7 +8,16 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from keyturn.core import Credential, fingerprint
-from keyturn.providers import CATALOG, Provider, custom
+from keyturn.providers import (
+    CATALOG,
+    DIALECT_NAMES,
+    DialectName,
+    Provider,
+    at_its_address,
+    custom,
+    nearest,
+    speaking,
+)
 
 from .addresses import base_url, completed
 from .filed import Filed, FiledProvider
@@ -62,6 +71,7 @@ class Declared(NamedTuple):
     groups: dict[str, str]
     plans: dict[str, str]
     weights: dict[str, str]
+    dialects: dict[str, str]
     filed: Filed
 
 
@@ -81,6 +91,7 @@ def find_providers(settings: Settings, filed: Filed, claimed: Collection[str] = 
         settings.per_provider(before="QUOTA_GROUP_"),
         settings.per_provider(before="KEY_PLAN_"),
         settings.per_provider(before="KEY_WEIGHTS_"),
+        settings.per_provider(after="_DIALECT"),
         filed,
     )
     variables = key_variables(settings, {*claimed, *filed.claimed()})
@@ -143,24 +154,44 @@ def add_custom_names(settings: Settings) -> None:
 
 
 def _provider(settings: Settings, name: str, declared: Declared) -> Provider:
-    """The catalog's row, with the base URL that is set for it; or a new OpenAI-compatible provider at that URL."""
+    """The catalog's row, or a server of the owner's own, with the base URL and the dialect that are set for it."""
+    entry = declared.filed.providers.get(name)
+    dialect = _dialect(settings, declared.dialects.get(name)) or (entry.dialect if entry is not None else None)
+    url = _address(settings, name, declared, entry)
+    if name not in CATALOG:
+        return custom(name, url, dialect or "openai_chat")
+    row = CATALOG[name]
+    if url:
+        row = replace(row, base_url=completed(url, row.base_path))
+    return at_its_address(row) if dialect is None else speaking(row, dialect)
+
+
+def _dialect(settings: Settings, variable: str | None) -> DialectName | None:
+    """The dialect that *variable* names; a wrong one goes into the report."""
+    given = (settings.text(variable) if variable is not None else None) or ""
+    for name in DIALECT_NAMES:
+        if given.strip().lower() == name:
+            return name
+    if given and variable is not None:
+        near = nearest(given, DIALECT_NAMES)
+        meant = f"did you mean {near}?" if near else f"known are {', '.join(DIALECT_NAMES)}"
+        settings.report.problem(variable, f"{settings.report.quote(given)} is no dialect; {meant}")
+    return None
+
+
+def _address(settings: Settings, name: str, declared: Declared, entry: FiledProvider | None) -> str:
+    """The base URL that is set for *name*; empty: the catalog's own."""
     variable = declared.bases.get(name)
     if variable is None:
-        entry = declared.filed.providers.get(name)
-        url = entry.base_url if entry is not None else ""
-        if name not in CATALOG:
-            return custom(name, url)
-        return replace(CATALOG[name], base_url=completed(url, CATALOG[name].base_path)) if url else CATALOG[name]
+        return entry.base_url if entry is not None else ""
     try:
         url = base_url(settings.text(variable) or "")
     except ValueError as refusal:
         settings.report.problem(variable, str(refusal))
-        url = ""
-    if name in CATALOG:
-        return replace(CATALOG[name], base_url=completed(url, CATALOG[name].base_path))
-    if url.count("/") == 2:
+        return ""
+    if name not in CATALOG and url.count("/") == 2:
         settings.report.note(variable, "has no path; most servers of this kind want /v1 at its end")
-    return custom(name, url)
+    return url
 
 
 def key_variables(settings: Settings, claimed: Collection[str] = ()) -> list[KeyVariable]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keyturn.providers import CATALOG, Provider, known, nearest, plain_name
+from keyturn.providers import CATALOG, DialectName, Provider, known, nearest, plain_name
 
 from .addresses import base_url
 from .files import Files, Read
@@ -47,6 +47,7 @@ class FiledProvider(NamedTuple):
     plan: str | None = None
     groups: tuple[tuple[int, ...], ...] = ()
     groups_place: str = ""
+    dialect: DialectName | None = None
     cli: Provider | None = None
     """The whole provider, for one that is run."""
 
@@ -140,6 +141,7 @@ def _entry(name: str, block: Any, source: Read[ModelsFile], settings: Settings) 
         block.plan,
         block.quota_groups or (),
         source.at("providers", name, "quota_groups"),
+        block.dialect,
     )
 
 

@@ -44,6 +44,11 @@ class HttpProvider(Shape):
         "then taken as an OpenAI-compatible server.",
         "https://api.groq.com/openai/v1",
     )
+    dialect: Literal["openai_chat", "openai_responses", "anthropic", "gemini"] | None = described(
+        "The wire format that it is spoken to in; `<P>_DIALECT` wins over it. The catalog's unless said, `openai_chat` "
+        "for a server of your own. Clients may speak any: what differs is translated.",
+        "anthropic",
+    )
     env_key: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = described(
         "The variable of its key; its numbered ones (`NAME_1`, `NAME_2`, …) count too.", "GROQ_API_KEY"
     )

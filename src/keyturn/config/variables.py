@@ -24,6 +24,11 @@ VARIABLES: tuple[Variable, ...] = (
         "the provider's own",
         "Another base URL for a known provider; with an unknown name, a server that speaks the OpenAI API.",
     ),
+    Variable(
+        "<P>_DIALECT",
+        "the provider's own",
+        "The wire format that P is spoken to in: `openai_chat`, `openai_responses`, `anthropic`, `gemini`.",
+    ),
     Variable("<P>_MODELS", "-", "Models that P serves besides those it lists: JSON or separated by commas."),
     Variable("<P>_CHAT_MODEL", "-", "The model of P to use when none is asked for."),
     Variable(

@@ -9,7 +9,7 @@ with the pool.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Collection, Sequence
 from heapq import heapify, heappop, heappush
 from math import exp
@@ -22,6 +22,12 @@ from .model import Candidate, Credential, Deployment, Draw
 FOREVER = float("inf")
 FADING = 30.0
 """Seconds in which a measured time loses two thirds of its weight, and of its size while nothing new is measured."""
+
+
+MOST_HOLDERS = 4096
+"""Conversations whose prompt cache is remembered, per pool."""
+FAR_FULLER = 0.75
+"""The used share of its limits above which an entry is not preferred for its prompt cache any more."""
 
 
 class View(Protocol):
@@ -148,6 +154,7 @@ class Pool:
         "free",
         "fresh",
         "heaviest",
+        "holders",
         "limited",
         "pace",
         "places",
@@ -187,6 +194,8 @@ class Pool:
         self.strategy = strategy
         self.view = view
         self.heaviest = max((each.weight for each in credentials), default=0.0)
+        self.holders: OrderedDict[int, int] = OrderedDict()
+        """Conversation -> the position of the entry that holds its prompt cache; the one used longest ago is first."""
         self.limited = False
         """Some entry has met a limit: what a call costs matters from then on."""
         self.blocks: dict[Block, int] = {"limit": 0, "busy": 0, "fault": 0, "dead": 0}
@@ -244,6 +253,13 @@ class Pool:
         """An attempt on *entry* is over."""
         entry.active -= 1
         entry.load_until = -FOREVER
+
+    def holds(self, entry: Entry, conversation: int) -> None:
+        """*entry* has answered a call of *conversation*: its account holds the prompt cache."""
+        self.holders[conversation] = entry.order
+        self.holders.move_to_end(conversation)
+        if len(self.holders) > MOST_HOLDERS:
+            self.holders.popitem(last=False)
 
     def observed(self, entry: Entry, seconds: float, now: float) -> None:
         """An answer of *entry* began after *seconds*."""
@@ -318,6 +334,20 @@ def pick(pool: Pool, cost: Cost, tried: Collection[int], now: float, draw: Draw)
             pool.park(entry, mark.until, mark.block)
         else:
             pool.park(entry, FOREVER, "busy")
+
+
+def holder(pool: Pool, conversation: int, tokens: int, tried: Collection[int], now: float) -> Entry | None:
+    """The entry that holds the prompt cache of *conversation*; None when it may not be asked, or is much fuller than
+    others can be."""
+    order = pool.holders.get(conversation)
+    if order is None or order in tried or pool.view.blocked(pool.scope, now) is not None:
+        return None
+    pool.revive(now)
+    entry = pool.entries[order]
+    short = entry.short_until > now and tokens >= entry.short_cost
+    if entry.block is not None or short or pool.view.blocked(entry.own_scopes, now) is not None:
+        return None
+    return entry if pool.load(entry, now) <= FAR_FULLER else None
 
 
 def peek(pool: Pool, cost: Cost, tried: Collection[int], now: float, draw: Draw) -> Entry | Exhausted:

@@ -1,8 +1,10 @@
 """Where decisions meet I/O: one call from its request to its settled end, and the composition root."""
 
+from .answering import request_ids
 from .build import build
 from .clock import SystemClock, Watch, draw, new_id
-from .doors import MODEL_PATHS, read_call
+from .counting import cost, count, first_asked
+from .doors import DOORS, GEMINI_METHODS, read_call
 from .events import Alarm, CallEnded, Cooled, Event, Events, Reloaded, Rotated
 from .gateway import Gateway
 from .models import ModelRow
@@ -12,7 +14,8 @@ from .reply import ByteStream, Reply
 from .waiting import WaitingRoom
 
 __all__ = [
-    "MODEL_PATHS",
+    "DOORS",
+    "GEMINI_METHODS",
     "Alarm",
     "ByteStream",
     "CallEnded",
@@ -29,9 +32,13 @@ __all__ = [
     "WaitingRoom",
     "Watch",
     "build",
+    "cost",
+    "count",
     "draw",
+    "first_asked",
     "matching",
     "new_id",
     "read_call",
+    "request_ids",
     "states",
 ]

@@ -1,18 +1,92 @@
-"""From an HTTP request to a call: which dialect and kind a path speaks. Used by the server and in-process clients."""
+"""From an HTTP request to a call: which dialect and kind a door speaks. Used by the server and in-process clients."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Literal, get_args
 
 from keyturn.core import Call, Kind
-from keyturn.wire import parse_chat, parse_embeddings
+from keyturn.wire import (
+    parse_chat,
+    parse_completions,
+    parse_count,
+    parse_count_tokens,
+    parse_embed,
+    parse_embeddings,
+    parse_generate,
+    parse_input_tokens,
+    parse_messages,
+    parse_passed_on,
+    parse_responses,
+)
 
-MODEL_PATHS: Mapping[str, Kind] = {"/v1/chat/completions": "chat", "/v1/embeddings": "embeddings"}
-"""The model endpoints that are served, each with the kind of call that it takes."""
+Door = Literal[
+    "chat",
+    "completions",
+    "embeddings",
+    "responses",
+    "messages",
+    "gemini",
+    "images",
+    "audio",
+    "moderations",
+    "rerank",
+    "input_tokens",
+    "count_tokens",
+]
+"""Where calls come in. `gemini` is all of `models/<model>:<method>`; the last two count tokens."""
+DOORS: frozenset[str] = frozenset(get_args(Door))
+GEMINI_METHODS = ("generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents")
 
-_PARSERS = {"chat": parse_chat, "embeddings": parse_embeddings}
+Headers = Mapping[str, str]
 
 
-def read_call(kind: Kind, body: bytes, headers: Mapping[str, str]) -> Call:
-    """The call that *body* asks for; header names are lower case. Raises BadRequest."""
-    return _PARSERS[kind](body, headers)
+def read_call(door: str, body: bytes, headers: Headers, argument: str = "", query: str = "") -> Call:
+    """The call that *body* asks for; header names are lower case. Raises BadRequest.
+
+    *argument* is what the path says beside the door: `<model>:<method>` of Gemini, `generations` of images. *query*
+    is its query string, of which Gemini's `alt=sse` matters.
+    """
+    if door == "chat":
+        return parse_chat(body, headers)
+    if door == "embeddings":
+        return parse_embeddings(body, headers)
+    return _RARER[door](body, headers, argument, query)
+
+
+def _gemini(body: bytes, headers: Headers, argument: str, query: str) -> Call:
+    model, _, method = argument.rpartition(":")
+    if method == "countTokens":
+        return parse_count_tokens(body, headers, model)
+    if method in ("embedContent", "batchEmbedContents"):
+        call = parse_embed(body, headers, model, batch=method == "batchEmbedContents")
+        call.path = method
+        return call
+    stream = method == "streamGenerateContent"
+    return parse_generate(body, headers, model, stream=stream, array=stream and "alt=sse" not in query.split("&"))
+
+
+def _bare(parse: Callable[[bytes, Headers], Call]) -> Callable[[bytes, Headers, str, str], Call]:
+    """*parse*, of a door whose path says nothing more."""
+    return lambda body, headers, argument, query: parse(body, headers)
+
+
+def _passed_on(kind: Kind) -> Callable[[bytes, Headers, str, str], Call]:
+    def read(body: bytes, headers: Headers, argument: str, query: str) -> Call:
+        return parse_passed_on(kind, f"/{kind}/{argument}" if argument else f"/{kind}", body, headers)
+
+    return read
+
+
+_RARER: dict[str, Callable[[bytes, Headers, str, str], Call]] = {
+    "completions": _bare(parse_completions),
+    "responses": _bare(parse_responses),
+    "messages": _bare(parse_messages),
+    "gemini": _gemini,
+    "images": _passed_on("images"),
+    "audio": _passed_on("audio"),
+    "moderations": _passed_on("moderations"),
+    "rerank": _passed_on("rerank"),
+    "input_tokens": _bare(parse_input_tokens),
+    "count_tokens": _bare(parse_count),
+}

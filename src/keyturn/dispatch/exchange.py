@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from keyturn.core import (
     PROFILES,
+    Answer,
     Facts,
     Outcome,
     Reply,
     Report,
+    Request,
+    UpstreamRequest,
     UpstreamResponse,
     Usage,
     answered_at,
@@ -22,8 +25,22 @@ from keyturn.core import (
     seconds_to_reset,
 )
 from keyturn.errors import DeadlineExceeded, TransportError
-from keyturn.providers import Provider, prepare
-from keyturn.wire import ChatStream, read_reply
+from keyturn.providers import Provider, asking, origin_of, prepare
+from keyturn.wire import (
+    PASSED_ON,
+    AnswerStream,
+    BytesWatch,
+    Context,
+    Translation,
+    dialect,
+    read_passed_on,
+    signed_calls,
+    thin,
+    translate_embeddings,
+    translated,
+    watched,
+    with_call_ids,
+)
 
 from .clock import Watch, draw, new_id
 from .declared import SECONDS, window_of
@@ -70,10 +87,13 @@ class Exchange:
         "body",
         "chunks",
         "held",
+        "how",
+        "media_type",
         "now",
         "provider",
         "redactor",
         "reply",
+        "request",
         "response",
         "stream",
         "timeouts",
@@ -94,7 +114,11 @@ class Exchange:
         self.response: UpstreamResponse | None = None
         self.reply: Reply | None = None
         self.body = b""
-        self.stream: ChatStream | None = None
+        self.media_type = ""
+        """Of an answer that is no JSON and no events."""
+        self.how = asking(self.provider, run.call)
+        self.request: UpstreamRequest | None = None
+        self.stream: AnswerStream | None = None
         self.chunks: AsyncIterator[bytes] | None = None
         self.held = b""
         self.watch = self._watch()
@@ -117,15 +141,37 @@ class Exchange:
             return Watch(self._gateway.clock, now + length, phase)
         return Watch(self._gateway.clock, bound, "deadline")
 
+    def prepare(self) -> None:
+        """Write the request. Raises Untranslatable when this upstream's dialect cannot say it, and BadRequest."""
+        run, candidate, how = self._run, self._grant.entry.candidate, self.how
+        if how.relayed and self._gateway.signatures.foreign(run.call, candidate):
+            how = self.how = how._replace(anew=True)
+        self.request = prepare(self.provider, run.call, candidate, run.trail.notes, how, self._neutral)
+
+    def _neutral(self) -> Request:
+        """The whole call in neutral form; read once, whoever is asked."""
+        run = self._run
+        if run.neutral is None:
+            request = dialect(run.call.dialect).read_request(run.call)
+            run.neutral = self._gateway.signatures.recalled(request)
+        return run.neutral
+
+    def _context(self) -> Context:
+        """What writing the answer in the client's dialect needs to know."""
+        run = self._run
+        identity = run.trail.call.replace("-", "")
+        model = self._grant.entry.candidate.deployment.model
+        return Context(run.call, identity, int(self.wall()), model, self.estimate())
+
     async def perform(self) -> Failed | None:
         """Send, and read until the answer is complete or, for a stream, has begun. None: there is an answer to relay.
 
         Raises DeadlineExceeded when the call's own time is up.
         """
-        run, grant, gateway = self._run, self._grant, self._gateway
+        run, grant, gateway, request = self._run, self._grant, self._gateway, self.request
+        assert request is not None
         fault, detail, body = None, "", b""
         try:
-            request = prepare(self.provider, run.call, grant.entry.candidate, run.trail.notes)
             with self.watch:
                 try:
                     response = await gateway.transport.send(request, self._sent)
@@ -155,7 +201,7 @@ class Exchange:
         usage = self.unstated() if fault is not None and grant.sent else None
         told = detail or outcome.message or WORDS.get(fault or "", "") or self._redirection(status)
         self.finish(outcome, usage, told)
-        return Failed(grant.entry, outcome, status, headers.get("content-type", ""), body)
+        return Failed(grant.entry, outcome, status, headers.get("content-type", ""), body, self.how.dialect)
 
     def _stale(self, error: TransportError) -> None:
         """The peer had closed the idle connection before it saw the request: nobody's fault, sent again at once.
@@ -177,22 +223,51 @@ class Exchange:
         """Read what came; sets `answered`, or returns the fault and the body to classify."""
         if not 200 <= response.status < 300:
             return None, await response.read(LARGEST_ERROR)
-        if self._run.call.stream:
+        call = self._run.call
+        plain = not call.stream
+        if call.kind in PASSED_ON:
+            self.media_type = response.headers.get("content-type", "application/octet-stream")
+            plain = "json" in self.media_type
+        if not plain:
             return await self._hold(response)
         body = await response.read(LARGEST_ANSWER)
-        found = read_reply(body, self._run.call.kind)
+        found = self._found(body)
         if not isinstance(found, Reply):
             return ("garbage", b"") if found is None else (None, found)
-        if found.empty and self._run.call.kind == "chat":
+        if found.empty and call.kind in ("chat", "completions"):
             return "garbage", b""
-        self.reply, self.body, self.answered = found, body, True
+        self.reply, self.answered = found, True
         return None, b""
+
+    def _found(self, body: bytes) -> Reply | bytes | None:
+        """What a whole answer holds: sets `body` to what the client gets. An error to classify, None for garbage."""
+        call, how = self._run.call, self.how
+        spoken, candidate = dialect(how.dialect), self._grant.entry.candidate
+        self.body = body
+        if call.kind in PASSED_ON or call.kind == "count":
+            return read_passed_on(body)
+        if how.relayed or call.kind == "embeddings":
+            assert spoken.read_reply is not None
+            found = spoken.read_reply(body, call.kind)
+            if isinstance(found, Reply) and not how.relayed:
+                self.body = translate_embeddings(body, call, how.dialect, candidate.deployment.model)
+            elif isinstance(found, Reply) and found.signatures:
+                self._gateway.signatures.made(found.signatures, candidate)
+            return found
+        assert spoken.read_answer is not None
+        answer = spoken.read_answer(body, origin_of(candidate))
+        if not isinstance(answer, Answer):
+            return answer
+        reply = thin(answer)
+        if not reply.empty:
+            answer = with_call_ids(answer, self._context().id)
+            self._gateway.signatures.called(signed_calls(answer))
+            self.body = dialect(call.dialect).write_answer(answer, self._context())
+        return reply
 
     async def _hold(self, response: UpstreamResponse) -> tuple[str | None, bytes]:
         """Read a stream until its first content."""
-        wanted = self._run.call.members.get("n", b"1")
-        choices = int(wanted) if wanted.isdigit() and len(wanted) < 4 else 1
-        stream = self.stream = ChatStream(drop_usage=not self._run.call.wants_usage, choices=choices)
+        stream = self.stream = self._opened()
         chunks = self.chunks = response.chunks()
         held: list[bytes] = []
         size = 0
@@ -213,6 +288,23 @@ class Exchange:
         self.answered = True
         self._grant.attempt.first_token = self._gateway.clock.mono()
         return None, b""
+
+    def _opened(self) -> AnswerStream:
+        """What reads the stream: as it comes, or into the client's dialect."""
+        call, how = self._run.call, self.how
+        if call.kind in PASSED_ON:
+            return BytesWatch()
+        if how.relayed:
+            return watched(call, how.dialect)
+        return translated(how.dialect, origin_of(self._grant.entry.candidate), self._context())
+
+    def remember_signatures(self) -> None:
+        """A stream is complete: who made the signatures in it."""
+        stream, signatures = self.stream, self._gateway.signatures
+        if stream is not None and stream.signatures:
+            signatures.made(stream.signatures, self._grant.entry.candidate)
+        elif isinstance(stream, Translation) and stream.signed:
+            signatures.called(stream.signed)
 
     def _phase(self, error: TransportError) -> str:
         """The fault that *error* is; our own deadline is nobody's fault and ends the call."""
@@ -251,7 +343,14 @@ class Exchange:
 
     def succeeded(self) -> None:
         """The upstream has begun to answer well: clear what stood against the candidate."""
+        self.holds()
         self._judge(OK)
+
+    def holds(self) -> None:
+        """The account that answers has the conversation in its prompt cache from now on."""
+        grant, conversation = self._grant, self._run.conversation
+        if conversation is not None and len(grant.pool.entries) > 1:
+            grant.pool.holds(grant.entry, conversation[0])
 
     def finish(self, outcome: Outcome, usage: Usage | None, detail: str = "") -> None:
         """Settle, cool, record: once, whoever calls first."""

@@ -44,16 +44,16 @@ from keyturn.errors import (
     KeyturnError,
     RequestExceedsLimit,
     TransportError,
+    Untranslatable,
 )
 from keyturn.stores import Ledger, LiveState
-from keyturn.wire import error_body, error_headers
 
-from . import overview
+from . import answering, overview
 from .carried import Carried
 from .clock import Watch
 from .declared import budgets
 from .events import Alarm, CallEnded, Cooled, Events
-from .exchange import OK, Exchange
+from .exchange import Exchange
 from .explain import explain
 from .generation import Generation
 from .hidden import secrets_of
@@ -62,7 +62,8 @@ from .pools import Pools
 from .relay import RelayStream
 from .reply import Reply
 from .rotations import Rotations
-from .run import Failed, Grant, Run
+from .run import Grant, Run
+from .signatures import SignatureMemory
 from .waiting import MovedOn, WaitingRoom
 
 FOREVER = float("inf")
@@ -93,6 +94,7 @@ class Gateway:
         self.ledger = ledger
         self.events = Events()
         self.estimator = Estimator()
+        self.signatures = SignatureMemory()
         self.keep_answer = 0
         """How many bytes of each answer `CallEnded` carries: 0 unless requests are recorded."""
         self.redactor = redactor
@@ -126,7 +128,7 @@ class Gateway:
         try:
             reply = await self._answer(run)
         except KeyturnError as error:
-            reply = self._refused(run, error)
+            reply = answering.refused(self, run, error)
         finally:
             if reply is None or reply.stream is None:
                 self._ended(run, reply)
@@ -150,27 +152,48 @@ class Gateway:
                     continue
             if isinstance(grant, Exhausted):
                 return self._given_up(run, grant)
+            exchange = self._prepared(run, grant)
+            if exchange is None:
+                continue
             run.progress.attempts += 1
             run.trail.attempts.append(grant.attempt)
-            exchange, failed, reply = Exchange(self, run, grant), None, None
+            failed, reply = None, None
             try:
                 pending = self.ledger.intend(grant.attempt)
                 if pending is not None:
                     await pending
                 failed = await exchange.perform()
                 if failed is None:
-                    reply = self._relayed(run, grant, exchange)
+                    reply = answering.relayed(self, run, grant, exchange)
                     return reply
             finally:
                 if failed is None and reply is None:
                     exchange.close()
             move = advance(run.progress, grant.entry, failed.outcome, self.clock.mono())
             if isinstance(move, Relay):
-                return self._as_it_came(run, failed)
+                return answering.as_it_came(self, run, failed)
             run.remember(failed)
             if isinstance(move, Refuse):
                 raise self._stopped(run, move)
             resend = move.resend if isinstance(move, TryNext) else None
+
+    def _prepared(self, run: Run, grant: Grant) -> Exchange | None:
+        """The attempt of *grant*, ready to be sent; None when its dialect cannot say what the call says."""
+        exchange, ready = Exchange(self, run, grant), False
+        try:
+            exchange.prepare()
+            ready = True
+        except Untranslatable as error:
+            deployment = grant.entry.candidate.deployment
+            run.inexpressible[deployment] = error
+            run.progress.closed.add(deployment)
+            run.trail.refusals.append(f"{deployment}: {error.message}")
+            return None
+        finally:
+            if not ready:
+                exchange.watch.close()
+                grant.close()
+        return exchange
 
     async def _plan(self, run: Run, generation: Generation) -> None:
         """Whom *run* may ask by the configuration of *generation*, which it carries from then on."""
@@ -231,35 +254,13 @@ class Gateway:
             run.trail.refusals.extend(f"{each}: lately its provider had no such model" for each in gone)
             run.deployments = left
 
-    def _relayed(self, run: Run, grant: Grant, exchange: Exchange) -> Reply:
-        """A good answer on its way to the client."""
-        response = exchange.response
-        grant.attempt.status = response.status if response is not None else None
-        headers = self._headers(run, grant.entry)
-        if exchange.stream is not None:
-            exchange.succeeded()
-            stream = RelayStream(exchange, run, self._stream_ended, self.keep_answer)
-            run.trail.status = 200
-            return Reply(200, [SSE, *headers], stream=stream)
-        usage = exchange.reply.usage if exchange.reply is not None else None
-        exchange.finish(OK, usage or exchange.unstated())
-        if usage is not None and run.costs:
-            self.estimator.learn(str(grant.entry.candidate.deployment), run.call, usage)
-        return Reply(200, [JSON, *headers], exchange.body)
-
-    def _as_it_came(self, run: Run, failed: Failed) -> Reply:
-        """The upstream's own answer to a client's mistake: its status and its body, without any key it may echo."""
-        content_type = failed.content_type if failed.status >= 400 else "application/json"
-        run.trail.code = failed.outcome.meaning
-        head = (b"content-type", self.redact(content_type).encode("latin-1", "replace") or JSON[1])
-        status = failed.status if failed.status >= 400 else 400
-        return Reply(status, [head, *self._headers(run, failed.entry)], self.redactor.data(failed.body))
-
     def _given_up(self, run: Run, shortage: Exhausted) -> Reply:
         """Nothing is left to try: the first final answer, if that is all that stood in the way, or the refusal."""
         first = run.first_final
-        if first is not None and run.finals.issuperset(run.deployments):
-            return self._as_it_came(run, first)
+        if first is not None and (run.finals | run.inexpressible.keys()).issuperset(run.deployments):
+            return answering.as_it_came(self, run, first)
+        if run.inexpressible and run.inexpressible.keys() >= set(run.deployments):
+            raise next(iter(run.inexpressible.values()))
         raise self._refusal(run, shortage)
 
     def _stopped(self, run: Run, move: Refuse) -> KeyturnError:
@@ -300,36 +301,8 @@ class Gateway:
             wait = min([wait, *(run.generation.reserving.returns(entries[order], now) for order in orders)])
         return wait if wait < FOREVER else None
 
-    def _refused(self, run: Run, error: KeyturnError) -> Reply:
-        """An error of ours, in the client's dialect."""
-        run.trail.code = error.code
-        error.message = self.redact(error.message)  # it quotes the client, who may have put a key in the wrong place
-        run.trail.refusals.append(error.message)
-        attempts = [attempt.brief() for attempt in run.trail.attempts]
-        headers = [(name.encode(), value.encode()) for name, value in error_headers(error)]
-        headers.append((b"x-keyturn-call", run.trail.call.encode()))
-        headers.append((b"x-keyturn-attempts", b"%d" % len(attempts)))
-        return Reply(error.status, [JSON, *headers], error_body(error, run.trail.call, attempts))
-
-    def _headers(self, run: Run, entry: Entry) -> list[tuple[bytes, bytes]]:
-        """The headers that tell what answered."""
-        if entry.answer_headers is None:
-            (provider, model), credential = entry.candidate
-            entry.answer_headers = (
-                (b"x-keyturn-provider", provider.encode()),
-                (b"x-keyturn-model", model.encode("ascii", "replace")),
-                (b"x-keyturn-key", credential.shown.encode()),
-            )
-        headers = [
-            (b"x-keyturn-call", run.trail.call.encode()),
-            *entry.answer_headers,
-            (b"x-keyturn-attempts", b"%d" % len(run.trail.attempts)),
-        ]
-        if entry.candidate.deployment not in run.first:
-            headers.append((b"x-fallback-provider", entry.candidate.deployment.provider.encode()))
-        return headers
-
-    def _stream_ended(self, stream: RelayStream) -> None:
+    def stream_ended(self, stream: RelayStream) -> None:
+        """The client has all of *stream*, or left."""
         usage = stream.attempt.usage
         if usage is not None and stream.run.costs and not stream.run.trail.code:
             self.estimator.learn(f"{stream.attempt.provider}/{stream.attempt.model}", stream.run.call, usage)

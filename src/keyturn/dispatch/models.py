@@ -32,6 +32,8 @@ MOST_ASKED = 8
 """Keys that are asked for one list at most, when the first are refused."""
 NO_LIST = frozenset({404, 405, 501})
 LARGEST_LIST = 16 * 1024 * 1024
+COUNTERS = frozenset({"anthropic", "gemini"})
+"""Dialects whose providers count tokens."""
 RETRY_AFTER = 30.0
 """Seconds until a list that could not be had is asked for again."""
 
@@ -213,7 +215,9 @@ class ModelLists:
         credentials = config.credentials.get(name, ())
         declared = (each.model for each in config.facts if each.provider == name)
         listed = (*provider.models, *config.static_models.get(name, ()), *declared, *self._lists.get(name, ()))
-        kinds = {"chat"} | ({"embeddings"} if provider.embeddings_path else set())
+        kinds = {"chat", "completions"} | provider.kinds | ({"embeddings"} if provider.embeddings_path else set())
+        if provider.dialect in COUNTERS:
+            kinds.add("count")
         usable = any(self._pickable(each) for each in credentials)
         set_up = f"`keyturn keys enable {name}` takes those that were disabled into use again"
         if provider.tool is not None and not provider.tool.found:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from keyturn.core import Facts, Usage, classify
 from keyturn.errors import TransportError, UpstreamInterrupted
-from keyturn.wire import error_event
+from keyturn.wire import dialect
 
 from .exchange import BYTES_PER_TOKEN, OK, Exchange
 from .run import Run
@@ -136,6 +136,7 @@ class RelayStream:
     def _complete(self) -> bytes:
         """The end as it should be; the bytes of a last event that came without its blank line."""
         self._exchange.finish(OK, self._usage())
+        self._exchange.remember_signatures()
         self._over()
         return self._stream.tail
 
@@ -156,7 +157,11 @@ class RelayStream:
         run.trail.code = "upstream_interrupted"
         error = UpstreamInterrupted(f"the answer was interrupted after output had begun: {detail}")
         attempts = [attempt.brief() for attempt in run.trail.attempts]
-        event = error_event(error, run.trail.call, attempts)
+        spoken = dialect(run.call.dialect)
+        if run.call.form == "array":
+            event = b",\r\n" + spoken.error_body(error, run.trail.call, attempts) + b"]"
+        else:
+            event = spoken.error_event(error, run.trail.call, attempts)
         self._over()
         return event
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from keyturn.core import (
     charge,
     claims,
     dollars,
+    holder,
     peek,
     pick,
     stand_by,
@@ -150,7 +151,7 @@ class Reserving:
             cost = self._cost(run, deployment) if pool.limited else FREE
             tried = run.progress.tried.get(deployment, ())
             while True:
-                entry = pick(pool, cost, tried, now, draw)
+                entry = self._holder(run, pool, cost, tried, now) or pick(pool, cost, tried, now, draw)
                 if isinstance(entry, Exhausted):
                     short[deployment] = entry
                     break
@@ -166,6 +167,15 @@ class Reserving:
                 cost = self._cost(run, deployment)
                 tried = run.progress.tried.get(deployment, ())
         return together(list(short.values()))
+
+    def _holder(self, run: Run, pool: Pool, cost: Cost, tried: Collection[int], now: float) -> Entry | None:
+        """Who holds the prompt cache of the conversation; None for one that begins, and where keys take turns."""
+        if run.conversation is None or not run.conversation[1] or len(pool.entries) < 2:
+            return None
+        rotation = self._config.rotations.get(pool.deployment.provider)
+        if rotation is not None and rotation.each_call:
+            return None
+        return holder(pool, run.conversation[0], cost.input + cost.output, tried, now)
 
     def _reserve(self, run: Run, pool: Pool, entry: Entry, now: float) -> Grant | Denied | None:
         """Take every limit of *entry*, and the caller's own, at once, before a byte is sent.

@@ -18,9 +18,12 @@ from keyturn.core import (
     Plan,
     Pool,
     Progress,
+    Request,
     Trail,
 )
+from keyturn.errors import Untranslatable
 from keyturn.stores import Reservation
+from keyturn.wire import conversation_of
 
 if TYPE_CHECKING:
     from .generation import Generation
@@ -33,6 +36,7 @@ class Run:
         "call",
         "caller",
         "content_by",
+        "conversation",
         "costs",
         "counted",
         "deadline",
@@ -41,6 +45,8 @@ class Run:
         "first",
         "first_final",
         "generation",
+        "inexpressible",
+        "neutral",
         "own",
         "patience",
         "paying",
@@ -62,6 +68,8 @@ class Run:
         self.deadline = self.started + min(timeouts.total, stated or timeouts.total)
         self.content_by = self.started + (timeouts.to_content or timeouts.total)
         """`GLOBAL_TIMEOUT`: by then the first content must have come."""
+        self.conversation = conversation_of(call)
+        """Its number, and whether somebody may hold its prompt cache."""
         self.patience = timeouts.queue_wait if stated is None else stated
         """Seconds that the call may spend waiting for credentials, all its waits together."""
         self.deployments: tuple[Deployment, ...] = ()
@@ -77,6 +85,10 @@ class Run:
         """Deployments that a budget cannot cover, as nobody knows what they cost."""
         self.costs: dict[Deployment, Cost] = {}
         self.progress = Progress()
+        self.neutral: Request | None = None
+        """The whole call in neutral form, once somebody of another dialect is asked."""
+        self.inexpressible: dict[Deployment, Untranslatable] = {}
+        """Deployments whose dialect cannot say what the call says."""
         self.too_big: Limit | None = None
         """A limit that even the least this call can cost exceeds."""
         self.first_final: Failed | None = None
@@ -94,6 +106,7 @@ class Run:
             self.generation, self.own, self.first = generation, self.caller.limits, frozenset()
             self.costs.clear()
             self.unpriced.clear()
+            self.inexpressible.clear()
             self.trail.refusals.clear()
             self.progress = Progress()
             self.too_big = None
@@ -157,3 +170,5 @@ class Failed(NamedTuple):
     status: int
     content_type: str
     body: bytes
+    dialect: str = "openai_chat"
+    """Of the upstream."""

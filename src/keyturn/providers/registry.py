@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from keyturn.core import Meaning, Rules
+
+DialectName = Literal["openai_chat", "openai_responses", "anthropic", "gemini"]
+DIALECT_NAMES: tuple[DialectName, ...] = ("openai_chat", "openai_responses", "anthropic", "gemini")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,14 @@ class Tool:
     """Its program was on the PATH when the configuration was read."""
 
 
+class Quirk(NamedTuple):
+    """What a translated request must heed for the models whose name *match* fits (shell wildcards, small letters)."""
+
+    match: str
+    takes: Mapping[str, Any]
+    """Members of Target, and `fold_system`: it has no system prompt, so that goes into the first message."""
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
     """What is special about one upstream. *variables*: prefixes of its variables, the canonical one first."""
@@ -43,7 +54,19 @@ class Provider:
     """Empty: there is no default, `<P>_API_BASE` must be set."""
     base_path: str = ""
     """What completes a base URL that ends with the host, or with the first part of this path."""
-    dialect: str = "openai_chat"
+    dialect: DialectName = "openai_chat"
+    """What it is spoken to in when a call is in none of its dialects."""
+    also: frozenset[str] = frozenset()
+    """Further dialects that it speaks natively: calls in these are relayed as they are."""
+    takes_betas: bool = False
+    """It takes the client's `anthropic-beta`; compatible servers refuse flags that they do not know."""
+    compat_path: str = ""
+    """A base URL that ends so is its OpenAI-compatible endpoint: it is spoken to in OpenAI Chat there."""
+    quirks: tuple[Quirk, ...] = ()
+    """What its models differ in; of those that match a name, the first counts."""
+    kinds: frozenset[str] = frozenset()
+    """What it serves besides chat and embeddings, under the paths of OpenAI: completions, images, audio, moderations,
+    rerank."""
     auth_header: str = "authorization"
     auth_prefix: str = "Bearer "
     headers: tuple[tuple[str, str], ...] = ()
@@ -62,6 +85,8 @@ class Provider:
     """What ids in its list carry in front of the name that requests use."""
     rejects: frozenset[str] = frozenset()
     """Top-level members that it answers with an error; dropped with a note."""
+    compat_rejects: frozenset[str] = frozenset()
+    """The same at its OpenAI-compatible endpoint, where that is not its main one."""
     renames: Mapping[str, str] = field(default_factory=dict)
     tier: int = 4
     keyless: bool = False
@@ -98,6 +123,8 @@ class _Catalog(Mapping[str, Provider]):
 
 
 CATALOG: Mapping[str, Provider] = _Catalog()
+SERVED_BY_UNKNOWN = frozenset({"completions", "images", "audio", "moderations", "rerank"})
+"""What may be asked of a server that the catalog does not know: it says itself what it has not."""
 
 
 @cache
@@ -124,8 +151,14 @@ def _row(name: str, members: dict[str, Any]) -> Provider:
         if member in members:
             members[member] = tuple((key.lower(), value) for key, value in members[member].items())
     members = {key: tuple(value) if isinstance(value, list) else value for key, value in members.items()}
-    members["rejects"] = frozenset(members.get("rejects", ()))
+    for member in ("rejects", "compat_rejects", "also", "kinds"):
+        members[member] = frozenset(members.get(member, ()))
+    members["quirks"] = tuple(_quirk(dict(each)) for each in members.get("quirks", ()))
     return Provider(name=name, rules=_rules(name, rules), tool=_tool(tool) if tool else None, **members)
+
+
+def _quirk(members: dict[str, Any]) -> Quirk:
+    return Quirk(members.pop("match"), members)
 
 
 def _tool(members: dict[str, Any]) -> Tool:
@@ -152,10 +185,39 @@ def known(name: str) -> Provider | None:
     return _aliases().get(plain_name(name))
 
 
-def custom(name: str, base_url: str) -> Provider:
-    """A row for an unknown OpenAI-compatible server."""
+def custom(name: str, base_url: str, dialect: DialectName = "openai_chat") -> Provider:
+    """A row for an unknown server: OpenAI-compatible unless *dialect* says otherwise."""
     plain = plain_name(name)
-    return Provider(plain, name, variables=(plain.upper(),), base_url=base_url.rstrip("/"), rules=Rules(name=plain))
+    row = Provider(
+        plain,
+        name,
+        variables=(plain.upper(),),
+        base_url=base_url.rstrip("/"),
+        kinds=SERVED_BY_UNKNOWN,
+        rules=Rules(name=plain),
+    )
+    return speaking(row, dialect)
+
+
+def speaking(provider: Provider, dialect: DialectName) -> Provider:
+    """*provider*, spoken to in *dialect*, with what is usual there: where the key goes, and what is served."""
+    if dialect == provider.dialect:
+        return provider
+    usual: dict[str, Any] = {"dialect": dialect, "also": provider.also - {dialect}}
+    if dialect == "anthropic":
+        usual |= {"auth_header": "x-api-key", "auth_prefix": "", "embeddings_path": "", "kinds": frozenset()}
+    elif dialect == "gemini":
+        usual |= {"auth_header": "x-goog-api-key", "auth_prefix": "", "kinds": frozenset(), "model_prefix": "models/"}
+    elif provider.dialect in ("anthropic", "gemini"):
+        usual |= {"auth_header": "authorization", "auth_prefix": "Bearer "}
+    return replace(provider, **usual)
+
+
+def at_its_address(provider: Provider) -> Provider:
+    """*provider* in the dialect of its base URL: the address of an OpenAI-compatible endpoint says so."""
+    if provider.compat_path and provider.base_url.endswith(provider.compat_path):
+        return replace(speaking(provider, "openai_chat"), rejects=provider.compat_rejects, models_path="/models")
+    return provider
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from itertools import chain
 
-from keyturn.core import Call, Caller, Kind, Trail
-from keyturn.dispatch import CallEnded, Gateway, new_id, read_call
+from keyturn.core import Call, Caller, Trail
+from keyturn.dispatch import DOORS, CallEnded, Gateway, count, new_id, read_call, request_ids
 from keyturn.errors import (
     Draining,
     HeadersTooLarge,
@@ -15,20 +15,31 @@ from keyturn.errors import (
     UpstreamInterrupted,
     WrongHost,
 )
-from keyturn.wire import error_body, error_event, error_headers
+from keyturn.wire import dialect, error_headers
 
 from .access import CALLER, Access, RawHeaders
 from .body import read_body
 from .exchange import ClientLeft, Exchange, Headers, Receive, Scope, Send
 from .pages import JSON, Asked, Pages
-from .paths import WrongMethod, find
+from .paths import WrongMethod, find, spoken
 from .watch import Watches
 
 _log = logging.getLogger("keyturn.server")
 
-CALL_KINDS: dict[str, Kind] = {"chat": "chat", "embeddings": "embeddings"}
 LARGEST_ADMIN_BODY = 64 * 1024
+LARGEST_QUESTION = 8 * 1024 * 1024
+"""Bytes of a text whose tokens are to be counted."""
 TIMEOUT_HEADER = b"x-request-timeout-ms"
+CALL_HEADERS = (
+    TIMEOUT_HEADER,
+    b"content-type",
+    b"anthropic-version",
+    b"anthropic-beta",
+    b"x-claude-code-session-id",
+    b"session-id",
+    b"session_id",
+)
+"""What headers say about a call."""
 
 
 class App:
@@ -53,33 +64,35 @@ class App:
             await self._respond(scope, exchange)
         except KeyturnError as error:
             self._record(exchange, error, started)
-            await self._refuse(exchange, error)
+            await self._refuse(exchange, error, scope)
         except ClientLeft:
             pass
         except asyncio.CancelledError:
             if not self.stopping:
                 raise
-            await self._stop_short(exchange)
+            await self._stop_short(exchange, scope)
         except Exception:
             _log.exception("call %s failed in the gateway itself", exchange.call_id)
             if not exchange.started:
-                await self._refuse(exchange, KeyturnError("the gateway itself failed; its log says more"))
+                await self._refuse(exchange, KeyturnError("the gateway itself failed; its log says more"), scope)
 
     async def _respond(self, scope: Scope, exchange: Exchange) -> None:
         headers = self._admissible_headers(scope)
         endpoint, argument = find(scope["raw_path"])
         endpoint.check_method(scope["method"])
         caller = self._access.admit(endpoint.need, scope.get("client"), headers)
-        kind = CALL_KINDS.get(endpoint.name)
-        if kind is not None:
-            call = read_call(kind, await read_body(exchange.receive, headers, self._max_body), _call_headers(headers))
+        query: bytes = scope.get("query_string", b"")
+        if endpoint.name in DOORS:
+            body = await read_body(exchange.receive, headers, self._max_body)
+            call = read_call(endpoint.name, body, _call_headers(headers), argument, query.decode("latin-1"))
             await self._answer_call(exchange, call, caller)
             return
         body = b""
         if endpoint.method == "POST":
-            body = await read_body(exchange.receive, headers, LARGEST_ADMIN_BODY)
-        query = scope.get("query_string", b"")
-        page = await self._pages.page(endpoint.name, Asked(caller, argument, query, body))
+            most = LARGEST_ADMIN_BODY if endpoint.need == "admin" else LARGEST_QUESTION
+            body = await read_body(exchange.receive, headers, most)
+        told = spoken(scope["raw_path"], headers) if endpoint.name in ("models", "model") else endpoint.dialect
+        page = await self._pages.page(endpoint.name, Asked(caller, argument, query, body, told))
         await exchange.answer(page.status, [page.content_type, _mark(exchange)], page.body)
 
     def _admissible_headers(self, scope: Scope) -> RawHeaders:
@@ -96,7 +109,10 @@ class App:
 
     async def _answer_call(self, exchange: Exchange, call: Call, caller: Caller) -> None:
         with self._watches.watch(exchange.receive):
-            reply = await self._gateway.handle(call, caller, exchange.call_id)
+            if call.kind == "count":
+                reply = await count(self._gateway, call, caller, exchange.call_id)
+            else:
+                reply = await self._gateway.handle(call, caller, exchange.call_id)
             if reply.stream is None:
                 await exchange.answer(reply.status, reply.headers, reply.body)
                 return
@@ -113,25 +129,27 @@ class App:
         trail.ended = self._gateway.clock.mono()
         self._gateway.events.emit(CallEnded(None, CALLER, trail))
 
-    async def _refuse(self, exchange: Exchange, error: KeyturnError) -> None:
+    async def _refuse(self, exchange: Exchange, error: KeyturnError, scope: Scope) -> None:
         error.message = self._gateway.redactor.text(error.message)  # it quotes the client
-        headers: Headers = [JSON, _mark(exchange)]
+        told = spoken(scope["raw_path"], dict(scope["headers"]))
+        headers: Headers = [JSON, *request_ids(told, exchange.call_id)]
         headers += [(name.encode(), value.encode()) for name, value in error_headers(error)]
         if isinstance(error, WrongMethod):
             headers.append((b"allow", error.allow.encode()))
         elif error.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
-        await exchange.answer(error.status, headers, error_body(error, exchange.call_id, ()))
+        await exchange.answer(error.status, headers, dialect(told).error_body(error, exchange.call_id, ()))
 
-    async def _stop_short(self, exchange: Exchange) -> None:
+    async def _stop_short(self, exchange: Exchange, scope: Scope) -> None:
         """The server ends and this answer is not done: say so, in the form that it has by now."""
         if not exchange.started:
-            await self._refuse(exchange, Draining("the gateway is shutting down", retry_after=1.0))
+            await self._refuse(exchange, Draining("the gateway is shutting down", retry_after=1.0), scope)
             return
         if not exchange.streaming:
             return
         error = UpstreamInterrupted("the answer was interrupted: the gateway is shutting down")
-        await exchange.write(error_event(error, exchange.call_id, ()))
+        told = spoken(scope["raw_path"], dict(scope["headers"]))
+        await exchange.write(dialect(told).error_event(error, exchange.call_id, ()))
         await exchange.end_stream()
 
 
@@ -141,5 +159,4 @@ def _mark(exchange: Exchange) -> tuple[bytes, bytes]:
 
 def _call_headers(headers: RawHeaders) -> dict[str, str]:
     """The few headers that say something about a call; all others stay here."""
-    timeout = headers.get(TIMEOUT_HEADER)
-    return {} if timeout is None else {TIMEOUT_HEADER.decode(): timeout.decode("latin-1")}
+    return {name.decode(): headers[name].decode("latin-1") for name in CALL_HEADERS if name in headers}

@@ -11,11 +11,11 @@ import msgspec
 
 from keyturn import __version__
 from keyturn.config import DataFolder
-from keyturn.core import Call, Caller, nearest_models
-from keyturn.dispatch import Gateway, Reloader, matching
+from keyturn.core import Call, Caller, Usage, nearest_models
+from keyturn.dispatch import Gateway, Reloader, cost, first_asked, matching
 from keyturn.errors import BadRequest, KeyturnError, ModelNotFound
 from keyturn.providers import known
-from keyturn.wire import model_body, models_body
+from keyturn.wire import model_page, models_page
 
 JSON = (b"content-type", b"application/json")
 OWNER = Caller()
@@ -62,6 +62,21 @@ class Asked(NamedTuple):
     """The part of the path that varies."""
     query: bytes = b""
     body: bytes = b""
+    dialect: str = "openai_chat"
+    """Of who asks."""
+
+
+class Question(msgspec.Struct):
+    """The body of `POST /v1/token-count` and `/v1/cost-estimate`; what is missing counts as nothing."""
+
+    model: str
+    text: str = ""
+    messages: msgspec.Raw | None = None
+    tools: msgspec.Raw | None = None
+    input: msgspec.Raw | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cache_read_tokens: int = 0
 
 
 class Pages:
@@ -80,9 +95,15 @@ class Pages:
         match name:
             case "models":
                 rows = await self._gateway.models(asked.caller)
-                return Page(models_body((row.id, row.provider, row.created) for row in rows))
+                return Page(models_page(asked.dialect, ((row.id, row.provider, row.created) for row in rows)))
             case "model":
-                return await self._model(asked.argument, asked.caller)
+                return await self._model(asked)
+            case "token_count":
+                return await self._token_count(_question(asked.body), asked.caller)
+            case "cost_estimate":
+                asked_for = _question(asked.body)
+                used = Usage(asked_for.prompt_tokens, asked_for.completion_tokens, asked_for.cache_read_tokens)
+                return Page(await cost(self._gateway, asked.caller, asked_for.model, used))
             case "quota_stats":
                 return Page(self._gateway.quota_stats(asked.caller, _provider(asked.query)))
             case "providers":
@@ -99,13 +120,22 @@ class Pages:
             case _:
                 return await self._admin_page(name, asked.body)
 
-    async def _model(self, name: str, caller: Caller) -> Page:
+    async def _token_count(self, question: Question, caller: Caller) -> Page:
+        """Our estimate of the tokens of a prompt, for the deployment that would be asked first."""
+        parts = (question.messages, question.tools, question.input)
+        size = len(question.text.encode()) + sum(len(bytes(part)) for part in parts if part is not None)
+        call = Call("openai_chat", "chat", question.model, {}, size, text_bytes=size)
+        first = await first_asked(self._gateway, call, caller)
+        return Page({"token_count": self._gateway.estimator.estimate(call, str(first)).likely, "estimated": True})
+
+    async def _model(self, asked: Asked) -> Page:
+        name, caller = asked.argument, asked.caller
         head, _, rest = name.partition("/")
         provider = self._gateway.lists.catalog.provider(head)
         rows = await self._gateway.models(caller)
         for row in rows:
             if row.id == name or (rest and row.id == f"{provider}/{rest}") or row.id.partition("/")[2] == name:
-                return Page(model_body(name, row.provider, row.created))
+                return Page(model_page(asked.dialect, (name, row.provider, row.created)))
         near = nearest_models(name[:200], self._gateway.lists.catalog) if not caller.routes else []
         hint = f"nearest: {', '.join(near)}" if near else "GET /v1/models lists what is"
         raise ModelNotFound(f"model {name[:200]!r} is not offered by any configured provider; {hint}", param="model")
@@ -190,6 +220,13 @@ def _provider(query: bytes) -> str | None:
         return None
     row = known(found[0])
     return row.name if row is not None else found[0]
+
+
+def _question(body: bytes) -> Question:
+    try:
+        return msgspec.json.decode(body, type=Question)
+    except msgspec.DecodeError as error:
+        raise BadRequest(f'the body must be like {{"model": "…", "messages": […]}}: {error}') from error
 
 
 def _key_of(body: bytes) -> str | None:

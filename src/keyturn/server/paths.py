@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
+from keyturn.dispatch import GEMINI_METHODS
 from keyturn.errors import MethodNotAllowed, UnknownPath
 
 Need = Literal["nothing", "caller", "local_or_caller", "admin"]
@@ -12,9 +15,21 @@ Need = Literal["nothing", "caller", "local_or_caller", "admin"]
 
 Name = Literal[
     "chat",
+    "completions",
     "embeddings",
+    "responses",
+    "messages",
+    "gemini",
+    "images",
+    "audio",
+    "moderations",
+    "rerank",
+    "input_tokens",
+    "count_tokens",
     "models",
     "model",
+    "token_count",
+    "cost_estimate",
     "providers",
     "quota_stats",
     "home",
@@ -40,6 +55,8 @@ class Endpoint(NamedTuple):
     path: str
     method: Literal["GET", "POST"]
     need: Need
+    dialect: str = "openai_chat"
+    """In which its errors are written; `GET /v1/models` has that of who asks."""
 
     def check_method(self, method: str) -> None:
         """Raises WrongMethod. What answers GET answers HEAD."""
@@ -57,9 +74,23 @@ class WrongMethod(MethodNotAllowed):
 
 ENDPOINTS = (
     Endpoint("chat", "/v1/chat/completions", "POST", "caller"),
+    Endpoint("completions", "/v1/completions", "POST", "caller"),
     Endpoint("embeddings", "/v1/embeddings", "POST", "caller"),
+    Endpoint("responses", "/v1/responses", "POST", "caller"),
+    Endpoint("input_tokens", "/v1/responses/input_tokens", "POST", "caller"),
+    Endpoint("messages", "/v1/messages", "POST", "caller", "anthropic"),
+    Endpoint("count_tokens", "/v1/messages/count_tokens", "POST", "caller", "anthropic"),
+    Endpoint("gemini", "/v1beta/models/{id}:{method}", "POST", "caller", "gemini"),
+    Endpoint("images", "/v1/images/{path}", "POST", "caller"),
+    Endpoint("audio", "/v1/audio/{path}", "POST", "caller"),
+    Endpoint("moderations", "/v1/moderations", "POST", "caller"),
+    Endpoint("rerank", "/v1/rerank", "POST", "caller"),
     Endpoint("models", "/v1/models", "GET", "caller"),
     Endpoint("model", "/v1/models/{id}", "GET", "caller"),
+    Endpoint("models", "/v1beta/models", "GET", "caller", "gemini"),
+    Endpoint("model", "/v1beta/models/{id}", "GET", "caller", "gemini"),
+    Endpoint("token_count", "/v1/token-count", "POST", "caller"),
+    Endpoint("cost_estimate", "/v1/cost-estimate", "POST", "caller"),
     Endpoint("providers", "/v1/providers", "GET", "caller"),
     Endpoint("quota_stats", "/v1/quota-stats", "GET", "caller"),
     Endpoint("home", "/", "GET", "nothing"),
@@ -77,9 +108,15 @@ ENDPOINTS = (
     Endpoint("admin_reload", "/admin/reload", "POST", "admin"),
 )
 
-_MODEL = next(endpoint for endpoint in ENDPOINTS if endpoint.name == "model")
-_MODEL_PREFIXES = (b"/v1/models/", b"/models/", b"/v1/v1/models/")
 _LONGEST_ECHO = 200
+_GEMINI_VERSIONS = ("v1beta", "v1", "v1alpha", "v1beta1")
+"""Under which Google's clients ask; its SDK asks under v1, the Gemini CLI under v1beta."""
+_RESOURCES = ("models", "tunedModels", "publishers/google/models")
+_METHOD = re.compile(rb"(?::|%3[Aa])(" + "|".join(GEMINI_METHODS).encode() + rb")\Z")
+
+
+def _of(name: Name, dialect: str = "openai_chat") -> Endpoint:
+    return next(each for each in ENDPOINTS if each.name == name and each.dialect == dialect)
 
 
 def _spellings(path: str) -> tuple[str, ...]:
@@ -90,21 +127,56 @@ def _spellings(path: str) -> tuple[str, ...]:
 _EXACT = {
     spelling.encode(): endpoint
     for endpoint in ENDPOINTS
-    if endpoint is not _MODEL
+    if "{" not in endpoint.path
     for spelling in _spellings(endpoint.path)
 }
+_BEGINNINGS = [
+    (spelling.encode(), endpoint)
+    for endpoint in ENDPOINTS
+    if endpoint.name in ("model", "images", "audio")
+    for spelling in _spellings(endpoint.path.partition("{")[0])
+]
+_GEMINI = _of("gemini", "gemini")
+_GEMINI_BEGINNINGS = [
+    (f"{start}/{version}/{resource}/".encode(), resource)
+    for version in _GEMINI_VERSIONS
+    for resource in _RESOURCES
+    for start in ("", "/v1beta", "/v1")
+]
 
 
 def find(raw_path: bytes) -> tuple[Endpoint, str]:
-    """The endpoint of a path, with the model id where the path holds one. Raises UnknownPath."""
+    """The endpoint of a path, with the part of it that varies: a model's id, `<model>:<method>`. Raises UnknownPath."""
     endpoint = _EXACT.get(raw_path)
     if endpoint is not None:
         return endpoint, ""
-    for prefix in _MODEL_PREFIXES:
-        if raw_path.startswith(prefix) and len(raw_path) > len(prefix):
-            return _MODEL, unquote(raw_path[len(prefix) :].decode("latin-1"))
+    if method := _METHOD.search(raw_path):
+        for beginning, resource in _GEMINI_BEGINNINGS:
+            if raw_path.startswith(beginning) and method.start() > len(beginning):
+                model = unquote(raw_path[len(beginning) : method.start()].decode("latin-1"))
+                kept = f"{resource}/" if resource == "tunedModels" else ""
+                return _GEMINI, f"{kept}{model}:{method[1].decode()}"
+    for beginning, endpoint in _BEGINNINGS:
+        if raw_path.startswith(beginning) and len(raw_path) > len(beginning):
+            return endpoint, unquote(raw_path[len(beginning) :].decode("latin-1"))
     shown = repr(raw_path[:_LONGEST_ECHO])[2:-1]
     raise UnknownPath(f"nothing is served at {shown}; served are {_served()}")
+
+
+def spoken(raw_path: bytes, headers: Mapping[bytes, bytes]) -> str:
+    """The dialect in which a request to *raw_path* wants its errors and its lists of models, known or not."""
+    try:
+        endpoint, _ = find(raw_path)
+    except UnknownPath:
+        if raw_path.startswith((b"/v1beta", b"/v1alpha")):
+            return "gemini"
+        return "anthropic" if raw_path.startswith((b"/v1/messages", b"/messages")) else "openai_chat"
+    if endpoint.name in ("models", "model") and endpoint.dialect == "openai_chat":
+        if b"anthropic-version" in headers:
+            return "anthropic"
+        if b"x-goog-api-key" in headers or b"x-goog-api-client" in headers:
+            return "gemini"
+    return endpoint.dialect
 
 
 def _served() -> str:

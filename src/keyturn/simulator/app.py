@@ -1,7 +1,11 @@
 """The ASGI application: finds out which provider is asked for what, and answers questions about itself.
 
-`/<provider>/…/chat/completions`, `/<provider>/…/embeddings` and `/<provider>/…/models` are served for every persona,
-whatever stands between, so that `GROQ_API_BASE=http://127.0.0.1:9000/groq/v1` works, and `/gemini/v1beta/openai`.
+`/<provider>/…/chat/completions`, `…/responses`, `…/completions`, `…/embeddings`, `…/images/generations`,
+`…/images/edits`, `…/audio/transcriptions`, `…/audio/speech`, `…/moderations`, `…/rerank` and `…/models` are served for
+every persona, whatever stands between, so that `GROQ_API_BASE=http://127.0.0.1:9000/groq/v1` works, and `/gemini/v1beta/openai`.
+`/anthropic/v1/messages` and `/gemini/v1beta/models/<model>:generateContent` with their kin speak those providers' own
+formats (also `/gemini/v1/…`; `GET …/models` there is Google's list for its own key headers). What a prompt can make a
+simulated model do is told in `answers`, what signatures look like in `signatures`.
 Called in process with a provider's own address, it goes by the Host header. `GET /_simulator/stats` counts;
 `POST /_simulator/script` takes `{"clear": true, "faults": [{…}]}`.
 """
@@ -19,19 +23,13 @@ from .connection import ClientLeft, Connection, Message, Receive, Send
 from .personas import CASES, PERSONAS, Persona
 from .quotas import KeyRule, Quotas
 from .record import Exchange, Record, Result
+from .reply import to_json
+from .routes import Route, endings, route_of
 from .script import Fault, Script, fault_of
-from .shapes import to_json
 from .turn import Turn
 
 if TYPE_CHECKING:
     from keyturn.core import Clock, Draw
-
-KINDS = {
-    "/chat/completions": ("chat", "POST"),
-    "/embeddings": ("embeddings", "POST"),
-    "/models": ("models", "GET"),
-}
-KEY_HEADERS = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
 
 
 class Simulator:
@@ -70,6 +68,7 @@ class Simulator:
         self._models = dict(models or {})
         self._latency = latency if isinstance(latency, tuple) else (latency, latency)
         self._pace = pace
+        self._prompts: set[tuple[str, ...]] = set()
         self._began = clock.mono()
         self._began_wall = clock.wall()
 
@@ -97,6 +96,12 @@ class Simulator:
     def now(self) -> float:
         """The providers' own Unix time: never set back, whatever happens to the gateway's wall clock."""
         return self._began_wall + self.elapsed()
+
+    def seen(self, prompt: tuple[str, ...]) -> bool:
+        """Whether a prompt began like this before; from now on it has."""
+        known = prompt in self._prompts
+        self._prompts.add(prompt)
+        return known
 
     def offers(self, persona: Persona, model: str) -> bool:
         if persona.name in self._models:
@@ -128,11 +133,14 @@ class Simulator:
                 status, answer = await self._control(scope, connection)
             else:
                 found = self._find(scope, headers)
-                if isinstance(found, tuple):
-                    persona, kind = found
-                    exchange = self.record.begin(self.clock.mono(), persona.name, _key(headers), kind)
+                if not isinstance(found, str):
+                    persona, route = found
+                    exchange = self.record.begin(self.clock.mono(), persona.name, route.key, route.kind)
                     exchange.headers = headers if self.keep_bodies else {}
-                    await self._converse(connection, exchange, persona)
+                    exchange.dialect, exchange.path = route.dialect, scope["path"]
+                    await self._converse(
+                        Turn(self, connection, exchange, persona, route, headers), connection, exchange
+                    )
                     return
                 status, answer = 404, {"error": {"message": found, "type": "invalid_request_error", "code": None}}
             data = to_json(answer)
@@ -143,10 +151,10 @@ class Simulator:
         finally:
             connection.close()
 
-    async def _converse(self, connection: Connection, exchange: Exchange, persona: Persona) -> None:
+    async def _converse(self, turn: Turn, connection: Connection, exchange: Exchange) -> None:
         result: Result = "faulted"
         try:
-            result = await Turn(self, connection, exchange, persona).run()
+            result = await turn.run()
         except (ClientLeft, asyncio.CancelledError):
             result = "cancelled"
             raise
@@ -155,17 +163,17 @@ class Simulator:
             left = connection.left_at
             self.record.end(exchange, result, self.clock.mono() if left is None else left)
 
-    def _find(self, scope: Message, headers: Mapping[str, str]) -> tuple[Persona, str] | str:
+    def _find(self, scope: Message, headers: Mapping[str, str]) -> tuple[Persona, Route] | str:
         """Whom and what a path means, else why it means nothing."""
         path: str = scope["path"]
         host = headers.get("host", "").partition(":")[0]
         persona = self._hosts.get(host) or self._personas.get(path.split("/", 2)[1])
         if persona is None:
             return f"no such provider; the simulator plays {', '.join(self._personas)}, each under /<provider>/v1"
-        for ending, (kind, method) in KINDS.items():
-            if path.endswith(ending) and scope["method"] == method:
-                return persona, kind
-        return f"{scope['method']} {path} is not simulated; there are {', '.join(KINDS)}"
+        route = route_of(persona, scope["method"], path, scope.get("query_string", b""), headers)
+        if route is not None:
+            return persona, route
+        return f"{scope['method']} {path} is not simulated; there are {endings()}"
 
     async def _control(self, scope: Message, connection: Connection) -> tuple[int, object]:
         asked = (scope["method"], scope["path"].removeprefix("/_simulator/"))
@@ -235,13 +243,6 @@ def _rule(members: Mapping[str, Any], place: str, problems: list[str]) -> KeyRul
     if rule.state != "ok" and rule.state not in CASES:
         problems.append(f"{place}: unknown state {rule.state!r}, one of ok, {', '.join(sorted(CASES))}")
     return rule
-
-
-def _key(headers: Mapping[str, str]) -> str:
-    for name in KEY_HEADERS:
-        if name in headers:
-            return headers[name].removeprefix("Bearer ").strip()
-    return ""
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -153,6 +153,10 @@ OPENAI: dict[str, Row] = {
         "invalid_request_error",
         None,
     ),
+    "unknown_parameter": _openai(400, "{why}", "invalid_request_error", "unknown_parameter", "{member}"),
+    "unverified": _openai(400, "{why}", "invalid_request_error", "invalid_encrypted_content"),
+    "no_item": _openai(404, "{why}", "invalid_request_error", None, "{member}"),
+    "no_previous_response": _openai(400, "{why}", "invalid_request_error", "previous_response_not_found", "{member}"),
     "overloaded": _openai(503, "The engine is currently overloaded, please try again later", "server_error", None),
     "server_error": _openai(
         500,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from . import bodies
+from . import bodies, native_bodies
 from .bodies import Row
 from .limiters import Kind, Limiter
 
@@ -22,6 +23,10 @@ FALLBACKS = {
     "rejected_member": "bad_request",
     "content_filter": "bad_request",
     "key_limit": "insufficient_credit",
+    "unknown_parameter": "bad_request",
+    "unverified": "bad_request",
+    "no_item": "bad_request",
+    "no_previous_response": "bad_request",
     "not_offered": "forbidden",
 }
 """What a provider says that has no words of its own for a case; what is missing then comes from OpenAI's rows."""
@@ -43,6 +48,8 @@ class Persona:
     """One provider as the simulator plays it. *minute*, *day*, *zone* and *charge* say how it counts by default."""
 
     name: str
+    native: Literal["", "anthropic", "gemini"] = ""
+    """The format that it speaks beside OpenAI's."""
     errors: Mapping[str, Row] = field(default_factory=lambda: bodies.OPENAI)
     hosts: tuple[str, ...] = ()
     models: tuple[str, ...] = ("simulated-large", "simulated-small", "simulated-embed")
@@ -50,7 +57,7 @@ class Persona:
     """Only *models* exist; otherwise every name is served."""
     context: int = 131_072
     rejects: frozenset[str] = frozenset()
-    rate_headers: Literal["", "openai", "groq", "together", "mistral"] = ""
+    rate_headers: Literal["", "openai", "groq", "together", "mistral", "anthropic"] = ""
     usage: Literal["option", "finish", "x_groq", "repeat"] = "option"
     """Where a stream carries usage: when asked for, in the finish chunk, in `x_groq`, or in a repeated finish chunk."""
     stream_error: Literal["data", "event", "chunk"] = "data"
@@ -117,7 +124,18 @@ PERSONAS: dict[str, Persona] = {
             day="calendar",
         ),
         Persona(
+            name="anthropic",
+            native="anthropic",
+            hosts=("api.anthropic.com",),
+            models=("claude-opus-4-6", "claude-sonnet-4-5", "claude-haiku-4-5"),
+            context=200_000,
+            rate_headers="anthropic",
+            id_prefix="msg_",
+            minute="bucket",
+        ),
+        Persona(
             name="gemini",
+            native="gemini",
             errors=bodies.GEMINI,
             hosts=("generativelanguage.googleapis.com",),
             models=("gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini-embedding-001"),
@@ -165,10 +183,24 @@ PERSONAS: dict[str, Persona] = {
 }
 
 
-def render(persona: Persona, case: str, names: Mapping[str, object], *, echo: str = "") -> tuple[int, Headers, bytes]:
-    """Status, headers and body with which *persona* answers *case*; *echo* is a secret that its text then quotes."""
-    row = row_of(persona, case)
+def render(
+    persona: Persona,
+    case: str,
+    names: Mapping[str, object],
+    *,
+    echo: str = "",
+    dialect: str = "",
+    status: int | None = None,
+) -> tuple[int, Headers, bytes]:
+    """Status, headers and body with which *persona* answers *case*; *echo* is a secret that its text then quotes.
+
+    *dialect* is the format of the request, *status* one that replaces the usual one: a format that states it in the
+    body too then says the same there.
+    """
+    row = row_of(persona, case, dialect)
     body = _filled(row.body, names)
+    if status is not None and status != row.status:
+        body = native_bodies.restated(body, dialect, status)
     if echo:
         body = _with_echo(body, f" (you sent {echo})")
     headers: Headers = [(name.lower(), str(value).format_map(names)) for name, value in row.headers]
@@ -178,15 +210,19 @@ def render(persona: Persona, case: str, names: Mapping[str, object], *, echo: st
     return row.status, headers, payload.encode()
 
 
-def row_of(persona: Persona, case: str) -> Row:
-    """The row for *case*, by way of the fallbacks."""
+def row_of(persona: Persona, case: str, dialect: str = "") -> Row:
+    """The row for *case* in *dialect*, by way of the fallbacks."""
     names = (case, FALLBACKS.get(case, case))
-    rows = [errors[name] for errors in (persona.errors, bodies.OPENAI) for name in names if name in errors]
+    tables = (native_bodies.ROWS.get(dialect, persona.errors), bodies.OPENAI)
+    rows = [errors[name] for errors in tables for name in names if name in errors]
     return rows[0]
 
 
 def rate_headers(persona: Persona, meters: Mapping[tuple[str, str], Limiter], now: float, cost: int) -> Headers:
     """What *persona* states about its limits on every answer; *cost* is the request's tokens."""
+    if persona.rate_headers == "anthropic":
+        rows = [("requests", meters.get(("requests", "minute"))), ("tokens", meters.get(("tokens", "minute")))]
+        return _anthropic_headers(rows, now)
     if persona.rate_headers == "openai":
         requests = meters.get(("requests", "minute")) or meters.get(("requests", "day"))
         rows = [("requests", requests), ("tokens", meters.get(("tokens", "minute")))]
@@ -239,6 +275,20 @@ def _openai_headers(rows: Sequence[tuple[str, Limiter | None]], now: float) -> H
         + [(f"x-ratelimit-remaining-{name}", str(_remaining(meter, now))) for name, meter in present]
         + [(f"x-ratelimit-reset-{name}", go_duration(meter.full_in(now))) for name, meter in present]
     )
+
+
+def _anthropic_headers(rows: Sequence[tuple[str, Limiter | None]], now: float) -> Headers:
+    """Anthropic states the moment at which all is free again, in RFC 3339."""
+    headers: Headers = []
+    for name, meter in rows:
+        if meter is not None:
+            reset = datetime.datetime.fromtimestamp(now + meter.full_in(now), datetime.UTC)
+            headers += [
+                (f"anthropic-ratelimit-{name}-limit", str(meter.capacity)),
+                (f"anthropic-ratelimit-{name}-remaining", str(_remaining(meter, now))),
+                (f"anthropic-ratelimit-{name}-reset", reset.strftime("%Y-%m-%dT%H:%M:%SZ")),
+            ]
+    return headers
 
 
 def _filled(value: Any, names: Mapping[str, object]) -> Any:

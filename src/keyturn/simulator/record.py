@@ -20,6 +20,9 @@ class Exchange:
 
     *result*: `served` a whole answer; `limited` by the simulator's own limiters; `refused` for its key or its content;
     `faulted` by the script; `cancelled` when the client left first, which was noticed at *ended*; `open` until then.
+    *kind* is chat (in any wire format), completions, embeddings, models, count, images, audio, moderations or rerank;
+    *dialect* the wire format: openai_chat, openai_responses, openai_completions, anthropic, gemini, empty for kinds
+    that have but one; *path* is the path that was asked for.
     """
 
     number: int
@@ -41,6 +44,10 @@ class Exchange:
     bytes_sent: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    dialect: str = ""
+    path: str = ""
+    cached_tokens: int = 0
+    """Of the input, told to be from a prompt cache."""
 
 
 class Record:

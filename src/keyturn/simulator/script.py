@@ -20,9 +20,9 @@ QUIRKS = {
     "huge": "one piece of 10 MB",
     "bytewise": "every byte sent by itself",
     "crlf": "stream lines end with CR LF",
-    "pings": "a comment before every event",
+    "pings": "a comment before every event; an event `ping` where the format has one",
     "pings_only": "comments for ever, one per pace (1 s by default), never an event",
-    "no_done": "a stream without [DONE]",
+    "no_done": "a stream without its terminal mark: [DONE], message_stop, response.completed",
     "no_usage": "usage is never told",
     "gzip": "compressed, although identity was asked for",
     "redirect": "302 to another place",
@@ -49,8 +49,8 @@ CASE_OF_STATUS = {
 class Fault:
     """One entry of the script. The first entry that fits a request is the only one that it meets.
 
-    Which requests: *provider*, *key* and *model* are names or patterns with `*`, empty for all; *kind* is chat,
-    embeddings or models; *after* and *until* are seconds since the simulator began; of the requests that fit, the
+    Which requests: *provider*, *key* and *model* are names or patterns with `*`, empty for all; *kind* and *dialect*
+    are those of an `Exchange`; *after* and *until* are seconds since the simulator began; of the requests that fit, the
     first *skip* are spared, then every *every*-th one is hit, at most *times* in all, with probability *share*.
 
     What happens: *error* is a case of `personas.CASES` in the provider's own words, or *status* alone stands for the
@@ -67,6 +67,7 @@ class Fault:
     key: str = ""
     model: str = ""
     kind: str = ""
+    dialect: str = ""
     stream: bool | None = None
     after: float = 0.0
     until: float = math.inf
@@ -115,12 +116,13 @@ class Fault:
         """It strikes after the status has been sent."""
         return self.at_chunk is not None or self.at_byte is not None
 
-    def fits(self, provider: str, key: str, model: str, kind: str, stream: bool) -> bool:
+    def fits(self, provider: str, key: str, model: str, kind: str, dialect: str, stream: bool) -> bool:
         return (
             (not self.provider or fnmatchcase(provider, self.provider))
             and (not self.key or fnmatchcase(key, self.key))
             and (not self.model or fnmatchcase(model, self.model))
             and (not self.kind or kind == self.kind)
+            and (not self.dialect or dialect == self.dialect)
             and (self.stream is None or stream == self.stream)
         )
 
@@ -148,12 +150,20 @@ class Script:
         return sum(entry.hits for entry in self._entries if entry.fault is fault)
 
     def meet(
-        self, provider: str, key: str, model: str, kind: str, stream: bool, elapsed: float, draw: Callable[[], float]
+        self,
+        provider: str,
+        key: str,
+        model: str,
+        kind: str,
+        dialect: str,
+        stream: bool,
+        elapsed: float,
+        draw: Callable[[], float],
     ) -> Fault | None:
         """The fault that this request meets, *elapsed* seconds after the simulator began."""
         for entry in self._entries:
             fault = entry.fault
-            due = fault.after <= elapsed < fault.until and fault.fits(provider, key, model, kind, stream)
+            due = fault.after <= elapsed < fault.until and fault.fits(provider, key, model, kind, dialect, stream)
             if due and entry.strikes(draw):
                 return fault
         return None

@@ -6,15 +6,18 @@ import gzip
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import shapes, wording
-from .answers import Answer, Unusable, answer_to, check, max_output, prompt_tokens
+from . import anthropic_shapes, dialects, gemini_shapes, other_shapes, shapes, wording
+from .answers import Answer, Counts, Question, Unusable, answer_to
+from .checks import Asking
 from .connection import Connection
 from .personas import Headers, Persona, rate_headers, render
 from .quotas import KeyRule, Quota, Refusal
 from .record import Exchange, Result
+from .reply import Reply, to_json
+from .routes import Route
 from .script import Fault
 
 if TYPE_CHECKING:
@@ -23,83 +26,123 @@ if TYPE_CHECKING:
 HTML = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>\n"
 HUGE = 10_000_000
 MOST_CHOICES = 8
+CACHED_FROM = 32
+"""Tokens of input from which on OpenAI's older endpoints tell of a prompt cache; the other formats always do."""
 NO_FAULT = Fault()
 
 
 class Turn:
     """Answers one exchange. A provider looks at the key first, then at the request, then at its limits."""
 
-    def __init__(self, simulator: Simulator, connection: Connection, exchange: Exchange, persona: Persona) -> None:
+    def __init__(
+        self,
+        simulator: Simulator,
+        connection: Connection,
+        exchange: Exchange,
+        persona: Persona,
+        route: Route,
+        headers: Mapping[str, str],
+    ) -> None:
         self._simulator = simulator
         self._connection = connection
         self._exchange = exchange
         self._persona = persona
+        self._route = route
+        self._headers = headers
         self._fault = NO_FAULT
         self._rule = KeyRule()
         self._quota: Quota | None = None
-        self._id = f"{persona.id_prefix}sim{exchange.number:09d}"
+        self._question = Question()
+        self._number = f"sim{exchange.number:09d}"
+        self._id = f"{persona.id_prefix}{self._number}"
 
     async def run(self) -> Result:
         """Answer, and tell how it ended. Raises ClientLeft."""
         raw = await self._connection.read()
-        self._note(raw)
+        body = self._note(raw)
         rule = self._simulator.quotas.rule(self._persona.name, self._exchange.key)
+        if not self._exchange.key and self._route.dialect in ("anthropic", "gemini"):
+            return await self._refuse("no_key")
         if rule is None or rule.state != "ok":
             return await self._refuse("invalid_key" if rule is None else rule.state)
         self._rule = rule
-        body: dict[str, Any] = {}
-        if self._exchange.kind != "models":
+        if self._exchange.kind == "models":
+            if self._route.dialect == "anthropic" and "anthropic-version" not in self._headers:
+                return await self._refuse("bad_request", why="anthropic-version: header is required")
+        else:
             try:
-                body = _read(raw)
+                self._question = self._read(body)
             except Unusable as error:
-                return await self._refuse("bad_request", why=error.why, member=error.member)
-            self._quota = self._simulator.quotas.quota(self._persona, rule, self._exchange.key, self._exchange.model)
-            problem = self._problem(body)
+                return await self._refuse(error.case, why=error.why, member=error.member)
+            problem = self._problem()
             if problem is not None:
                 case, more = problem
                 return await self._refuse(case, **more)
-            refusal = self._admit(body, self._quota)
+            self._quota = self._simulator.quotas.quota(self._persona, rule, self._exchange.key, self._exchange.model)
+            refusal = self._admit(self._quota) if self._exchange.kind != "count" else None
             if refusal is not None:
                 return await self._limit(refusal, self._quota)
         self._meet_fault()
         try:
-            return await self._serve(body)
+            return await self._serve()
         finally:
-            if self._quota is not None:
+            if self._quota is not None and self._exchange.kind != "count":
                 self._quota.leave()
 
-    def _note(self, raw: bytes) -> None:
-        """Put into the log what can be known of a request that may prove unusable."""
-        exchange = self._exchange
+    def _note(self, raw: bytes) -> Any:
+        """The body, None for none that can be read; what can be known of an unusable request is put into the log."""
+        exchange, route = self._exchange, self._route
         if self._simulator.keep_bodies:
             exchange.body = raw
+        exchange.model, exchange.stream = route.model, route.stream is True
+        kind = self._headers.get("content-type", "")
         try:
-            body = json.loads(raw)
+            body = other_shapes.form(kind, raw) if kind.startswith("multipart/") else json.loads(raw)
         except ValueError:
-            return
-        if isinstance(body, dict):
+            return None
+        if isinstance(body, dict) and route.dialect != "gemini":
             model = body.get("model")
-            exchange.model = model if isinstance(model, str) else ""
-            exchange.stream = body.get("stream") is True
+            exchange.model = model if isinstance(model, str) else exchange.model
+            exchange.stream = body.get("stream") in (True, "true")
+        return body
 
-    def _problem(self, body: dict[str, Any]) -> tuple[str, dict[str, object]] | None:
+    def _read(self, body: Any) -> Question:
+        """What is asked for. Raises Unusable for what no provider would accept."""
+        exchange, route = self._exchange, self._route
+        if not isinstance(body, dict):
+            raise Unusable("We could not parse the JSON body of your request.", "body")
+        if not exchange.model and route.kind != "moderations":
+            told = "model: Field required" if route.dialect == "anthropic" else "you must provide a model parameter"
+            raise Unusable(told, "model")
+        owner = self._owner()
+        asking = Asking(self._persona, exchange.model, owner, self._headers, route.action, exchange.stream)
+        try:
+            return dialects.reader(route)(body, asking)
+        except (AttributeError, TypeError, KeyError, ValueError) as error:  # a member of quite another type
+            raise Unusable(f"Invalid type for a member of the request: {error}", "body") from None
+
+    def _owner(self) -> str:
+        return self._rule.project or self._exchange.key
+
+    def _problem(self) -> tuple[str, dict[str, object]] | None:
         """Why this request cannot be served, as a case and what its text states."""
         exchange, persona = self._exchange, self._persona
         if not self._simulator.offers(persona, exchange.model):
             return "not_found", {}
         if self._rule.models is not None and exchange.model not in self._rule.models:
             return "forbidden", {}
-        for member in sorted(persona.rejects & body.keys()):
-            return "rejected_member", {"member": member, "why": f"Unknown member {member}"}
-        exchange.input_tokens = prompt_tokens(body)
+        if self._route.dialect != persona.native:
+            for member in sorted(persona.rejects & self._question.more.keys()):
+                return "rejected_member", {"member": member, "why": f"Unknown member {member}"}
+        exchange.input_tokens = self._question.tokens
         if exchange.input_tokens > persona.context:
             return "context_length", {"requested": exchange.input_tokens}
         return None
 
-    def _admit(self, body: dict[str, Any], quota: Quota) -> Refusal | None:
+    def _admit(self, quota: Quota) -> Refusal | None:
         cost = self._exchange.input_tokens
         if quota.charge == "max_output":
-            cost += max_output(body) or 0
+            cost += self._question.bound or 0
         self._exchange.refusal = quota.admit(self._simulator.now(), cost)
         return self._exchange.refusal
 
@@ -118,6 +161,7 @@ class Turn:
             exchange.key,
             exchange.model,
             exchange.kind,
+            exchange.dialect,
             exchange.stream,
             simulator.elapsed(),
             simulator.draw,
@@ -125,7 +169,7 @@ class Turn:
         if met is not None:
             exchange.fault = self._fault = met
 
-    async def _serve(self, body: dict[str, Any]) -> Result:
+    async def _serve(self) -> Result:
         fault, exchange = self._fault, self._exchange
         await self._delay()
         if not fault.midway:
@@ -137,12 +181,13 @@ class Turn:
         if fault.quirks & {"html", "redirect"} or fault.body is not None:
             return await self._replace()
         if exchange.kind == "models":
-            offered = self._simulator.models_of(self._persona)
-            return await self._plain(shapes.models_list(self._persona, offered, int(self._simulator.now())))
-        if exchange.kind == "embeddings":
-            self._exchange.status = 200
-            return await self._plain(shapes.embeddings(body, exchange.model, exchange.input_tokens))
-        return await self._chat(body)
+            return await self._list()
+        if exchange.kind in ("chat", "completions"):
+            return await self._converse()
+        reply = self._reply([], Counts(exchange.input_tokens, 0))
+        if self._route.action == "audio/speech":
+            return await self._speak()
+        return await self._plain(dialects.whole(self._route, reply))
 
     async def _delay(self) -> None:
         latency = self._fault.latency
@@ -151,49 +196,103 @@ class Turn:
         if latency > 0:
             await self._connection.pause(latency)
 
-    async def _chat(self, body: dict[str, Any]) -> Result:
-        exchange, persona, quirks = self._exchange, self._persona, self._fault.quirks
+    async def _list(self) -> Result:
+        """The provider's models, or one of them."""
+        persona, dialect, wanted = self._persona, self._route.dialect, self._route.model
+        offered, now = self._simulator.models_of(persona), int(self._simulator.now())
+        if wanted and not self._simulator.offers(persona, wanted):
+            return await self._refuse("not_found")
+        if dialect == "anthropic":
+            listed = anthropic_shapes.model_row(wanted, now) if wanted else anthropic_shapes.models_list(offered, now)
+            return await self._plain(listed)
+        if dialect == "gemini":
+            return await self._plain(gemini_shapes.model_row(wanted) if wanted else gemini_shapes.models_list(offered))
+        if wanted:
+            row = {"id": wanted, "object": "model", "created": now, "owned_by": persona.name}
+            return await self._plain(row)
+        return await self._plain(shapes.models_list(persona, offered, now))
+
+    async def _speak(self) -> Result:
+        """Sound, in pieces."""
+        sound = other_shapes.SOUND
+        size = other_shapes.SOUND_PIECE
+        reply = self._reply([], Counts(self._exchange.input_tokens, 0))
+        pieces = (sound[place : place + size] for place in range(0, len(sound), size))
+        return await self._stream(pieces, reply, "audio/mpeg")
+
+    async def _converse(self) -> Result:
+        exchange, persona, question = self._exchange, self._persona, self._question
+        quirks, dialect = self._fault.quirks, dialects.DIALECTS[self._route.dialect]
         name = f"{persona.name}/{exchange.model}"
         eager = persona.behaviour(exchange.model).eager_tools
-        answer = answer_to(body, name, eager_tools=eager, reasons="reason" in exchange.model)
+        answer = answer_to(question, name, eager_tools=eager, reasons="reason" in exchange.model)
         if "huge" in quirks:
             answer = Answer(["x" * HUGE])
-        answers = [] if "empty" in quirks else [answer] * min(body.get("n") or 1, MOST_CHOICES)
-        usage = shapes.usage_of(exchange.input_tokens, answers)
-        exchange.output_tokens = usage["completion_tokens"]
-        told = None if "no_usage" in quirks else usage
-        envelope = shapes.Envelope(persona, self._id, int(self._simulator.now()), exchange.model, told)
-        if not exchange.stream:
-            result = await self._plain(shapes.completion(envelope, answers))
-            self._settle(exchange.output_tokens)
-            return result
-        asked = (body.get("stream_options") or {}).get("include_usage") is True
-        return await self._stream(shapes.stream(envelope, answers, include_usage=asked), envelope)
+        answers = [] if "empty" in quirks else [answer] * min(question.choices, MOST_CHOICES)
+        counts = self._counts(answers)
+        reply = self._reply(answers, counts)
+        if exchange.stream:
+            kind = "text/event-stream; charset=utf-8" if self._route.events else "application/json; charset=utf-8"
+            return await self._stream(dialect.stream(reply), reply, kind)
+        result = await self._plain(dialect.plain(reply))
+        self._settle(exchange.output_tokens)
+        return result
+
+    def _counts(self, answers: Sequence[Answer]) -> Counts:
+        """What the answer costs. A prompt that began alike before, with this key, is half from a cache."""
+        exchange = self._exchange
+        output = sum(answer.tokens for answer in answers)
+        thinking = sum(len(answer.reasoning) for answer in answers)
+        exchange.output_tokens = output
+        place = (self._persona.name, self._owner(), exchange.model, self._question.prefix)
+        seen = self._simulator.seen(place)
+        half = exchange.input_tokens // 2
+        short = exchange.dialect in ("openai_chat", "openai_completions") and exchange.input_tokens < CACHED_FROM
+        exchange.cached_tokens = half if seen and not short else 0
+        written = half if self._question.marked and not seen else 0
+        return Counts(exchange.input_tokens, output, thinking, exchange.cached_tokens, written)
+
+    def _reply(self, answers: Sequence[Answer], counts: Counts) -> Reply:
+        return Reply(
+            self._persona,
+            self._number,
+            int(self._simulator.now()),
+            self._exchange.model,
+            self._owner(),
+            self._question,
+            answers,
+            counts,
+            told="no_usage" not in self._fault.quirks,
+            action=self._route.action,
+            events=self._route.events,
+        )
 
     def _settle(self, tokens: int) -> None:
         if self._quota is not None and self._quota.charge == "output":
             self._quota.settle(self._simulator.now(), tokens)
 
-    async def _stream(self, events: Iterable[bytes], envelope: shapes.Envelope) -> Result:
+    async def _stream(self, events: Iterable[bytes], reply: Reply, kind: str) -> Result:
         fault, connection = self._fault, self._connection
         pace = self._pace()
         connection.watch()
         encoding = [("content-encoding", "gzip")] if "gzip" in fault.quirks else []
-        await self._start(200, [("content-type", "text/event-stream; charset=utf-8"), *encoding])
+        await self._start(200, [("content-type", kind), *encoding])
         if "pings_only" in fault.quirks:
+            number = 0
             while True:
-                await connection.write(b": ping\n\n")
+                await connection.write(dialects.ping_of(self._route, number))
+                number += 1
                 await connection.pause(pace or 1.0)
         sent = number = 0
         try:
-            for number, event in enumerate(_mangled(events, fault.quirks)):
+            for number, event in enumerate(_mangled(events, fault.quirks, self._route)):
                 if number and pace > 0:
                     await connection.pause(pace)
                 cut = _cut(fault, number, sent, event)
                 if cut is not None:
                     if cut:
                         await connection.write(event[:cut])
-                    return await self._strike(envelope)
+                    return await self._strike(reply, number)
                 await self._write(event)
                 sent += len(event)
         finally:
@@ -201,8 +300,8 @@ class Turn:
         await connection.write(b"", more=False)
         return "served"
 
-    async def _strike(self, envelope: shapes.Envelope | None = None) -> Result:
-        """What the script says happens now."""
+    async def _strike(self, reply: Reply | None = None, sent: int = 0) -> Result:
+        """What the script says happens now, *sent* events after the beginning of a stream."""
         fault, connection = self._fault, self._connection
         if fault.does == "hang":
             await connection.pause(math.inf)
@@ -212,18 +311,24 @@ class Turn:
             if self._exchange.status is None:
                 await self._start(200, [("content-type", "application/json")])
             await connection.write(b"", more=False)
-        elif envelope is not None:
+        elif reply is not None:
             names = self._names(wording.invented(fault.case, fault.wait))
-            status, _, body = render(self._persona, fault.case, names, echo=self._echo())
+            status, _, body = self._render(fault.case, names)
             self._exchange.case = fault.case
-            await connection.write(shapes.error_events(self._persona, body, status, envelope), more=False)
+            spoken = dialects.DIALECTS.get(self._route.dialect, dialects.DIALECTS["openai_chat"])
+            await connection.write(spoken.fail(reply, body, status, sent), more=False)
         return "faulted"
+
+    def _render(self, case: str, names: Mapping[str, object]) -> tuple[int, Headers, bytes]:
+        """The provider's own error for *case*, in the format of the request."""
+        status = self._fault.status
+        return render(self._persona, case, names, echo=self._echo(), dialect=self._route.dialect, status=status)
 
     async def _plain(self, value: Any) -> Result:
         """A whole JSON answer, mangled as the script says."""
         fault, connection = self._fault, self._connection
-        data = shapes.to_json(value)
-        headers: Headers = [("content-type", "application/json")]
+        data = value.encode() if isinstance(value, str) else to_json(value)
+        headers: Headers = [("content-type", "text/plain" if isinstance(value, str) else "application/json")]
         if "truncated_json" in fault.quirks:
             data = data[: len(data) // 2]
         if "blank_lines" in fault.quirks:
@@ -257,7 +362,7 @@ class Turn:
     async def _error(self, case: str, refusal: Refusal, quota: Quota | None, **more: object) -> None:
         """The provider's own error for *case*; a scripted one may change its status, headers and body."""
         fault, persona = self._fault, self._persona
-        status, headers, data = render(persona, case, self._names(refusal) | more, echo=self._echo())
+        status, headers, data = self._render(case, self._names(refusal) | more)
         self._exchange.case = case
         if quota is not None:
             headers += rate_headers(persona, quota.meters, self._simulator.now(), self._exchange.input_tokens)
@@ -279,7 +384,8 @@ class Turn:
         if self._quota is not None:
             now, tokens = self._simulator.now(), self._exchange.input_tokens
             limits = rate_headers(self._persona, self._quota.meters, now, tokens)
-        own = [("x-request-id", f"req_{self._id}"), *self._fault.headers.items()]
+        named = "request-id" if self._route.dialect == "anthropic" else "x-request-id"
+        own = [(named, f"req_{self._id}"), *self._fault.headers.items()]
         await self._connection.start(status, [*headers, *limits, *own])
 
     async def _write(self, data: bytes, *, more: bool = True) -> None:
@@ -310,15 +416,6 @@ class Turn:
         }
 
 
-def _read(raw: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(raw)
-    except ValueError:
-        raise Unusable("We could not parse the JSON body of your request.", "body") from None
-    check(body)
-    return dict(body)
-
-
 def _cut(fault: Fault, number: int, sent: int, event: bytes) -> int | None:
     """How many bytes of *event* go out before the fault strikes; None when it does not strike within it."""
     if fault.at_byte is not None:
@@ -332,14 +429,15 @@ def _cut(fault: Fault, number: int, sent: int, event: bytes) -> int | None:
     return 0
 
 
-def _mangled(events: Iterable[bytes], quirks: frozenset[str]) -> Iterator[bytes]:
+def _mangled(events: Iterable[bytes], quirks: frozenset[str], route: Route) -> Iterator[bytes]:
     compressor = zlib.compressobj(wbits=31) if "gzip" in quirks else None
-    for event in events:
-        if "no_done" in quirks and event == shapes.DONE:
+    ends = dialects.DIALECTS[route.dialect].ends if route.dialect in dialects.DIALECTS else ()
+    for number, event in enumerate(events):
+        if "no_done" in quirks and ends and event.startswith(ends):
             continue
-        data = b": ping\n\n" + event if "pings" in quirks else event
+        data = dialects.ping_of(route, number) + event if "pings" in quirks else event
         if "crlf" in quirks:
-            data = data.replace(b"\n", b"\r\n")
+            data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         yield data if compressor is None else compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)
     if compressor is not None:
         yield compressor.flush()

@@ -82,9 +82,6 @@ class AnswerStream(Protocol):
 
     started: bool
     """Output or a terminal event has been seen."""
-    finished: bool
-    done: bool
-    error: bytes | None
     usage: Usage | None
     tail: bytes
     """After `end()`: what is still to be relayed."""
@@ -92,6 +89,21 @@ class AnswerStream(Protocol):
     """Grows with each output."""
     signatures: list[str]
     """Values of the reasoning signatures that went by, as the upstream gave them."""
+
+    @property
+    def finished(self) -> bool:
+        """Every choice has stopped."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """The terminal event was seen: nothing more counts."""
+        ...
+
+    @property
+    def error(self) -> bytes | None:
+        """The JSON of an error event, to classify."""
+        ...
 
     @property
     def output_bytes(self) -> int:

@@ -89,7 +89,10 @@ class Fields:
             return None
         if isinstance(found, bool) or not isinstance(found, (int, float)):
             refuse(self.at(name), "must be a number.")
-        return float(found)
+        try:
+            return float(found)
+        except OverflowError:  # hundreds of digits
+            refuse(self.at(name), "is too large a number.")
 
     def object(self, name: str) -> Fields | None:
         """An object inside."""

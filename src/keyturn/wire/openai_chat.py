@@ -54,16 +54,17 @@ def parse_chat(body: bytes, headers: Mapping[str, str]) -> Call:
     return Call(
         DIALECT,
         "chat",
-        _model(members),
+        read_model(members),
         members,
         len(body),
-        stream=_stream(members),
-        wants_usage=_wants_usage(members),
-        max_output=_max_output(members),
+        stream=read_stream(members),
+        wants_usage=read_wants_usage(members),
+        max_output=read_max_output(members),
         needs=frozenset(needs) if needs else _NO_NEEDS,
         text_bytes=text_bytes,
         media=prompt.media,
-        timeout=_timeout(headers),
+        timeout=read_timeout(headers),
+        conversation=_text(members.get("prompt_cache_key")),
     )
 
 
@@ -82,17 +83,17 @@ def parse_embeddings(body: bytes, headers: Mapping[str, str]) -> Call:
     return Call(
         DIALECT,
         "embeddings",
-        _model(members),
+        read_model(members),
         members,
         len(body),
         text_bytes=4 * (given.count(b",") + 1) if tokens else len(given),
-        timeout=_timeout(headers),
+        timeout=read_timeout(headers),
     )
 
 
 def render(
     call: Call,
-    model: str,
+    model: str | None,
     *,
     drop: Collection[str] = (),
     rename: Mapping[str, str] = _NO_RENAMES,
@@ -100,12 +101,13 @@ def render(
     notes: list[str],
 ) -> bytes:
     """The body for an upstream: *model* first, then the call's members in their order, every value as it was written.
+    None: its dialect names the model elsewhere.
 
     Members in *drop* are left out, those in *rename* get the other name unless it is there already; both are told in
     *notes*. *include_usage* asks for usage in the stream, unless `stream_options` is dropped.
     """
     members = call.members
-    parts = [b'{"model":', _write(model)]
+    parts = [b'{"model":', _write(model)] if model is not None else [b"{"]
     for name, value in members.items():
         if name == "model":
             continue
@@ -118,6 +120,8 @@ def render(
         if include_usage and name == "stream_options":
             value = _with_usage(value)
         parts += (b",", _write(name), b":", value)
+    if model is None and len(parts) > 1:
+        del parts[1]  # the comma before the first member
     if include_usage and "stream_options" not in members and "stream_options" not in drop:
         parts += (b',"stream_options":', _USAGE)
     parts.append(b"}")
@@ -155,7 +159,13 @@ def _messages(members: Mapping[str, bytes]) -> bytes:
     return messages
 
 
-def _model(members: Mapping[str, bytes]) -> str:
+def _text(raw: bytes | None) -> str:
+    """The string *raw*; empty for what is none."""
+    return _read_str(raw) if raw is not None and raw.startswith(b'"') else ""
+
+
+def read_model(members: Mapping[str, bytes]) -> str:
+    """The member `model`, a plausible name. Raises BadRequest."""
     raw = members.get("model", b"null")
     if raw in (b"null", b'""'):
         _refuse("model", 'is missing. Name one, such as "groq/llama-3.3-70b-versatile"; GET /v1/models lists them.')
@@ -171,7 +181,8 @@ def _model(members: Mapping[str, bytes]) -> str:
     return model
 
 
-def _stream(members: Mapping[str, bytes]) -> bool:
+def read_stream(members: Mapping[str, bytes]) -> bool:
+    """The member `stream`. Raises BadRequest."""
     raw = members.get("stream")
     if raw is None or raw == b"false" or raw == b"null":
         return False
@@ -180,7 +191,8 @@ def _stream(members: Mapping[str, bytes]) -> bool:
     return True
 
 
-def _wants_usage(members: Mapping[str, bytes]) -> bool:
+def read_wants_usage(members: Mapping[str, bytes]) -> bool:
+    """Whether `stream_options` asks for usage. Raises BadRequest."""
     raw = members.get("stream_options")
     if raw is None or raw == b"null":
         return False
@@ -189,8 +201,8 @@ def _wants_usage(members: Mapping[str, bytes]) -> bool:
     return _read_members(raw).get("include_usage") == msgspec.Raw(b"true")
 
 
-def _max_output(members: Mapping[str, bytes]) -> int | None:
-    """The largest that is stated: which of the two names counts, the upstream decides.
+def read_max_output(members: Mapping[str, bytes]) -> int | None:
+    """The largest that is stated: which of the two names counts, the upstream decides. Raises BadRequest.
 
     Below 1 means no bound, as local servers read -1. `max_tokens` is the deprecated name.
     """
@@ -208,7 +220,7 @@ def _max_output(members: Mapping[str, bytes]) -> int | None:
     return largest
 
 
-def _timeout(headers: Mapping[str, str]) -> float | None:
+def read_timeout(headers: Mapping[str, str]) -> float | None:
     """`x-request-timeout-ms` in seconds."""
     given = headers.get("x-request-timeout-ms")
     if given is None:

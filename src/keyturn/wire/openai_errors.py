@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from keyturn.errors import KeyturnError
 
-from .jsontext import clean
+from .jsontext import clean, loose
 from .sse import write_event
 
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
@@ -35,6 +36,20 @@ def error_body(error: KeyturnError, call_id: str, attempts: Sequence[Mapping[str
 def error_event(error: KeyturnError, call_id: str, attempts: Sequence[Mapping[str, object]]) -> bytes:
     """The same as the last event of a stream: clients raise on it, and no `[DONE]` follows."""
     return write_event(error_body(error, call_id, attempts))
+
+
+def upstream_message(body: bytes) -> str:
+    """What an upstream's error says in words, in whatever shape it says it; empty when it says nothing."""
+    document: Any = loose(body)
+    if isinstance(document, list) and document:
+        document = document[0]
+    for _ in range(3):
+        if not isinstance(document, dict):
+            break
+        if isinstance(document.get("message"), str):
+            return str(document["message"])
+        document = document.get("error") or document.get("detail")
+    return document if isinstance(document, str) else ""
 
 
 def error_headers(error: KeyturnError) -> list[tuple[str, str]]:

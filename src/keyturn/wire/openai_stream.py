@@ -72,6 +72,7 @@ class ChatStream:
         "error",
         "finished",
         "relayed_bytes",
+        "signatures",
         "started",
         "tail",
         "usage",
@@ -100,6 +101,8 @@ class ChatStream:
         """From the last event that carried it."""
         self.tail = b""
         """After `end()`: a last event that came whole but for its blank line, completed, to be relayed."""
+        self.signatures: list[str] = []
+        """Empty: OpenAI Chat has no signatures that only their maker takes back."""
 
     @property
     def output_bytes(self) -> int:

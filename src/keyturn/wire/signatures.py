@@ -11,6 +11,9 @@ from keyturn.core import Origin, Signature
 MARK = "kt1."
 """How a packed signature begins. No provider's own does: theirs are plain base64."""
 
+MARK_INSIDE = "a3QxL"
+"""How it begins in base64, in which Gemini's clients hold it, as far as that does not depend on what follows."""
+
 _MAKER = msgspec.json.Decoder(tuple[str, str, str, str])
 
 

@@ -47,7 +47,7 @@ class Splitter:
     def feed(self, chunk: bytes) -> bytes:
         """All events that are complete now, as they came; empty when none is."""
         rest = self.rest
-        if not rest and chunk.endswith(b"\n\n") and len(chunk) <= self._max_event:
+        if not rest and chunk.endswith((b"\n\n", b"\r\n\r\n")) and len(chunk) <= self._max_event:
             return chunk
         searched = max(0, len(rest) - 2)  # an end may have begun in the last two bytes
         lead = 0 if rest else len(chunk) - len(chunk.lstrip(_NEWLINES))

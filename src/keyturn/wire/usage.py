@@ -26,9 +26,11 @@ def read_usage(given: object) -> Usage | None:
     output = max(output, total - prompt)
     if not prompt and not output:
         return None
-    cached = _part(get("prompt_tokens_details"), "cached_tokens") or _count(get("prompt_cache_hit_tokens"))  # DeepSeek
-    reasoning = _part(get("completion_tokens_details"), "reasoning_tokens")
-    return Usage(prompt, output, min(cached, prompt), min(reasoning, output), cost=_money(get("cost")))
+    details = get("prompt_tokens_details") or get("input_tokens_details")
+    cached = min(prompt, _part(details, "cached_tokens") or _count(get("prompt_cache_hit_tokens")))  # DeepSeek
+    written = min(prompt - cached, _part(details, "cache_write_tokens"))
+    reasoning = _part(get("completion_tokens_details") or get("output_tokens_details"), "reasoning_tokens")
+    return Usage(prompt, output, cached, min(reasoning, output), cost=_money(get("cost")), written=written)
 
 
 def _part(details: object, name: str) -> int:

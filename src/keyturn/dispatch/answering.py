@@ -1,0 +1,114 @@
+"""What a client is answered: the upstream's answer, its own refusal as it came, or an error of ours, in its dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from keyturn.core import Entry
+from keyturn.errors import KeyturnError, UpstreamRefused
+from keyturn.wire import dialect, error_headers, upstream_message
+
+from .exchange import OK, Exchange
+from .relay import RelayStream
+from .reply import Reply
+from .run import Failed, Grant, Run
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+
+Headers = list[tuple[bytes, bytes]]
+JSON = (b"content-type", b"application/json")
+SSE = (b"content-type", b"text/event-stream; charset=utf-8")
+CODES = {
+    "bad_request": "bad_request",
+    "not_found": "model_not_found",
+    "context_length": "context_length_exceeded",
+    "content_filter": "content_filter",
+}
+"""What an upstream's refusal is called in another dialect; clients look for OpenAI's words."""
+
+
+def relayed(gateway: Gateway, run: Run, grant: Grant, exchange: Exchange) -> Reply:
+    """A good answer on its way to the client."""
+    response = exchange.response
+    grant.attempt.status = response.status if response is not None else None
+    headers = _headers(run, grant.entry)
+    if exchange.stream is not None:
+        exchange.succeeded()
+        stream = RelayStream(exchange, run, gateway.stream_ended, gateway.keep_answer)
+        run.trail.status = 200
+        return Reply(200, [_media_type(run, exchange), *headers], stream=stream)
+    usage = exchange.reply.usage if exchange.reply is not None else None
+    exchange.holds()
+    exchange.finish(OK, usage or exchange.unstated())
+    if usage is not None and run.costs:
+        gateway.estimator.learn(str(grant.entry.candidate.deployment), run.call, usage)
+    return Reply(200, [JSON, *headers], exchange.body)
+
+
+def _media_type(run: Run, exchange: Exchange) -> tuple[bytes, bytes]:
+    if exchange.media_type:
+        return (b"content-type", exchange.media_type.encode("latin-1", "replace"))
+    return JSON if run.call.form == "array" else SSE
+
+
+def as_it_came(gateway: Gateway, run: Run, failed: Failed) -> Reply:
+    """The upstream's own answer to a client's mistake: its status and its body, without any key it may echo.
+
+    What another dialect said is put into the client's own.
+    """
+    run.trail.code = failed.outcome.meaning
+    status = failed.status if failed.status >= 400 else 400
+    headers = _headers(run, failed.entry)
+    body = gateway.redactor.data(failed.body)
+    if failed.dialect != run.call.dialect:
+        message = upstream_message(body) or failed.outcome.message or "the upstream refused the request"
+        refusal = UpstreamRefused(message, status, CODES.get(failed.outcome.meaning, "bad_request"))
+        said = dialect(run.call.dialect).error_body(refusal, run.trail.call, _attempts(run))
+        return Reply(status, [JSON, *headers], said)
+    content_type = failed.content_type if failed.status >= 400 else "application/json"
+    head = (b"content-type", gateway.redact(content_type).encode("latin-1", "replace") or JSON[1])
+    return Reply(status, [head, *headers], body)
+
+
+def refused(gateway: Gateway, run: Run, error: KeyturnError) -> Reply:
+    """An error of ours, in the client's dialect."""
+    run.trail.code = error.code
+    error.message = gateway.redact(error.message)  # it quotes the client, who may have put a key in the wrong place
+    run.trail.refusals.append(error.message)
+    attempts = _attempts(run)
+    headers = [(name.encode(), value.encode()) for name, value in error_headers(error)]
+    headers += request_ids(run.call.dialect, run.trail.call)
+    headers.append((b"x-keyturn-attempts", b"%d" % len(attempts)))
+    body = dialect(run.call.dialect).error_body(error, run.trail.call, attempts)
+    return Reply(error.status, [JSON, *headers], body)
+
+
+def request_ids(spoken: str, call_id: str) -> Headers:
+    """The call's id, also under the name that Anthropic's clients look for; the server adds `x-request-id`."""
+    identity = call_id.encode()
+    if spoken == "anthropic":
+        return [(b"x-keyturn-call", identity), (b"request-id", identity)]
+    return [(b"x-keyturn-call", identity)]
+
+
+def _attempts(run: Run) -> Sequence[dict[str, object]]:
+    return [attempt.brief() for attempt in run.trail.attempts]
+
+
+def _headers(run: Run, entry: Entry) -> Headers:
+    """The headers that tell what answered."""
+    if entry.answer_headers is None:
+        (provider, model), credential = entry.candidate
+        entry.answer_headers = (
+            (b"x-keyturn-provider", provider.encode()),
+            (b"x-keyturn-model", model.encode("ascii", "replace")),
+            (b"x-keyturn-key", credential.shown.encode()),
+        )
+    headers = request_ids(run.call.dialect, run.trail.call)
+    headers += entry.answer_headers
+    headers.append((b"x-keyturn-attempts", b"%d" % len(run.trail.attempts)))
+    if entry.candidate.deployment not in run.first:
+        headers.append((b"x-fallback-provider", entry.candidate.deployment.provider.encode()))
+    return headers

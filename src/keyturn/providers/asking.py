@@ -1,0 +1,166 @@
+"""The request that a candidate is sent for a call: relayed in the call's own dialect, or translated into another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import msgspec
+
+from keyturn import __version__
+from keyturn.core import Call, Candidate, Credential, HttpRequest, LocalRequest, ProcessRequest, Request
+from keyturn.errors import Untranslatable
+from keyturn.wire import PASSED_ON, dialect, render, render_form
+
+from .cli import prepare_tool
+from .embedding import render_embeddings
+from .native import chat_path, count_path, dialect_headers
+from .quirks import fitted, quirks_of, target_of
+from .registry import Provider
+
+USER_AGENT = f"keyturn/{__version__}"
+
+_write = msgspec.json.encode
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Asking(NamedTuple):
+    """How one call is put to one candidate."""
+
+    dialect: str
+    """In what the upstream is spoken to."""
+    relayed: bool
+    """It is the call's own: bytes are passed on as they are, both ways."""
+    anew: bool = False
+    """The request is written anew all the same: its history holds signatures that this upstream does not take."""
+
+
+def asking(provider: Provider, call: Call) -> Asking:
+    """How *call* is put to *provider*."""
+    spoken = _spoken(provider, call)
+    return Asking(spoken, spoken == call.dialect)
+
+
+def _spoken(provider: Provider, call: Call) -> str:
+    if call.kind in PASSED_ON:
+        return call.dialect
+    if provider.tool is not None:
+        return "openai_chat"
+    if call.kind == "completions" and "completions" in provider.kinds:
+        return call.dialect
+    if call.dialect in provider.also:
+        return call.dialect
+    return provider.dialect
+
+
+def prepare(
+    provider: Provider,
+    call: Call,
+    candidate: Candidate,
+    notes: list[str],
+    how: Asking | None = None,
+    request: Callable[[], Request] | None = None,
+) -> HttpRequest | LocalRequest | ProcessRequest:
+    """The request that *candidate* is to be sent for *call*. What is dropped or renamed on the way goes into *notes*.
+
+    *how* and *request*, which gives the whole call in neutral form when it has to be translated, are found out unless
+    given. The secret goes into its header only.
+    A provider with a tool is run instead. Raises Untranslatable and BadRequest.
+    """
+    how = how or asking(provider, call)
+    request = request or (lambda: dialect(call.dialect).read_request(call))
+    if provider.tool is not None:
+        told = call if how.relayed else _as_chat(call, request(), candidate, notes)
+        return prepare_tool(provider, provider.tool, told, candidate, notes)
+    model = candidate.deployment.model
+    content_type = "application/json"
+    if call.kind in PASSED_ON:
+        path = call.path
+        body, content_type = _passed_on(provider, call, model, notes)
+    elif call.kind == "embeddings":
+        path, body = render_embeddings(provider, call, model, how.dialect, notes)
+    elif call.kind == "count":
+        path = count_path(how.dialect, model)
+        body = render(call, model if how.dialect == "anthropic" else None, notes=notes)
+    else:
+        path = chat_path(provider, how.dialect, model, stream=call.stream)
+        if how.relayed and not how.anew:
+            body = _relayed(provider, call, model, how, notes)
+        else:
+            body = _translated(provider, request(), candidate, how.dialect, notes)
+    headers = (
+        ("content-type", content_type),
+        ("accept", "text/event-stream" if call.stream else "application/json" if call.kind != "audio" else "*/*"),
+        ("accept-encoding", "identity"),
+        ("user-agent", USER_AGENT),
+        *dialect_headers(provider, how.dialect, call),
+        *provider.headers,
+    )
+    auth = authorization(provider.auth_header, provider.auth_prefix, candidate.credential)
+    return local_or_not(provider, HttpRequest("POST", provider.base_url.rstrip("/") + path, headers, body, auth))
+
+
+def _relayed(provider: Provider, call: Call, model: str, how: Asking, notes: list[str]) -> bytes:
+    """The client's own body, with the model's name replaced."""
+    chat = how.dialect == "openai_chat"
+    drop = provider.rejects
+    if chat and provider.usage_in_stream == "never":
+        drop |= {"stream_options"}
+    return render(
+        call,
+        None if how.dialect == "gemini" else model,
+        drop=drop,
+        rename=provider.renames if chat else {},
+        include_usage=chat and call.stream and not call.wants_usage and provider.usage_in_stream == "option",
+        notes=notes,
+    )
+
+
+def _translated(provider: Provider, request: Request, candidate: Candidate, into: str, notes: list[str]) -> bytes:
+    """The body in another dialect, as the model takes it."""
+    write = dialect(into).write_request
+    if write is None:
+        raise Untranslatable(f"{provider.name} cannot be asked in {into}", param="model")
+    quirks = quirks_of(provider, candidate.deployment.model)
+    members = write(fitted(request, quirks), target_of(candidate, quirks), notes)
+    if into == "openai_chat":
+        members = _fitting(provider, members, notes)
+    return _write(members)
+
+
+def _fitting(provider: Provider, members: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """*members* without those that *provider* rejects, and with its own names."""
+    fit: dict[str, Any] = {}
+    for name, value in members.items():
+        if name in provider.rejects or (name == "stream_options" and provider.usage_in_stream != "option"):
+            if name != "stream_options":
+                notes.append(f"dropped {name}: {provider.name} rejects it")
+            continue
+        fit[provider.renames.get(name, name)] = value
+    return fit
+
+
+def _passed_on(provider: Provider, call: Call, model: str, notes: list[str]) -> tuple[bytes, str]:
+    """The body of a call that is passed on unread, and its content type."""
+    if call.raw:
+        return render_form(call, model), call.content_type
+    return render(call, model, notes=notes), "application/json"
+
+
+def _as_chat(call: Call, request: Request, candidate: Candidate, notes: list[str]) -> Call:
+    """*call* as OpenAI Chat writes it: what command line tools are asked in."""
+    write = dialect("openai_chat").write_request
+    assert write is not None
+    members = _members(_write(write(request, target_of(candidate, {}), notes)))
+    return replace(call, dialect="openai_chat", members={name: bytes(value) for name, value in members.items()})
+
+
+def authorization(header: str, prefix: str, credential: Credential) -> tuple[str, str, Any] | None:
+    """Where the secret goes; None for a server without keys."""
+    return (header, prefix, credential.secret) if credential.secret else None
+
+
+def local_or_not(provider: Provider, request: HttpRequest) -> HttpRequest | LocalRequest:
+    """*request* to the application in this process, where *provider* is one."""
+    return LocalRequest(provider.local_app, request) if provider.local_app else request

@@ -1,0 +1,66 @@
+"""What a model takes, and a neutral request made to fit it, before a dialect writes it."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+from msgspec.structs import replace
+
+from keyturn.core import Candidate, Message, Origin, Request, Text, Thinking
+from keyturn.wire import Target
+
+from .registry import Provider
+
+OURS = frozenset({"fold_system", "least_budget"})
+"""Quirks that are heeded here; all others are members of Target."""
+_NOTHING: dict[str, Any] = {}
+
+
+def quirks_of(provider: Provider, model: str) -> dict[str, Any]:
+    """What the catalog says of *model*: the first of the provider's patterns that fits its name."""
+    name = model.rpartition("/")[2].lower()
+    for quirk in provider.quirks:
+        if fnmatchcase(name, quirk.match):
+            return dict(quirk.takes)
+    return _NOTHING
+
+
+def origin_of(candidate: Candidate) -> Origin:
+    """Who answers: whose signatures count."""
+    deployment, credential = candidate
+    return Origin(deployment.provider, deployment.model, credential.group[:12])
+
+
+def target_of(candidate: Candidate, quirks: dict[str, Any]) -> Target:
+    """What the upstream of *candidate* takes."""
+    members = {name: value for name, value in quirks.items() if name not in OURS}
+    return Target(candidate.deployment.model, origin_of(candidate), **members)
+
+
+def fitted(request: Request, quirks: dict[str, Any]) -> Request:
+    """*request* as the model can read it: its system prompt where there is one, its least thinking."""
+    if quirks.get("fold_system"):
+        request = _without_system(request)
+    least = quirks.get("least_budget")
+    thinking = request.thinking
+    if least and thinking is not None and (thinking.effort == "none" or (thinking.budget or least) < least):
+        request = replace(request, thinking=Thinking(budget=least, shown=thinking.shown))
+    return request
+
+
+def _without_system(request: Request) -> Request:
+    """System messages become the beginning of the user message that follows."""
+    messages: list[Message] = []
+    held: tuple[Any, ...] = ()
+    for message in request.messages:
+        if message.role == "system":
+            held += message.parts
+        elif message.role == "user" and held:
+            messages.append(replace(message, parts=(*held, *message.parts)))
+            held = ()
+        else:
+            messages.append(message)
+    if held:
+        messages.append(Message("user", tuple(part for part in held if isinstance(part, Text))))
+    return replace(request, messages=tuple(messages))

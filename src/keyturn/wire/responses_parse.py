@@ -1,0 +1,120 @@
+"""OpenAI Responses requests parsed into a Call: what routing needs, and what a gateway that keeps nothing refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from keyturn.core import Call, Kind
+
+from .fields import refuse
+from .jsontext import read_object
+from .openai_chat import _first, read_model, read_stream, read_timeout
+from .prompt import _inline_bytes, measure
+
+DIALECT = "openai_responses"
+
+_FILES = (b'"file_data":', b'"file_url":')
+"""Members of an `input_file`; those of other media `measure` knows."""
+_CONVERSATION_HEADERS = ("session-id", "session_id")
+"""Codex names its conversation so."""
+_MOST_OUTPUT = 1 << 31
+_STATELESS = "Keyturn keeps no responses; send the whole conversation in `input`, with `store` false."
+
+_read_str = msgspec.json.Decoder(str).decode
+
+
+def parse_responses(body: bytes, headers: Mapping[str, str]) -> Call:
+    """The Call of a `POST /v1/responses`; *headers* have lower case names.
+
+    Raises BadRequest for what no upstream could answer, and for what would need kept responses. `store` is false
+    unless stated, so that no upstream keeps the answer either.
+    """
+    members = read_object(body)
+    _refuse_kept(members)
+    call = _call("chat", members, len(body), headers)
+    members["store"] = b"false"
+    return call
+
+
+def parse_input_tokens(body: bytes, headers: Mapping[str, str]) -> Call:
+    """The Call of a `POST /v1/responses/input_tokens`, of kind `count`; as `parse_responses`."""
+    members = read_object(body)
+    _refuse_kept(members)
+    return _call("count", members, len(body), headers)
+
+
+def _call(kind: Kind, members: dict[str, bytes], size: int, headers: Mapping[str, str]) -> Call:
+    given = _input(members)
+    prompt = measure(given)
+    text_bytes, media = prompt.text_bytes, prompt.media
+    if files := sum(given.count(name) for name in _FILES):
+        if not media:
+            text_bytes -= _inline_bytes(given)
+        media += files
+    needs = list(prompt.needs)
+    if b'"input_image"' in given:
+        needs.append("vision")
+    if _first(members.get("tools", b"")) not in (b"", b"]"):
+        needs.append("tools")
+        text_bytes += len(members["tools"])
+    text_bytes += len(members.get("instructions", b""))
+    if (shape := members.get("text")) is not None and b'"json_' in shape:
+        text_bytes += len(shape)
+        needs.append("json")
+    return Call(
+        DIALECT,
+        kind,
+        read_model(members),
+        members,
+        size,
+        stream=kind == "chat" and read_stream(members),
+        max_output=_max_output(members),
+        needs=frozenset(needs),
+        text_bytes=text_bytes,
+        media=media,
+        timeout=read_timeout(headers),
+        conversation=_conversation(members, headers),
+    )
+
+
+def _refuse_kept(members: Mapping[str, bytes]) -> None:
+    """Refuse what only a server that keeps responses, conversations and prompts can do."""
+    for name in ("previous_response_id", "conversation"):
+        if members.get(name, b"null") != b"null":
+            refuse(name, f"cannot be used. {_STATELESS}")
+    if members.get("store") == b"true":
+        refuse("store", f"cannot be true. {_STATELESS}")
+    if members.get("background") == b"true":
+        refuse("background", "cannot be true: Keyturn keeps no responses to fetch later. Use `stream` instead.")
+    if members.get("prompt", b"null") != b"null":
+        refuse("prompt", "names a stored prompt, and Keyturn keeps none. Send its text in `instructions` and `input`.")
+
+
+def _input(members: Mapping[str, bytes]) -> bytes:
+    given = members.get("input", b"null")
+    if given == b"null":
+        refuse("input", 'is missing. Send a string, or a list such as [{"role": "user", "content": "Hi"}].')
+    if given == b'""' or _first(given) == b"]":
+        refuse("input", 'is empty. Send text, or at least one item such as {"role": "user", "content": "Hi"}.')
+    if not given.startswith(b'"') and _first(given) != b"{":
+        refuse("input", 'must be a string or a list of objects such as {"role": "user", "content": "Hi"}.')
+    return given
+
+
+def _max_output(members: Mapping[str, bytes]) -> int | None:
+    raw = members.get("max_output_tokens", b"null")
+    if raw == b"null":
+        return None
+    if raw[0] not in b"-0123456789" or len(raw) > 30:
+        refuse("max_output_tokens", "must be a whole number, such as 1024.")
+    value = int(min(float(raw), _MOST_OUTPUT))
+    return value if value >= 1 else None
+
+
+def _conversation(members: Mapping[str, bytes], headers: Mapping[str, str]) -> str:
+    key = members.get("prompt_cache_key", b"null")
+    if key.startswith(b'"') and (name := _read_str(key)):
+        return name
+    return next((headers[name] for name in _CONVERSATION_HEADERS if headers.get(name)), "")
