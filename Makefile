@@ -7,7 +7,7 @@ LOCK  := uv pip compile --quiet --universal --generate-hashes --python-version 3
          --no-emit-find-links --no-strip-extras --custom-compile-command "make lock" $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo bot watch test lint coverage bench torture lock clean
+.PHONY: help setup run demo bot watch test lint coverage bench torture clients lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -46,6 +46,9 @@ bench: setup ## measure the gateway against a bare relay, in one run (ARGS=--qui
 
 torture: setup ## run the long checks at full size
 	@$(BIN)/python -m tools.torture $(ARGS)
+
+clients: setup ## run real command line tools through the gateway, over simulated models (needs npm)
+	@$(BIN)/python -m tools.clients $(ARGS)
 
 lock: ## pin the dependencies again (needs uv; ARGS=--upgrade takes the newest)
 	@$(LOCK) pyproject.toml -o requirements/base.txt

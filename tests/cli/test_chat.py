@@ -110,7 +110,7 @@ def test_TST_06_dry_run_of_every_http_provider(terminal: Terminal) -> None:
         "groq": "https://api.groq.com/openai/v1/chat/completions",
         "together": "https://api.together.ai/v1/chat/completions",
         "openrouter": "https://openrouter.ai/api/v1/chat/completions",
-        "gemini": "https://generativelanguage.googleapis.com/v1beta/openai/chat/completions",
+        "gemini": "https://generativelanguage.googleapis.com/v1beta/models/MODEL:generateContent",
     }
     assert {request["headers"]["authorization"] for request in requests.values()} == {"Bearer ***"}
     assert requests["groq"]["body"]["model"] == "llama-3.1-8b-instant"

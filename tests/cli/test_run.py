@@ -26,7 +26,8 @@ STUB = """#!/bin/sh
 [ "$1" = kill ] && kill -9 $$
 for word in "$@"; do echo "arg $word"; done
 env | grep -E '^(ANTHROPIC|OPENAI|PROXY_API|GEMINI|GOOGLE|LLM)_' | sort
-[ -n "$GEMINI_CLI_SYSTEM_SETTINGS_PATH" ] && cat "$GEMINI_CLI_SYSTEM_SETTINGS_PATH" && echo
+[ -n "$GEMINI_CLI_HOME" ] && cat "$GEMINI_CLI_HOME/.gemini/settings.json" && echo
+[ -n "$GEMINI_CLI_HOME" ] && echo >"$GEMINI_CLI_HOME/.gemini/history/new"
 cat
 echo complaint >&2
 exit 3
@@ -122,12 +123,12 @@ def test_claude_code_becomes_the_process(folder: Path) -> None:
 
 
 def test_gemini_gets_settings_for_one_run(folder: Path) -> None:
-    system = folder / "system.json"
-    system.write_text('{"security": {"auth": {"enforcedType": "x"}}, "ui": {"theme": "Dark"}}')
-    before = sorted(path.name for path in folder.iterdir())
-    done = run(
-        folder, "gemini", "-m", "demo/fast", GEMINI_CLI_SYSTEM_SETTINGS_PATH=str(system), GOOGLE_API_KEY="theirs"
-    )
+    home = folder / "theirs"
+    (home / ".gemini" / "history").mkdir(parents=True)
+    settings = home / ".gemini" / "settings.json"
+    settings.write_text('{"security": {"auth": {"selectedType": "oauth-personal"}}, "ui": {"theme": "Dark"}}')
+    before, text = sorted(path.name for path in folder.iterdir()), settings.read_text()
+    done = run(folder, "gemini", "-m", "demo/fast", GEMINI_CLI_HOME=str(home), GOOGLE_API_KEY="theirs")
     assert done.returncode == 3
     lines = done.stdout.splitlines()
     assert lines[-1] == "typed"
@@ -135,11 +136,13 @@ def test_gemini_gets_settings_for_one_run(folder: Path) -> None:
     assert f"GOOGLE_GEMINI_BASE_URL={url(folder)}" in lines
     assert not [line for line in lines if line.startswith("GOOGLE_API_KEY")]
     assert json.loads(lines[-2]) == {
-        "security": {"auth": {"enforcedType": "x", "selectedType": "gemini-api-key"}},
+        "security": {"auth": {"selectedType": "gemini-api-key"}},
         "ui": {"theme": "Dark"},
         "model": {"name": "demo/fast"},
     }
     assert sorted(path.name for path in folder.iterdir()) == before, "a folder was left behind"
+    assert settings.read_text() == text
+    assert (home / ".gemini" / "history" / "new").exists(), "what it keeps is kept where it always is"
     assert list((folder / "home").iterdir()) == []
 
 
@@ -200,10 +203,11 @@ def test_aider_and_llm(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "keys.json").read_text()) == {"keyturn": KEY}
 
 
-def test_settings_of_the_system_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "system.json").write_text("{ // mine\n}")
-    with pytest.raises(Failure, match="not plain JSON"):
-        plan("gemini", tmp_path, GEMINI_CLI_SYSTEM_SETTINGS_PATH=str(tmp_path / "system.json"))
+def test_settings_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / ".gemini").mkdir()
+    (tmp_path / ".gemini" / "settings.json").write_text("{ // mine\n}")
+    with pytest.raises(Failure, match="has a comment"):
+        plan("gemini", tmp_path, GEMINI_CLI_HOME=str(tmp_path))
 
 
 def test_a_program_that_is_not_there(terminal: Terminal) -> None:

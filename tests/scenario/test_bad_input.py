@@ -157,7 +157,7 @@ REQUESTS = {
         413, "too_large", ("32 MiB",), headers={"content-length": str(100 * MIB), "expect": "100-continue"}
     ),
     "an absurd length": Request(413, "too_large", ("32 MiB",), headers={"content-length": "9" * 18}),
-    "an unknown path": Request(404, "unknown_path", ("/v1/responses", f"POST {CHAT}"), path="/v1/responses"),
+    "an unknown path": Request(404, "unknown_path", ("/v1/answers", f"POST {CHAT}"), path="/v1/answers"),
     "a path of nothing": Request(404, "unknown_path", (f"POST {CHAT}",), "GET", "/.env"),
     "a path around corners": Request(404, "unknown_path", (), "GET", "/v1/../admin/keys"),
     "a quoted path": Request(404, "unknown_path", (), "GET", "/v1/%6dodels"),

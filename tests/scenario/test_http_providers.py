@@ -38,11 +38,11 @@ GPT = "openrouter/openai/gpt-4o"
         ("groq", "https://api.groq.com/openai/v1/chat/completions"),
         ("together", "https://api.together.ai/v1/chat/completions"),
         ("openrouter", "https://openrouter.ai/api/v1/chat/completions"),
-        ("gemini", "https://generativelanguage.googleapis.com/v1beta/openai/chat/completions"),
+        ("gemini", "https://generativelanguage.googleapis.com/v1beta/models/some-model:generateContent"),
         ("deepseek", "https://api.deepseek.com/chat/completions"),
     ],
 )
-def test_PRV_02_PRV_05_where_a_call_goes_and_with_which_key(tmp_path: Path, name: str, url: str) -> None:
+def test_PRV_02_PRV_04_PRV_05_where_a_call_goes_and_with_which_key(tmp_path: Path, name: str, url: str) -> None:
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "models.yaml").write_text(MODELS)
     config = load(KEYS, cwd=tmp_path)
@@ -52,10 +52,9 @@ def test_PRV_02_PRV_05_where_a_call_goes_and_with_which_key(tmp_path: Path, name
     assert isinstance(request, HttpRequest)
     assert (request.method, request.url) == ("POST", url)
     assert request.auth is not None
-    assert (request.auth[0], request.auth[1] + request.auth[2].reveal()) == (
-        "authorization",
-        f"Bearer sk-planted-{name}",
-    )
+    bearer = ("authorization", f"Bearer sk-planted-{name}")
+    shown = ("x-goog-api-key", f"sk-planted-{name}") if name == "gemini" else bearer  # PRV-04: never in the query
+    assert (request.auth[0], request.auth[1] + request.auth[2].reveal()) == shown
     assert dict(request.headers)["content-type"] == "application/json"
     assert "planted" not in repr((request.url, request.headers, request.body))
 

@@ -228,6 +228,10 @@ def test_a_callers_tokens_count_output_wherever_the_provider_does(provider: str)
         message = {"index": 0, "message": {"role": "assistant", "content": "long"}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 10, "completion_tokens": 5000, "total_tokens": 5010}
         body = json.dumps({"id": "x", "object": "chat.completion", "choices": [message], "usage": usage})
+        if provider == "gemini":
+            candidate = {"content": {"role": "model", "parts": [{"text": "long"}]}, "finishReason": "STOP"}
+            usage = {"promptTokenCount": 10, "candidatesTokenCount": 5000, "totalTokenCount": 5010}
+            body = json.dumps({"candidates": [candidate], "usageMetadata": usage})
         async with World({provider: 1}, files=files, faults=[Fault(status=200, body=body)]) as world:
             assert (await world.chat(f"{provider}/some-model", caller=named(world, "ci"))).status == 200
             assert (await world.chat(f"{provider}/some-model", caller=named(world, "ci"))).code == "caller_limit"

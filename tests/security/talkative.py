@@ -66,18 +66,19 @@ class Talkative:
         while (await receive()).get("more_body"):
             pass
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        key = headers.get(b"authorization", "").removeprefix("Bearer ") or headers.get(b"x-api-key", "")
+        given = (headers.get(name, "") for name in (b"authorization", b"x-api-key", b"x-goog-api-key"))
+        key = next((value.removeprefix("Bearer ") for value in given if value), "")
         words = self.words
         if scope["path"].endswith("/models"):
             await _answer(send, 200, "application/json", (), b'{"object": "list", "data": [{"id": "small"}]}')
         elif words is None:
-            await _answer(send, 200, "application/json", (), _COMPLETION)
+            await _answer(send, 200, "application/json", (), _native(scope["path"])[0])
         else:
             self.heard.add(key)
-            await _speak(words, key, send)
+            await _speak(words, key, send, _native(scope["path"])[1])
 
 
-async def _speak(words: Words, key: str, send: Any) -> None:
+async def _speak(words: Words, key: str, send: Any, beginning: bytes) -> None:
     said = words.body(key).encode()
     headers = [(name.encode(), value(key).encode()) for name, value in words.headers]
     if not words.when:
@@ -85,7 +86,7 @@ async def _speak(words: Words, key: str, send: Any) -> None:
         return
     await _start(send, 200, "text/event-stream", headers)
     if words.when.startswith("late"):
-        await send({"type": "http.response.body", "body": _CONTENT, "more_body": True})
+        await send({"type": "http.response.body", "body": beginning, "more_body": True})
     event = said if words.when == "late text" else b"event: error\ndata: " + said + b"\n\n"
     await send({"type": "http.response.body", "body": event})
 
@@ -110,3 +111,31 @@ _COMPLETION = json.dumps(
         "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
     }
 ).encode()
+_MESSAGE = json.dumps(
+    {
+        "id": "m",
+        "type": "message",
+        "role": "assistant",
+        "model": "small",
+        "content": [{"type": "text", "text": "Well."}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 3, "output_tokens": 1},
+    }
+).encode()
+_DELTAS = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"id":"m","model":"small","usage":{}}}\n\n'
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta",'
+    b'"text":"Well"}}\n\n'
+)
+_CANDIDATES = (
+    b'{"candidates":[{"content":{"parts":[{"text":"Well."}],"role":"model"},"finishReason":"STOP"}],"usageMetadata":'
+    b'{"promptTokenCount":3,"candidatesTokenCount":1,"totalTokenCount":4}}'
+)
+_CHUNK = b'data: {"candidates":[{"content":{"parts":[{"text":"Well"}],"role":"model"}}]}\r\n\r\n'
+
+
+def _native(path: str) -> tuple[bytes, bytes]:
+    """An answer, and the beginning of a stream, of the API that *path* is of."""
+    if path.endswith("/messages"):
+        return _MESSAGE, _DELTAS
+    return (_CANDIDATES, _CHUNK) if "Content" in path else (_COMPLETION, _CONTENT)

@@ -79,7 +79,8 @@ def test_keys_that_a_client_mistakes_for_the_callers(tmp_path: Path) -> None:
             if key != CALLER_KEY:
                 for name, prefix in (("authorization", "Bearer "), ("x-api-key", ""), ("x-goog-api-key", "")):
                     reply = await exposed.ask("GET", "/v1/models", key="", headers=[(name, prefix + key)])
-                    assert (reply.status, reply.json()["error"]["code"]) == (401, "invalid_api_key")
+                    assert reply.status == 401
+                    assert b"invalid_api_key" in reply.body.lower(), "each dialect says it in its own place"
 
     play(story, tmp_path, Talkative)
 
@@ -92,8 +93,10 @@ def test_keys_that_a_client_puts_where_something_else_belongs(tmp_path: Path) ->
         for key in whole:
             quoted = quote(key, safe="")
             assert (await exposed.chat(key)).status in (400, 404)
-            for path in (f"/v1/models/{quoted}", f"/{quoted}", f"/v1beta/models/{quoted}:generateContent"):
+            for path in (f"/v1/models/{quoted}", f"/{quoted}", f"/v1beta/models/{quoted}"):
                 assert (await exposed.ask("GET", path)).status == 404
+            path, body = f"/v1beta/models/{quoted}:generateContent", b'{"contents":[{"parts":[{"text":"Hi"}]}]}'
+            assert (await exposed.ask("POST", path, body=body)).status in (400, 404)
             assert (await exposed.ask("GET", f"/v1/models?key={quoted}")).status == 200
             assert (await exposed.ask("POST", f"/v1/chat/completions?key={quoted}", body=b"{}")).status == 400
             headers = [("x-keyturn-admin", exposed.admin_key.reveal())]

@@ -1,4 +1,4 @@
-"""Requests read from Anthropic's words and written in them: there and back, what is refused, what is told as dropped."""
+"""Requests read from Anthropic's words and written in them: there and back, what is refused, what is dropped."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def _marks(request: Request) -> int:
     return json.dumps(write(request)).count('"cache_control"')
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(requests())
 def test_there_and_back(request: Request) -> None:
     notes: list[str] = []
@@ -299,15 +299,14 @@ members = st.dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(members)
 def test_any_json_is_read_or_refused(given_members: dict[str, object]) -> None:
     try:
         request = read(**given_members)
-    except BadRequest as error:
-        assert error.message
-    else:
-        write(request)
+    except BadRequest:
+        return
+    write(request)
 
 
 # --- writing --------------------------------------------------------------------------------------------------------

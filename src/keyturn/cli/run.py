@@ -26,6 +26,7 @@ from .connect_tools import (
     llm_model,
     opencode_config,
 )
+from .connect_tools import Place as ToolPlace
 from .entry import Failure
 from .setup import Place, place_options, read_config
 
@@ -145,33 +146,38 @@ def _codex(target: Target, key: str, environ: Mapping[str, str], folder: Callabl
 
 
 def _gemini(target: Target, key: str, environ: Mapping[str, str], folder: Callable[[], Path]) -> Launch:
-    """Settings of the system go over the user's; those that are there are kept."""
-    from .connect_parts import merged
+    """A home whose `.gemini` leads to the user's in everything but the settings.
 
-    system = Path(environ.get("GEMINI_CLI_SYSTEM_SETTINGS_PATH") or _GEMINI_SYSTEM)
+    Without `selectedType` in its settings it refuses the base URL, and settings of the system count from root's folders
+    only.
+    """
+    from .connect_json import read_json
+    from .connect_parts import Unfit, merged
+
+    present = ToolPlace(Path.home(), environ).folder("GEMINI_CLI_HOME") / ".gemini"
+    settings = present / "settings.json"
     try:
-        present = json.loads(system.read_bytes()) if system.exists() else {}
-    except ValueError as error:
-        raise Failure(f"{system}: is not plain JSON ({error}), so nothing can be added to it for one run") from error
-    file = folder() / "settings.json"
-    file.write_text(json.dumps(merged(present, {**SELECTED, "model": {"name": target.model}})))
+        theirs = read_json(settings.read_text()) if settings.exists() else {}
+    except Unfit as error:
+        raise Failure(f"{settings}:{error.line}: {error.why}, so it cannot be added to for one run") from error
+    home = folder()
+    ours = home / ".gemini"
+    ours.mkdir()
+    for entry in present.iterdir() if present.is_dir() else ():
+        if entry.name != settings.name:
+            (ours / entry.name).symlink_to(entry.absolute())
+    (ours / settings.name).write_text(json.dumps(merged(theirs, {**SELECTED, "model": {"name": target.model}})))
     return Launch(
         (),
         {
             "GOOGLE_GEMINI_BASE_URL": target.url,
             "GEMINI_API_KEY": key,
             "GEMINI_MODEL": target.model,
-            "GEMINI_CLI_SYSTEM_SETTINGS_PATH": str(file),
+            "GEMINI_CLI_HOME": str(home),
         },
         ("GOOGLE_API_KEY", "GOOGLE_GENAI_USE_GCA", "GOOGLE_GENAI_USE_VERTEXAI"),
         temporary=True,
     )
-
-
-_GEMINI_SYSTEM = {
-    "darwin": "/Library/Application Support/GeminiCli/settings.json",
-    "win32": "C:\\ProgramData\\gemini-cli\\settings.json",
-}.get(sys.platform, "/etc/gemini-cli/settings.json")
 
 
 def _opencode(target: Target, key: str, environ: Mapping[str, str], folder: Callable[[], Path]) -> Launch:

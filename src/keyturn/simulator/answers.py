@@ -230,7 +230,7 @@ def example(schema: Any, root: Mapping[str, Any] | None = None, depth: int = 0) 
             return example(schema[union][0], root, depth + 1)
     kind = schema.get("type", "object" if "properties" in schema else "string")
     if isinstance(kind, list):
-        kind = kind[0]
+        kind = kind[0] if kind else "string"
     kind = str(kind).lower()
     if kind == "object":
         return {name: example(part, root, depth + 1) for name, part in (schema.get("properties") or {}).items()}

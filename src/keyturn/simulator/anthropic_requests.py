@@ -36,6 +36,9 @@ _TOOL = frozenset(
     "name description input_schema strict input_examples defer_loading eager_input_streaming cache_control type "
     "allowed_callers".split()
 )
+_OWN_TOOL = re.compile(
+    r"(bash|text_editor|web_search|web_fetch|computer|memory|code_execution|tool_search|mcp|advisor)_"
+)
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _ID = re.compile(r"^[a-zA-Z0-9_-]+$")
 _TOOL_NAME = re.compile(r"^[a-zA-Z0-9_-]{1,128}$")
@@ -169,8 +172,11 @@ def _system(given: Any) -> list[Said]:
 def _offer(tool: Any, place: int) -> Offer:
     if not isinstance(tool, dict):
         raise Unusable(f"tools.{place}: Input should be a valid dictionary", "tools")
-    if tool.get("type") not in (None, "custom"):  # a tool of Anthropic's own
+    kind = tool.get("type", "custom")
+    if _OWN_TOOL.match(str(kind)):
         return Offer(str(tool.get("name")))
+    if kind != "custom":
+        raise Unusable(f"tools.{place}: Input tag '{kind}' found using 'type' does not match any of the expected tags")
     where = f"tools.{place}.custom"
     for name in tool.keys() - _TOOL:
         raise Unusable(f"{where}.{name}: {EXTRA}", "tools")

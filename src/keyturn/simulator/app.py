@@ -2,7 +2,8 @@
 
 `/<provider>/…/chat/completions`, `…/responses`, `…/completions`, `…/embeddings`, `…/images/generations`,
 `…/images/edits`, `…/audio/transcriptions`, `…/audio/speech`, `…/moderations`, `…/rerank` and `…/models` are served for
-every persona, whatever stands between, so that `GROQ_API_BASE=http://127.0.0.1:9000/groq/v1` works, and `/gemini/v1beta/openai`.
+every persona, whatever stands between: `GROQ_API_BASE=http://127.0.0.1:9000/groq/v1` works, and
+`/gemini/v1beta/openai`.
 `/anthropic/v1/messages` and `/gemini/v1beta/models/<model>:generateContent` with their kin speak those providers' own
 formats (also `/gemini/v1/…`; `GET …/models` there is Google's list for its own key headers). What a prompt can make a
 simulated model do is told in `answers`, what signatures look like in `signatures`.

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from . import signatures
 from .answers import IMAGE_TOKENS, MESSAGE_TOKENS, Medium, Offer, Question, Result, Said, Unusable, tokens
 from .checks import Asking, decoded, laxity, linked
 
@@ -18,6 +19,8 @@ def read_chat(body: Mapping[str, Any], asking: Asking) -> Question:
     if not all(isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages):
         raise Unusable("Invalid type for 'messages[0]': expected an object with a role.")
     _check_calls(messages)
+    if asking.persona.native == "gemini":
+        _check_signed(messages, asking)
     turns = [_turn(message, place) for place, message in enumerate(messages)]
     tools = [_offer(tool, place) for place, tool in enumerate(body.get("tools") or [])]
     question = Question(turns, _tokens_of(body, messages), [tool for tool in tools if tool is not None], more=body)
@@ -104,6 +107,21 @@ def _check_call(call: Any, place: str) -> None:
     given = inner.get("input") if call.get("type") == "custom" else inner.get("arguments")
     if not isinstance(given, str):
         raise Unusable(f"Invalid type for '{place}.function.arguments': expected a string.", place)
+
+
+def _check_signed(messages: Sequence[Mapping[str, Any]], asking: Asking) -> None:
+    """Gemini's thought signatures, which its OpenAI-compatible endpoint carries in `extra_content` of a call."""
+    began = max((place for place, message in enumerate(messages) if message["role"] == "user"), default=0)
+    for place, message in enumerate(messages):
+        for number, call in enumerate(message.get("tool_calls") or []):
+            signature = ((call.get("extra_content") or {}).get("google") or {}).get("thought_signature")
+            if signature is not None and not signatures.fits_call(asking.owner, asking.model, signature):
+                raise Unusable("Corrupted thought signature.")
+            if signature is None and number == 0 and place > began and "gemini-3" in asking.model:
+                raise Unusable(
+                    "Function call is missing a thought_signature in functionCall parts. This is required for tools to "
+                    "work correctly, and missing thought_signature may lead to degraded model performance."
+                )
 
 
 def _turn(message: Mapping[str, Any], place: int) -> Said:

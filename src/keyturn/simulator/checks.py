@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .answers import Medium
+from .answers import Medium, Question, Unusable
 from .personas import Persona
 
 
@@ -20,6 +20,15 @@ class Asking(NamedTuple):
     headers: Mapping[str, str]
     action: str
     stream: bool
+
+
+def check_types(question: Question) -> None:
+    """Raises Unusable for numbers and texts that are none."""
+    if not all(isinstance(stop, str) for stop in question.stop):
+        raise Unusable("Invalid type for a stop sequence: expected a string.", "stop")
+    for name, number in (("max_tokens", question.bound), ("n", question.choices)):
+        if number is not None and (not isinstance(number, int) or number < 0):
+            raise Unusable(f"Invalid type for '{name}': expected an integer, but got {number!r} instead.", name)
 
 
 def decoded(data: object) -> bytes | None:

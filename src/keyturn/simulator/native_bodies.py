@@ -47,8 +47,8 @@ def _anthropic(status: int, message: str, **headers: str) -> Row:
 
 _LIMITED = (
     "This request would exceed the rate limit for your organization ({org}) of {limit} {metric} per {per}. For "
-    "details, refer to: https://docs.claude.com/en/api/rate-limits. You can see the response headers for current usage. Please "
-    "reduce the prompt length or the maximum tokens requested, or try again later."
+    "details, refer to: https://docs.claude.com/en/api/rate-limits. You can see the response headers for current "
+    "usage. Please reduce the prompt length or the maximum tokens requested, or try again later."
 )
 
 ANTHROPIC: dict[str, Row] = {

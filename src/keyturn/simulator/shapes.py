@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from . import signatures
 from .answers import Answer, Called, Counts, vector
 from .personas import Persona
 from .reply import Reply, event, to_json
@@ -204,7 +205,11 @@ def _deltas(reply: Reply, answer: Answer) -> Iterator[dict[str, Any]]:
 
 def _call(reply: Reply, call: Called, choice: int, number: int) -> dict[str, Any]:
     kind, member = ("custom", "input") if call.free else ("function", "arguments")
-    return {"id": call_id(reply, choice, number), "type": kind, kind: {"name": call.name, member: call.arguments}}
+    row = {"id": call_id(reply, choice, number), "type": kind, kind: {"name": call.name, member: call.arguments}}
+    if number == 0 and reply.persona.native == "gemini" and "gemini-3" in reply.model:
+        signature = signatures.of_call(reply.owner, reply.model, reply.id)
+        row["extra_content"] = {"google": {"thought_signature": signature}}
+    return row
 
 
 def _usage_at_finish(persona: Persona, reply: Reply, usage: Mapping[str, Any] | None) -> dict[str, Any]:

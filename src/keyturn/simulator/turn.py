@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import anthropic_shapes, dialects, gemini_shapes, other_shapes, shapes, wording
 from .answers import Answer, Counts, Question, Unusable, answer_to
-from .checks import Asking
+from .checks import Asking, check_types
 from .connection import Connection
 from .personas import Headers, Persona, rate_headers, render
 from .quotas import KeyRule, Quota, Refusal
@@ -117,9 +117,11 @@ class Turn:
         owner = self._owner()
         asking = Asking(self._persona, exchange.model, owner, self._headers, route.action, exchange.stream)
         try:
-            return dialects.reader(route)(body, asking)
+            question = dialects.reader(route)(body, asking)
+            check_types(question)
         except (AttributeError, TypeError, KeyError, ValueError) as error:  # a member of quite another type
             raise Unusable(f"Invalid type for a member of the request: {error}", "body") from None
+        return question
 
     def _owner(self) -> str:
         return self._rule.project or self._exchange.key
@@ -187,7 +189,11 @@ class Turn:
         reply = self._reply([], Counts(exchange.input_tokens, 0))
         if self._route.action == "audio/speech":
             return await self._speak()
-        return await self._plain(dialects.whole(self._route, reply))
+        try:
+            answer = dialects.whole(self._route, reply)
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
+            return await self._refuse("bad_request", why=f"Invalid type for a member of the request: {error}")
+        return await self._plain(answer)
 
     async def _delay(self) -> None:
         latency = self._fault.latency

@@ -56,8 +56,8 @@ def write_request(request: Request, target: Target, notes: list[str]) -> dict[st
     A request that came in Anthropic's own words comes out with the same members and values, but for these: a system
     prompt or result of one unmarked text is a string and every other content a list of blocks; neighbouring messages
     of one role are one; results come first; texts of white space are left out; `ttl: 5m`, `is_error: false`,
-    `disable_parallel_tool_use: false` and null, which are the defaults, are left out; an effort without `thinking`
-    gets adaptive thinking; tools of Anthropic's own come behind the client's.
+    `disable_parallel_tool_use: false`, `stream: false`, an empty description and null, the defaults, are left
+    out; an effort without `thinking` gets adaptive thinking; tools of Anthropic's own come behind the client's.
     """
     return _Writing(request, target, notes).body()
 

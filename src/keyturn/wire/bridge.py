@@ -224,7 +224,7 @@ def model_page(spoken: str, row: Row) -> bytes:
     if spoken == "anthropic":
         from .anthropic import model_entry as anthropic_entry
 
-        return encode(anthropic_entry(*row))
+        return anthropic_entry(*row)
     if spoken == "gemini":
         from .gemini import model_entry as gemini_entry
 

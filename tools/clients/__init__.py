@@ -1,0 +1,1 @@
+"""Real command line tools against Keyturn: installed at pinned versions, run through every translation of formats."""
