@@ -112,6 +112,7 @@ def test_TST_06_dry_run_of_every_http_provider(terminal: Terminal) -> None:
         "openrouter": "https://openrouter.ai/api/v1/chat/completions",
         "gemini": "https://generativelanguage.googleapis.com/v1beta/models/MODEL:generateContent",
     }
+    assert requests.pop("gemini")["headers"]["x-goog-api-key"] == "***"
     assert {request["headers"]["authorization"] for request in requests.values()} == {"Bearer ***"}
     assert requests["groq"]["body"]["model"] == "llama-3.1-8b-instant"
     assert requests["groq"]["key"].startswith("groq-0:")

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from keyturn.core import (
     Answer,
@@ -24,9 +25,10 @@ from keyturn.core import (
     Reasoning,
     ReasoningDelta,
     Request,
+    Signature,
     Started,
-    StopReason,
     Stopped,
+    StopReason,
     Text,
     TextDelta,
     Tool,
@@ -90,8 +92,23 @@ def context(dialect: Dialect) -> Context:
 
 # --- what all can say -----------------------------------------------------------------------------------------------
 
-ODD = [" a ", "a\n", "\n x \t", "a\r\nb", "5", "null", '"x"', "[1]", '{"a":1}', "data: x\n\n", "[DONE]", "<system>x</system>"]
-TEXTS = st.sampled_from(ODD) | st.text(st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]), min_size=1, max_size=8)
+ODD = [
+    " a ",
+    "a\n",
+    "\n x \t",
+    "a\r\nb",
+    "5",
+    "null",
+    '"x"',
+    "[1]",
+    '{"a":1}',
+    "data: x\n\n",
+    "[DONE]",
+    "<system>x</system>",
+]
+TEXTS = st.sampled_from(ODD) | st.text(
+    st.characters(exclude_categories=["Cs", "Cc", "Zs", "Zl", "Zp"]), min_size=1, max_size=8
+)
 NAMES = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_-]{0,8}", fullmatch=True)
 VALUES = st.none() | st.booleans() | st.integers(-9, 9) | st.just(1.5) | TEXTS
 ARGUMENTS = st.dictionaries(NAMES, VALUES | st.lists(VALUES, max_size=2) | st.just({}), max_size=2)
@@ -194,7 +211,8 @@ STOPS = st.sampled_from(["stop", "length"])
 @st.composite
 def answers(draw: st.DrawFn) -> Answer:
     calls = [
-        ToolUse(f"call_{n}", name, json.dumps(draw(ARGUMENTS))) for n, name in enumerate(draw(st.lists(NAMES, max_size=2)))
+        ToolUse(f"call_{n}", name, json.dumps(draw(ARGUMENTS)))
+        for n, name in enumerate(draw(st.lists(NAMES, max_size=2)))
     ]
     texts = (Text(draw(TEXTS)),) if not calls or draw(st.booleans()) else ()
     thought = (Reasoning(draw(TEXTS)),) if draw(st.booleans()) else ()
@@ -275,7 +293,9 @@ def folded(deltas: Iterable[Delta]) -> Said:
                 stop = delta.stop
             case Started() | Used():
                 usage = delta.usage or usage
-    told: list[tuple[str, str, object]] = [(call, name, json.loads(given or "{}")) for call, name, given in calls.values()]
+    told: list[tuple[str, str, object]] = [
+        (call, name, json.loads(given or "{}")) for call, name, given in calls.values()
+    ]
     return text, sorted(told, key=lambda call: call[0]), stop, usage
 
 
@@ -312,3 +332,141 @@ def test_a_stream_says_what_the_whole_answer_says(one: Dialect, deltas: list[Del
     parts = (Text(text), *(ToolUse(call, name, json.dumps(given)) for call, name, given in calls))
     answer = Answer((Choice(parts if text else parts[1:], stop),), "x-1", "m-1", usage=usage)
     assert said(answered(one, answer)) == folded(streamed(one, deltas, 100_000))
+
+
+# --- signatures and free tools, through every client ----------------------------------------------------------------
+
+
+def history(dialect: Dialect, body: bytes) -> dict[str, Any]:
+    """The request of a client of *dialect* that sends the answer *body* back, with the results of its calls."""
+    answer = json.loads(body)
+    asked = {"model": "m-1", **ASKED[dialect.name]}
+    match dialect.name:
+        case "openai_chat":
+            message = answer["choices"][0]["message"]
+            results = [
+                {"role": "tool", "tool_call_id": call["id"], "content": "ok"} for call in message.get("tool_calls", ())
+            ]
+            asked["messages"] = [*asked["messages"], message, *results]
+        case "anthropic":
+            content = answer["content"]
+            done = [
+                {"type": "tool_result", "tool_use_id": block["id"], "content": "ok"}
+                for block in content
+                if block["type"] == "tool_use"
+            ]
+            asked["messages"] = [*asked["messages"], {"role": "assistant", "content": content}]
+            asked["messages"] += [{"role": "user", "content": done or "ok"}]
+        case "gemini":
+            content = answer["candidates"][0]["content"]
+            calls = [part["functionCall"] for part in content["parts"] if "functionCall" in part]
+            parts = [{"functionResponse": {**call, "response": {"result": "ok"}}} for call in calls]
+            for part in parts:
+                del part["functionResponse"]["args"]
+            asked["contents"] = [*asked["contents"], content, {"role": "user", "parts": parts or [{"text": "ok"}]}]
+        case _:
+            output = answer["output"]
+            said = [{"type": "message", "role": "user", "content": "Hi"}, *output]
+            kinds = {"function_call": "function_call_output", "custom_tool_call": "custom_tool_call_output"}
+            asked["input"] = said + [
+                {"type": kinds[item["type"]], "call_id": item["call_id"], "output": "ok"}
+                for item in output
+                if item["type"] in kinds
+            ]
+    return asked
+
+
+def returned(client: Dialect, upstream: Dialect, parts: tuple[Part, ...], target: Target) -> dict[str, Any]:
+    """What *upstream* is sent when its answer of *parts* comes back in the history of a *client*."""
+    answer = Answer((Choice(parts, "tool_calls"),), "x-1", "m-1", usage=Usage(1, 1))
+    body = history(client, client.write_answer(answer, context(client)))
+    request = client.read_request(PARSE[client.name](json.dumps(body).encode(), {}))
+    assert upstream.write_request is not None
+    sent: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(upstream.write_request(request, target, [])))
+    return sent
+
+
+def signed(dialect: Dialect) -> tuple[Part, ...]:
+    """An answer of *dialect* with the signatures that it gives."""
+    proof = Signature("c2lnbmVk", dialect.name, ORIGIN)
+    call = ToolUse("call_1", "look", '{"a":1}')
+    if dialect is GEMINI:
+        return (Text("a"), structs.replace(call, signature=proof))
+    return (Reasoning("hm", proof, id="rs_1" if dialect is RESPONSES else ""), Text("a"), call)
+
+
+@pytest.mark.parametrize("upstream", [ANTHROPIC, GEMINI, RESPONSES], ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("client", DIALECTS, ids=lambda dialect: dialect.name)
+def test_a_signature_comes_back_to_its_maker_and_to_nobody_else(client: Dialect, upstream: Dialect) -> None:
+    sent = returned(client, upstream, signed(upstream), TARGET)
+    assert "c2lnbmVk" in _strings(sent)
+    assert not any(text.startswith("kt1.") for text in _strings(sent))
+    elsewhere = returned(client, upstream, signed(upstream), Target("m-1", Origin("other", "m-1", "g"), 100_000))
+    assert not any("c2lnbmVk" in text for text in _strings(elsewhere))
+
+
+@pytest.mark.parametrize("client", DIALECTS, ids=lambda dialect: dialect.name)
+def test_hidden_thinking_comes_back(client: Dialect) -> None:
+    hidden = Reasoning("", Signature("c2lnbmVk", "anthropic", ORIGIN), redacted=True)
+    sent = returned(client, ANTHROPIC, (hidden, Text("a"), ToolUse("call_1", "look")), TARGET)
+    assert sent["messages"][1]["content"][0] == {"type": "redacted_thinking", "data": "c2lnbmVk"}
+
+
+def _strings(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for each in inner for text in _strings(each)]
+
+
+FREE: dict[str, Any] = {
+    "openai_chat": [{"type": "custom", "custom": {"name": "sh"}}],
+    "openai_responses": [{"type": "custom", "name": "sh"}],
+}
+
+
+@pytest.mark.parametrize("upstream", DIALECTS, ids=lambda dialect: dialect.name)
+@pytest.mark.parametrize("client", [CHAT, RESPONSES], ids=lambda dialect: dialect.name)
+def test_a_free_tool_takes_plain_text_whoever_answers(client: Dialect, upstream: Dialect) -> None:
+    body = json.dumps({"model": "m-1", "tools": FREE[client.name], **ASKED[client.name]}).encode()
+    call = PARSE[client.name](body, {})
+    assert upstream.write_request is not None
+    sent = msgspec.json.decode(msgspec.json.encode(upstream.write_request(client.read_request(call), TARGET, [])))
+    wrapped = upstream is not client and not (client is CHAT and upstream is RESPONSES)
+    assert ("input" in _names(sent["tools"])) is wrapped
+    use = ToolUse("call_1", "sh", '{"input":"ls"}') if wrapped else ToolUse("call_1", "sh", "ls", free=True)
+    told = Context(call, "7", 1_790_000_000, "m-1")
+    assert client.read_answer is not None
+    answer = client.read_answer(client.write_answer(Answer((Choice((use,), "tool_calls"),)), told), ORIGIN)
+    assert isinstance(answer, Answer)
+    assert answer.choices[0].parts == (ToolUse("call_1", "sh", "ls", free=True),)
+    assert client.reader is not None
+    writer, reader = client.writer(told), client.reader(ORIGIN)
+    begun = ToolStarted(0, "call_1", "sh", free=use.free)
+    stream = writer.write(
+        [begun, ToolDelta(0, use.arguments[:3]), ToolDelta(0, use.arguments[3:]), Stopped("tool_calls")]
+    )
+    deltas = reader.feed(stream + writer.end())
+    assert [delta for delta in deltas if isinstance(delta, ToolStarted)] == [ToolStarted(0, "call_1", "sh", free=True)]
+    assert "".join(delta.arguments for delta in deltas if isinstance(delta, ToolDelta)) == "ls"
+
+
+def _names(value: object) -> set[str]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    own = set(value) if isinstance(value, dict) else set()
+    return own.union(*(_names(each) for each in inner))
+
+
+@PAIRS
+def test_a_picture_from_a_tool_is_seen_behind_two_dialects(one: Dialect, other: Dialect) -> None:
+    messages = (
+        Message("user", (Text("Look."),)),
+        Message("assistant", (ToolUse("call_1", "look", "{}"),)),
+        Message("user", (ToolResult("call_1", (Text("seen"), IMAGE), "look"),)),
+    )
+    request = Request("openai_chat", "m-1", messages, max_output=99)
+    last = through(other, through(one, request)).messages[2:]
+    parts = [part for message in last for part in message.parts]
+    inner = [each for part in parts if isinstance(part, ToolResult) for each in part.parts]
+    assert [part.data for part in (*parts, *inner) if isinstance(part, Media)] == [PNG]
+    assert any("seen" in part.text for part in inner if isinstance(part, Text))

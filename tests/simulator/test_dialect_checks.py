@@ -325,6 +325,13 @@ def test_faults_within_streams(dialect: str) -> None:
             assert changed.body.replace(b"\r\n", b"\n") == whole.body.replace(b"\r\n", b"\n")
 
 
+def test_a_response_fails_when_the_server_does() -> None:
+    events = ask(RESPONSES, GPT, faults=[Fault(status=500, at_chunk=3)]).events()
+    assert [event["sequence_number"] for event in events] == [0, 1, 2, 3]
+    assert events[-1]["type"] == "response.failed"
+    assert events[-1]["response"]["error"]["code"] == "server_error"
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 429, 500, 503, 529])
 @pytest.mark.parametrize("dialect", STREAMS)
 def test_every_status_in_the_formats_own_envelope(dialect: str, status: int) -> None:

@@ -72,8 +72,23 @@ WORDS = {
 }
 """What faults that the transport does not put into words are called in the log and in errors."""
 OK = Outcome("ok", "request", None, False, False, False, {})
-REASONING = ("o1", "o3", "o4", "gpt-5", "reason", "think", "-r1", "qwq", "magistral", "deep-research")
+REASONING = (
+    "o1",
+    "o3",
+    "o4",
+    "gpt-5",
+    "gemini-3",
+    "2.5-pro",
+    "reason",
+    "think",
+    "-r1",
+    "qwq",
+    "magistral",
+    "deep-research",
+)
 """Parts of the names of models that think before they speak."""
+THINKING = frozenset({"reasoning_effort", "reasoning", "thinking"})
+"""Members of requests that ask for it."""
 
 
 class Exchange:
@@ -116,7 +131,7 @@ class Exchange:
         self.body = b""
         self.media_type = ""
         """Of an answer that is no JSON and no events."""
-        self.how = asking(self.provider, run.call)
+        self.how = asking(self.provider, run.call, grant.entry.candidate.deployment.model)
         self.request: UpstreamRequest | None = None
         self.stream: AnswerStream | None = None
         self.chunks: AsyncIterator[bytes] | None = None
@@ -132,7 +147,7 @@ class Exchange:
         else:
             phase, length = "first_token", timeouts.first_token
             model = self._grant.entry.candidate.deployment.model.lower()
-            if "reasoning_effort" in run.call.members or any(part in model for part in REASONING):
+            if not THINKING.isdisjoint(run.call.members) or any(part in model for part in REASONING):
                 length = max(length, timeouts.reasoning_first_token)
         if self.provider.tool is not None:  # many print nothing until they have all; their own timeout ends them
             length = max(length, self.provider.tool.timeout + END_OF_TOOL)

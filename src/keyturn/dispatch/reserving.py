@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from math import ceil
 from typing import TYPE_CHECKING
 
 from keyturn.core import (
     Attempt,
+    Call,
     Claim,
     Cost,
     Denied,
@@ -49,6 +51,7 @@ SMALL = Cost(1, 1, 1)
 """That of a call that fits wherever any call fits."""
 UNSTATED_OUTPUT = 16_384
 """Tokens of output that a budget is held for at least, when a call does not state its largest."""
+_CANDIDATES = re.compile(rb'"candidate(?:C|_c)ount"\s*:\s*([^,}]+)')
 MOST_CHOICES = 128
 """Answers to one request: OpenAI's own bound."""
 
@@ -229,7 +232,7 @@ class Reserving:
         output = 0
         if call.kind == "chat":
             output = call.max_output or max(self._estimator.output(model), UNSTATED_OUTPUT)
-            output *= _choices(call.members.get("n", b"1"))
+            output *= _choices(_stated_choices(call))
         most = Usage(self._estimator.estimate(call, model).bound, output)
         return cost._replace(money=max(price.of(most), 1), price=price)
 
@@ -299,6 +302,14 @@ class Reserving:
         if probed:
             self._wake_marked(probed)
         self._room.freed(Deployment(attempt.provider, attempt.model))
+
+
+def _stated_choices(call: Call) -> bytes:
+    """How many answers *call* asks for, as it is written."""
+    if call.dialect != "gemini":
+        return call.members.get("n", b"1")
+    found = _CANDIDATES.search(call.members.get("generationConfig", b""))
+    return found[1].strip() if found else b"1"
 
 
 def _choices(stated: bytes) -> int:

@@ -21,6 +21,7 @@ _NAMES: dict[str, tuple[bytes, ...]] = {
     "gemini": (b'"thoughtSignature"', b'"thought_signature"'),
     "openai_responses": (b'"encrypted_content"',),
 }
+_PACKED = f'"{MARK}'.encode()
 _PLAIN = bytes.maketrans(b"-_", b"+/")
 _HISTORY = {"anthropic": "messages", "gemini": "contents", "openai_responses": "input"}
 _VALUES = re.compile(rb'"(?:signature|thoughtSignature|thought_signature|encrypted_content)"\s*:\s*"([^"\\]+)"')
@@ -46,6 +47,8 @@ class SignatureMemory:
 
     def foreign(self, call: Call, candidate: Candidate) -> bool:
         """Whether the history of *call* holds a signature that *candidate*, which speaks its dialect, does not take."""
+        if call.dialect == "openai_chat":  # has none of its own: what servers of its kind do not know, they may refuse
+            return _PACKED in call.members.get("messages", b"")
         names = _NAMES.get(call.dialect)
         if names is None:
             return False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -36,13 +38,13 @@ class Asking(NamedTuple):
     """The request is written anew all the same: its history holds signatures that this upstream does not take."""
 
 
-def asking(provider: Provider, call: Call) -> Asking:
-    """How *call* is put to *provider*."""
-    spoken = _spoken(provider, call)
+def asking(provider: Provider, call: Call, model: str) -> Asking:
+    """How *call* is put to *model* of *provider*."""
+    spoken = _spoken(provider, call, model)
     return Asking(spoken, spoken == call.dialect)
 
 
-def _spoken(provider: Provider, call: Call) -> str:
+def _spoken(provider: Provider, call: Call, model: str) -> str:
     if call.kind in PASSED_ON:
         return call.dialect
     if provider.tool is not None:
@@ -51,7 +53,14 @@ def _spoken(provider: Provider, call: Call) -> str:
         return call.dialect
     if call.dialect in provider.also:
         return call.dialect
+    if provider.responses_only and call.kind == "chat" and _fits(provider.responses_only, model):
+        return "openai_responses"
     return provider.dialect
+
+
+@lru_cache(maxsize=1024)
+def _fits(patterns: tuple[str, ...], model: str) -> bool:
+    return any(fnmatchcase(model.rpartition("/")[2].lower(), pattern) for pattern in patterns)
 
 
 def prepare(
@@ -68,7 +77,7 @@ def prepare(
     given. The secret goes into its header only.
     A provider with a tool is run instead. Raises Untranslatable and BadRequest.
     """
-    how = how or asking(provider, call)
+    how = how or asking(provider, call, candidate.deployment.model)
     request = request or (lambda: dialect(call.dialect).read_request(call))
     if provider.tool is not None:
         told = call if how.relayed else _as_chat(call, request(), candidate, notes)

@@ -60,6 +60,8 @@ class Provider:
     """Further dialects that it speaks natively: calls in these are relayed as they are."""
     takes_betas: bool = False
     """It takes the client's `anthropic-beta`; compatible servers refuse flags that they do not know."""
+    responses_only: tuple[str, ...] = ()
+    """Models (shell wildcards, small letters) that are served as Responses only."""
     compat_path: str = ""
     """A base URL that ends so is its OpenAI-compatible endpoint: it is spoken to in OpenAI Chat there."""
     quirks: tuple[Quirk, ...] = ()

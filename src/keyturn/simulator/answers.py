@@ -147,7 +147,7 @@ class Question:
     @property
     def said(self) -> str:
         """The last text since the model last spoke, the user's if there is one."""
-        last = self.groups()[-1]
+        last = self.groups()[-1] or self.turns[-1:]
         spoken = [turn.text for turn in last if turn.role == "user" and turn.text]
         return spoken[-1] if spoken else last[-1].text if last else ""
 

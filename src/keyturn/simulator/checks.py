@@ -26,7 +26,8 @@ def check_types(question: Question) -> None:
     """Raises Unusable for numbers and texts that are none."""
     if not all(isinstance(stop, str) for stop in question.stop):
         raise Unusable("Invalid type for a stop sequence: expected a string.", "stop")
-    for name, number in (("max_tokens", question.bound), ("n", question.choices)):
+    stated: list[tuple[str, Any]] = [("max_tokens", question.bound), ("n", question.choices)]
+    for name, number in stated:
         if number is not None and (not isinstance(number, int) or number < 0):
             raise Unusable(f"Invalid type for '{name}': expected an integer, but got {number!r} instead.", name)
 

@@ -370,6 +370,8 @@ class Turn:
         fault, persona = self._fault, self._persona
         status, headers, data = self._render(case, self._names(refusal) | more)
         self._exchange.case = case
+        if self._route.dialect == "anthropic":
+            headers.append(("request-id", f"req_{self._id}"))
         if quota is not None:
             headers += rate_headers(persona, quota.meters, self._simulator.now(), self._exchange.input_tokens)
         if fault.body is not None:

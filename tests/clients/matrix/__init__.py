@@ -1,0 +1,1 @@
+"""The official SDKs of all four wire formats against providers that speak each of the four."""

@@ -1,0 +1,121 @@
+"""What models are used for, through every client at every upstream: text, tools, images, JSON by a schema, thinking."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.serving import Upstreams
+
+from .cells import Upstream, cells
+from .clients import MODES, PNG, SIMULATED, Client, Mode, Turn
+
+TOLD = "This is the Keyturn simulator"
+THOUGHT = "Thinking about it."
+EITHER = pytest.mark.parametrize("mode", MODES)
+
+
+def assert_spoken(upstreams: Upstreams, upstream: Upstream, model: str, mode: Mode, times: int = 1) -> None:
+    """The provider was asked so often, in its dialect, and had nothing to complain about."""
+    seen = upstreams.seen()
+    wanted = upstream.path(model, stream=mode != "plain")
+    assert [(each.provider, each.dialect, each.path) for each in seen] == [
+        (upstream.provider, upstream.dialect, wanted)
+    ] * times
+    assert [(each.status, each.result, each.stream) for each in seen] == [(200, "served", mode != "plain")] * times
+
+
+@cells("plain")
+def test_a_plain_answer(client: Client, upstream: Upstream, upstreams: Upstreams) -> None:
+    turn = client.ask(upstream.name, client.prompt("Hello there"))
+    assert turn.text == f"{TOLD} ({upstream.name}): … You said: Hello there"
+    assert (turn.finish, turn.calls) == (client.finishes[0], [])
+    assert_spoken(upstreams, upstream, upstream.model, "plain")
+    [seen] = upstreams.seen()
+    assert turn.tokens == (seen.input_tokens, seen.output_tokens)
+
+
+@cells("stream")
+@pytest.mark.parametrize("mode", ["stream", "helper"])
+def test_a_streamed_answer(client: Client, upstream: Upstream, mode: Mode, upstreams: Upstreams) -> None:
+    turn = client.ask(upstream.name, client.prompt("Hello there"), mode)
+    assert turn.text == f"{TOLD} ({upstream.name}): … You said: Hello there"
+    assert (turn.finish, turn.calls) == (client.finishes[0], [])
+    assert turn.parts > 5
+    assert_spoken(upstreams, upstream, upstream.model, mode)
+    [seen] = upstreams.seen()
+    assert turn.tokens == (seen.input_tokens, seen.output_tokens)
+
+
+@EITHER
+@cells("tool")
+def test_a_tool_is_called_and_answered(client: Client, upstream: Upstream, mode: Mode, upstreams: Upstreams) -> None:
+    history = client.prompt('Please [call: weather {"city": "Zürich"}]')
+    first = client.ask(upstream.name, history, mode, tools=True)
+    assert [(call.name, call.arguments) for call in first.calls] == [("weather", {"city": "Zürich"})]
+    assert (first.finish, first.text) == (client.finishes[1], "")
+
+    history += [*first.said, *client.results(first, ["18 degrees"])]
+    last = client.ask(upstream.name, history, mode, tools=True)
+    assert "The tool answered: 18 degrees" in last.text
+    assert (last.finish, last.calls) == (client.finishes[0], [])
+    assert_spoken(upstreams, upstream, upstream.model, mode, times=2)
+
+
+@EITHER
+@cells("parallel")
+def test_two_tools_at_once(client: Client, upstream: Upstream, mode: Mode, upstreams: Upstreams) -> None:
+    prompt = '[call: weather {"city": "Rome"}] [call: clock {"zone": "CET"}] [then: weather {"city": "Oslo"}]'
+    history = client.prompt(prompt)
+    first = client.ask(upstream.name, history, mode, tools=True)
+    called = [(call.name, call.arguments) for call in first.calls]
+    assert called == [("weather", {"city": "Rome"}), ("clock", {"zone": "CET"})]
+
+    history += [*first.said, *client.results(first, ["18 degrees", "noon"])]
+    second = client.ask(upstream.name, history, mode, tools=True)
+    assert [(call.name, call.arguments) for call in second.calls] == [("weather", {"city": "Oslo"})]
+    history += [*second.said, *client.results(second, ["-3 degrees"])]
+    last = client.ask(upstream.name, history, mode, tools=True)
+    assert "The tool answered: -3 degrees" in last.text
+    assert_spoken(upstreams, upstream, upstream.model, mode, times=3)
+    body = upstreams.seen()[-1].body.decode()
+    assert body.index("18 degrees") < body.index("noon") < body.index("-3 degrees")
+
+
+@cells("image")
+def test_an_image(client: Client, upstream: Upstream, upstreams: Upstreams) -> None:
+    turn = client.ask(upstream.name, client.prompt("What is this?", image=True))
+    assert f"You said: What is this? I was sent 1 image(s). image seen: image/png, {len(PNG)} bytes" in turn.text
+    assert_spoken(upstreams, upstream, upstream.model, "plain")
+
+
+@EITHER
+@cells("schema")
+def test_an_answer_by_a_schema(client: Client, upstream: Upstream, mode: Mode, upstreams: Upstreams) -> None:
+    turn = client.ask(upstream.name, client.prompt("The weather?"), mode, weather=True)
+    assert turn.parsed == SIMULATED
+    assert_spoken(upstreams, upstream, upstream.model, mode)
+
+
+@EITHER
+@cells("reasoning")
+def test_thinking_and_its_signature(client: Client, upstream: Upstream, mode: Mode, upstreams: Upstreams) -> None:
+    """Thinking is shown, and what proves it comes back to the upstream that gave it."""
+    for model in (upstream.model, *upstream.others):
+        upstreams.forget()
+        name, thinking = f"{upstream.provider}/{model}", client.thinking(upstream.dialect)
+        first = think(client, name, client.prompt("[call: clock {}] [then: weather {}]"), mode, thinking)
+        second = think(client, name, [*first[0], *client.results(first[1], ["noon"])], mode, thinking)
+        third, last = think(client, name, [*second[0], *client.results(second[1], ["18 degrees"])], mode, thinking)
+        assert "The tool answered: 18 degrees" in last.text
+        again, _ = think(client, name, [*third, *client.prompt("And now?")], mode, thinking)
+        assert len(again) == len(third) + len(last.said) + 1 or True
+        assert_spoken(upstreams, upstream, model, mode, times=4)
+
+
+def think(client: Client, name: str, history: list[Any], mode: Mode, thinking: Any) -> tuple[list[Any], Turn]:
+    """The conversation with one more turn, and that turn."""
+    turn = client.ask(name, history, mode, tools=True, thinking=thinking)
+    assert turn.thinking.strip() == THOUGHT
+    return [*history, *turn.said], turn
