@@ -161,7 +161,9 @@ class Exchange:
         run, candidate, how = self._run, self._grant.entry.candidate, self.how
         if how.relayed and self._gateway.signatures.foreign(run.call, candidate):
             how = self.how = how._replace(anew=True)
-        self.request = prepare(self.provider, run.call, candidate, run.trail.notes, how, self._neutral)
+        notes: list[str] = []
+        self.request = prepare(self.provider, run.call, candidate, notes, how, self._neutral)
+        run.trail.notes.extend(note for note in notes if note not in run.trail.notes)
 
     def _neutral(self) -> Request:
         """The whole call in neutral form; read once, whoever is asked."""

@@ -8,7 +8,7 @@ prompt asks for:
   a JSON string is what a free-form tool is given.
 - the name of an offered tool, or the word tool: it calls that tool, or the first one, with arguments that its schema
   allows. So do a `tool_choice` that demands one and models that are eager.
-- tool results: a final text that quotes each of them; of media it says `image seen: image/png, 70 bytes`.
+- tool results: a final text that quotes each of them; of media it says `image seen: image/png, 70 bytes.`
 - `[redacted]`, with thinking asked for: Anthropic's thinking comes redacted.
 """
 
@@ -273,14 +273,14 @@ def _text(question: Question, name: str) -> str:
     asked = question.said
     if question.json:
         return json.dumps({"simulated": True, "by": name, "echo": asked[-ECHOED:]}, ensure_ascii=False)
-    parts = []
+    parts = [f"{medium}." for medium in question.media]
     if results := question.results:
         told = " | ".join(f"{'(failed) ' if failed else ''}{text[-QUOTED:]}" for text, failed in results)
         parts.append(f"The tool answered: {told}")
     if asked or not results:
         parts.append(f"You said: {asked[-ECHOED:]}")
-    if media := question.media:
-        parts.append(f"I was sent {len(media)} image(s). " + "; ".join(map(str, media)))
+    if question.media:
+        parts.append(f"I was sent {len(question.media)} image(s).")
     return f"This is the Keyturn simulator ({name}): … " + " ".join(parts)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import signatures
 from .answers import IMAGE_TOKENS, MESSAGE_TOKENS, Medium, Offer, Question, Result, Said, Unusable, tokens
-from .checks import Asking, decoded, laxity, linked
+from .checks import Asking, decoded, linked
 
 
 def read_chat(body: Mapping[str, Any], asking: Asking) -> Question:
@@ -198,8 +198,6 @@ def _offer(tool: Any, place: int) -> Offer | None:
     inner = tool.get(str(tool.get("type", "function")))
     if not isinstance(inner, dict) or not inner.get("name"):
         raise Unusable(f"Missing required parameter: 'tools[{place}].function'.", f"tools[{place}].function")
-    if inner.get("strict") is True and (why := laxity(inner.get("parameters") or {})):
-        raise Unusable(f"Invalid schema for function '{inner['name']}': {why}", f"tools[{place}].function.parameters")
     return Offer(str(inner["name"]), inner.get("parameters"), tool.get("type") == "custom")
 
 
@@ -224,8 +222,6 @@ def _shape(wanted: Mapping[str, Any], question: Question) -> None:
     if wanted.get("type") == "json_schema":
         inner = wanted.get("json_schema") or {}
         question.schema = inner.get("schema") or {}
-        if inner.get("strict") is True and (why := laxity(question.schema)):
-            raise Unusable(f"Invalid schema for response_format '{inner.get('name')}': {why}", "response_format")
 
 
 def _stops(given: Any) -> list[str]:

@@ -120,7 +120,8 @@ class _Writing:
     def _refuse(self) -> None:
         """Refuse or drop what Anthropic has no counterpart for."""
         request = self._request
-        for name, value in (("n", (request.n or 1) > 1), ("logprobs", request.logprobs)):
+        sound = request.dialect == "openai_chat" and b'"audio"' in request.others.get("modalities", b"")
+        for name, value in (("n", (request.n or 1) > 1), ("logprobs", request.logprobs), ("modalities", sound)):
             if value:
                 place = self._word(name)
                 raise Untranslatable(f"`{place}` has no counterpart at Anthropic. Leave it out.", param=place)

@@ -121,6 +121,8 @@ class Turns:
         return written
 
     def _media_part(self, media: Media, place: str) -> Members:
+        if media.cited:
+            self._note("dropped citations: OpenAI Chat cannot be told to cite")
         if media.kind == "image" and not media.file_id and not media.url.startswith("gs:"):
             detail = {"detail": media.detail} if media.detail else {}
             return {"type": "image_url", "image_url": {"url": data_url(media), **detail}}
@@ -157,8 +159,9 @@ class Turns:
                 case Refusal():
                     refusals.append(part.text)
                 case Reasoning():
-                    if part.signature is not None:
-                        self._note("dropped reasoning: signed by another provider")
+                    if part.signature is not None or part.text:
+                        why = "it is not signed" if part.signature is None else "signed by another provider"
+                        self._note(f"dropped reasoning: {why}")
                 case Foreign(dialect="openai_chat", what="audio") if self._own:
                     written["audio"] = msgspec.Raw(part.raw)
                 case Foreign():

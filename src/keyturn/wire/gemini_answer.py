@@ -211,7 +211,7 @@ def write_call(identity: str, name: str, arguments: str, signed: dict[str, str])
     return {"functionCall": {"id": identity, "name": name, "args": args}, **signed}
 
 
-def encoded(body: dict[str, Any]) -> bytes:
+def encoded(body: dict[str, Any] | str) -> bytes:
     """*body* as JSON on one line, with what no UTF-8 can hold replaced."""
     try:
         return msgspec.json.encode(body)

@@ -38,6 +38,11 @@ _WORDS = {
     "max_output": {"openai_chat": "max_completion_tokens", "openai_responses": "max_output_tokens"},
     "tier": {"openai_chat": "service_tier", "openai_responses": "service_tier", "anthropic": "service_tier"},
     "user": {"anthropic": "metadata.user_id"},
+    "cache": {
+        "openai_chat": "prompt_cache_breakpoint",
+        "openai_responses": "prompt_cache_breakpoint",
+        "anthropic": "cache_control",
+    },
     "cache_key": {"openai_chat": "prompt_cache_key", "openai_responses": "prompt_cache_key"},
     "parallel": {
         "openai_chat": "parallel_tool_calls",
@@ -220,9 +225,12 @@ def _effort(budget: int | None) -> Any:
 
 def _note_losses(request: Request, notes: list[str]) -> None:
     """Tell what the API has no counterpart for. Raises Untranslatable for audio, which the client waits for."""
-    for field in ("user", "cache_key", "cache", "verbosity", "tier"):
+    for field in ("user", "cache_key", "verbosity", "tier"):
         if getattr(request, field):
             notes.append(f"dropped {_word(request, field)}: Gemini has no counterpart")
+    marked = any(getattr(part, "cache", "") for message in request.messages for part in message.parts)
+    if request.cache or marked or any(tool.cache for tool in request.tools):
+        notes.append(f"dropped {_word(request, 'cache')}: Gemini caches prompts without marks")
     if request.dialect == DIALECT:
         return
     if b'"audio"' in request.others.get("modalities", b""):

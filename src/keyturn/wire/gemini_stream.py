@@ -174,6 +174,8 @@ class GeminiWriter:
         self._model = context.model
         self._shown = shows_thoughts(context.call)
         self._begun = False
+        self._tail = b""
+        """What follows the text in a chunk that holds nothing else."""
         self._usage: Usage | None = None
         self._calls: dict[tuple[int, int], _Call] = {}
         self._count = 0
@@ -185,6 +187,11 @@ class GeminiWriter:
 
     def write(self, deltas: Iterable[Delta]) -> bytes:
         """The chunks for *deltas*: neighbouring parts of one choice share one."""
+        if isinstance(deltas, list) and len(deltas) == 1 and type(deltas[0]) is TextDelta:
+            delta = deltas[0]
+            if delta.text and not delta.choice and not self._array:
+                self._spoken(delta)
+                return self._just(delta.text)
         written = b""
         parts: list[dict[str, Any]] = []
         choice = 0
@@ -196,7 +203,7 @@ class GeminiWriter:
                 written += b"\r\n"  # the official SDK fails on comments, and passes over blank lines
                 continue
             elif isinstance(delta, Started):
-                self._model = delta.model or self._model
+                self._model, self._tail = delta.model or self._model, b""
                 self._usage = delta.usage or self._usage
                 continue
             elif isinstance(delta, Used):
@@ -225,6 +232,13 @@ class GeminiWriter:
                 candidate["groundingMetadata"] = shapes.write_citations([each.citation for each in cited], text)
             written += self._chunk([candidate], self._usage)
         return written + b"]" if self._array else written
+
+    def _just(self, text: str) -> bytes:
+        """The chunk of a piece of text, put together from what all of them share."""
+        if not self._tail:
+            named = encoded({"modelVersion": self._model, "responseId": self._id})
+            self._tail = b'}],"role":"model"},"index":0}],' + named[1:] + b"\r\n\r\n"
+        return b'data: {"candidates":[{"content":{"parts":[{"text":' + encoded(text) + self._tail
 
     def _spoken(self, delta: TextDelta | ReasoningDelta | RefusalDelta) -> list[dict[str, Any]] | None:
         if isinstance(delta, ReasoningDelta):

@@ -100,6 +100,8 @@ class TurnWriter:
         first = not (self._contents and self._contents[-1]["role"] == "model" and _has_call(self._contents[-1]))
         for part in parts:
             if isinstance(part, Reasoning):
+                if part.signature is None and part.text:
+                    self._note("dropped reasoning: it is not signed")
                 pending = self._signed(part.signature) or pending
             elif isinstance(part, ToolUse):
                 call: dict[str, Any] = {"functionCall": _call(part)}
@@ -209,6 +211,8 @@ class TurnWriter:
     def _media(self, media: Media) -> dict[str, Any]:
         if media.detail in ("low", "high", "original"):
             self._note("dropped detail: Gemini has no counterpart")
+        if media.cited:
+            self._note("dropped citations: Gemini cannot be told to cite")
         if media.data:
             blob = {"mimeType": media.mime or _DEFAULT_MIMES[media.kind], "data": media.data}
             return {"inlineData": blob}
