@@ -12,8 +12,8 @@ import msgspec
 from keyturn.core import Call, Origin
 from keyturn.wire import Context, translated
 
-CHUNKS = 2000
-ROUNDS = 7
+CHUNKS = 1000
+ROUNDS = 20
 ORIGIN = Origin("bench", "m", "g")
 TEXT = " How many keys"
 

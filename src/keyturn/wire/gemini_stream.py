@@ -188,10 +188,10 @@ class GeminiWriter:
     def write(self, deltas: Iterable[Delta]) -> bytes:
         """The chunks for *deltas*: neighbouring parts of one choice share one."""
         if isinstance(deltas, list) and len(deltas) == 1 and type(deltas[0]) is TextDelta:
-            delta = deltas[0]
-            if delta.text and not delta.choice and not self._array:
-                self._spoken(delta)
-                return self._just(delta.text)
+            only = deltas[0]
+            if only.text and not only.choice and not self._array:
+                self._spoken(only)
+                return self._just(only.text)
         written = b""
         parts: list[dict[str, Any]] = []
         choice = 0
