@@ -7,7 +7,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from keyturn.providers import CATALOG, custom, known, nearest
+from keyturn.providers import CATALOG, custom, known, nearest, speaking
+from keyturn.providers.quirks import OURS
+from keyturn.wire import Target
 
 ISSUE = (
     "openai anthropic gemini groq together openrouter deepseek mistral cerebras nvidia cohere fireworks xai "
@@ -111,3 +113,23 @@ def test_nearest() -> None:
     assert nearest("OPENAI", ["openai"]) == "openai"
     assert nearest("zzz", ["openai"]) is None
     assert nearest("x", []) is None
+
+
+def test_a_provider_in_another_dialect_has_what_is_usual_there() -> None:
+    groq = CATALOG["groq"]
+    anthropic, gemini = speaking(groq, "anthropic"), speaking(groq, "gemini")
+    assert (anthropic.auth_header, anthropic.auth_prefix, anthropic.embeddings_path) == ("x-api-key", "", "")
+    assert (gemini.auth_header, gemini.model_prefix) == ("x-goog-api-key", "models/")
+    assert anthropic.quirks[-1].takes["thinking"] == "budget", "who is not Anthropic knows budgets"
+    assert speaking(groq, "openai_chat") is groq
+    back = speaking(CATALOG["anthropic"], "openai_chat")
+    assert (back.auth_header, back.auth_prefix, back.models_auth_header) == ("authorization", "Bearer ", "x-api-key")
+    assert not back.quirks
+
+
+def test_every_quirk_is_a_member_of_target_or_heeded_here() -> None:
+    known = set(Target._fields) | OURS
+    for row in CATALOG.values():
+        for quirk in row.quirks:
+            assert set(quirk.takes) <= known, (row.name, quirk)
+        assert not row.quirks or row.quirks[-1].match == "*" or row.dialect == "openai_chat"

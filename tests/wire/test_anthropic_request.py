@@ -575,3 +575,18 @@ def test_signatures_go_back_to_their_provider_only() -> None:
     other = Reasoning("Hm", Signature("s", "anthropic", ORIGIN._replace(provider="bedrock")))
     content = write(chat(Message("assistant", (own, other))))["messages"][0]["content"]
     assert content == [{"type": "thinking", "thinking": "Hm", "signature": "s"}]
+
+
+def test_a_turn_that_began_without_thinking_goes_on_without() -> None:
+    """Anthropic answers 400 to `enabled` when the turn under way begins with a call (docs: extended thinking)."""
+    call, result = ToolUse("toolu_1", "read"), ToolResult("toolu_1", (Text("done"),))
+    loop = (Message("user", (Text("Read it"),)), Message("assistant", (call,)), Message("user", (result,)))
+    budget, notes = TARGET._replace(thinking="budget"), list[str]()
+    wants = {"thinking": Thinking(budget=2048), "max_output": 4096, "tools": (Tool("read"),)}
+    assert "thinking" not in write(chat(*loop, **wants), budget, notes)
+    assert any(note.startswith("dropped") and "midway" in note for note in notes)
+    later = (*loop, Message("assistant", (Text("Read."),)), Message("user", (Text("And now?"),)))
+    assert write(chat(*later, **wants), budget)["thinking"]["type"] == "enabled", "a new turn thinks again"
+    thought = Reasoning("hm", Signature("EqQB", "anthropic"))
+    kept = (loop[0], Message("assistant", (thought, call)), loop[2])
+    assert write(chat(*kept, **wants), budget)["thinking"]["type"] == "enabled"

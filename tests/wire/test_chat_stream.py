@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
 from keyturn.core import (
@@ -405,9 +406,44 @@ def test_sources_stand_where_their_text_does() -> None:
     )
     source = {"url": "https://example.org", "title": "t", "start_index": 6, "end_index": 8}
     assert deltas_of(written)[2:] == [
-        {"annotations": [{"type": "url_citation", "url_citation": source}]},
         {"refusal": "No."},
+        {"annotations": [{"type": "url_citation", "url_citation": source}]},
     ]
+
+
+def test_openais_own_sdk_puts_the_chunks_together() -> None:
+    state: ChatCompletionStreamState[None] = ChatCompletionStreamState()
+    made = Signature("s", "anthropic")
+    written = write(
+        Started("msg_1", "opus"),
+        ReasoningDelta("hm"),
+        Signed(made),
+        Signed(Signature("e", "anthropic"), redacted=True),
+        TextDelta("It is "),
+        TextDelta("4."),
+        Cited(Citation("https://example.org", "t")),
+        Cited(Citation("https://example.com", "u")),
+        ToolStarted(0, "1", "f", signature=Signature("g", "gemini")),
+        ToolStarted(1, "2", "g"),
+        ToolDelta(1, '{"b":2}'),
+        ToolDelta(0, "{"),
+        ToolDelta(0, "}"),
+        Stopped("tool_calls"),
+        Used(Usage(3, 2)),
+        stream_options={"include_usage": True},
+    )
+    for each in chunks(written):
+        state.handle_chunk(ChatCompletionChunk.model_validate(each))
+    whole = state.get_final_completion()
+    message = whole.choices[0].message
+    assert (message.content, whole.choices[0].finish_reason) == ("It is 4.", "tool_calls")
+    assert [(use.id, use.function.arguments) for use in message.tool_calls or []] == [("1", "{}"), ("2", '{"b":2}')]
+    assert len(message.annotations or []) == 2
+    extra = message.model_extra or {}
+    assert extra["reasoning_content"] == "hm"
+    assert [each.get("signature", each.get("data")) for each in extra["reasoning_details"]] == ["s", "e"]
+    assert whole.usage is not None
+    assert whole.usage.total_tokens == 5
 
 
 def test_log_probabilities() -> None:

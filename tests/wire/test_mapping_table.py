@@ -47,8 +47,7 @@ from keyturn.wire import (
     parse_messages,
     parse_responses,
 )
-
-from ..test_docs import rows, section
+from tests.test_docs import rows, section
 
 PAGE = (Path(__file__).parents[2] / "docs" / "wire-formats.md").read_text()
 DIALECTS = ("openai_chat", "openai_responses", "anthropic", "gemini")
@@ -132,7 +131,7 @@ def hosted(what: str) -> Callable[[str, str], dict[str, Any]]:
 
 
 def marks(request: Request) -> object:
-    return [part.cache for message in request.messages for part in message.parts if getattr(part, "cache", "")]
+    return [mark for message in request.messages for part in message.parts if (mark := getattr(part, "cache", ""))]
 
 
 def choice_of(request: Request) -> object:
@@ -255,7 +254,7 @@ ROWS: dict[str, Row] = {
                 body["messages"][2]["content"].endswith("[image 1]") and body["messages"][3]["content"][1]["image_url"]
             ),
             "gemini": lambda body: (
-                [list(part)[0] for part in body["contents"][2]["parts"]] == ["functionResponse", "inlineData"]
+                [next(iter(part)) for part in body["contents"][2]["parts"]] == ["functionResponse", "inlineData"]
             ),
         },
     ),
@@ -434,7 +433,9 @@ def in_choice(kind: type, *names: str) -> Callable[[Answer], object]:
 
 
 def has_signature(kind: type) -> Callable[[Answer], object]:
-    return lambda answer: any(part.signature is not None for part in answer.choices[0].parts if isinstance(part, kind))
+    return lambda answer: any(
+        getattr(part, "signature", None) is not None for part in answer.choices[0].parts if isinstance(part, kind)
+    )
 
 
 def counted(*names: str) -> Callable[[Answer], object]:
@@ -568,11 +569,11 @@ def test_why_an_answer_stopped(name: str, client: str) -> None:
 
 
 def test_what_errors_are_called() -> None:
-    known = [(int(status), *cells) for status, *cells in rows(section(PAGE, "## Errors"))]
+    known = rows(section(PAGE, "## Errors"))
     assert len(known) > 8
     for status, openai, anthropic, gemini in known:
         error = KeyturnError("no")
-        error.status = status
+        error.status = int(status)
         told = {each: json.loads(dialect(each).error_body(error, "c1", ()))["error"] for each in DIALECTS}
         assert f"`{told['openai_chat']['type']}`" == f"`{told['openai_responses']['type']}`" == openai
         assert f"`{told['anthropic']['type']}`" == anthropic

@@ -300,7 +300,8 @@ class Exchange:
             return None, stream.error
         self.held = b"".join(held) + stream.tail
         nothing_said = stream.done and not stream.relayed_bytes
-        if not complete or not self.held or nothing_said:  # a plain answer, say, from a server that ignores `stream`
+        empty = not self.held and not stream.started  # what has begun may have nothing to show yet: a tool's arguments
+        if not complete or empty or nothing_said:  # a plain answer, say, from a server that ignores `stream`
             return ("cut" if held and "html" not in response.headers.get("content-type", "") else "garbage"), b""
         self.answered = True
         self._grant.attempt.first_token = self._gateway.clock.mono()

@@ -24,6 +24,7 @@ class RelayStream:
     """
 
     __slots__ = (
+        "_begun",
         "_byte_at",
         "_content_at",
         "_ended",
@@ -56,6 +57,7 @@ class RelayStream:
         self.attempt = run.trail.attempts[-1]
         self._ended: Callable[[RelayStream], None] | None = ended
         self._held = exchange.held
+        self._begun = False
         self._output = self._stream.relayed_bytes
         self._byte_at = self._content_at = exchange.now()
         self._extend()
@@ -68,9 +70,10 @@ class RelayStream:
 
     async def __anext__(self) -> bytes:
         """The next events as they came; at a cut an error event, the last there is."""
+        if self._task is None:
+            self._task = asyncio.current_task()
         if self._held:
             piece, self._held = self._held, b""
-            self._task = asyncio.current_task()
         elif self._ended is None:
             raise StopAsyncIteration
         else:
@@ -103,6 +106,7 @@ class RelayStream:
                 raise StopAsyncIteration
             if stream.relayed_bytes != self._output:
                 self._output, self._content_at = stream.relayed_bytes, self._byte_at
+        self._begun = True
         if self._keep > len(self.kept):
             self.kept += piece[: self._keep - len(self.kept)]
         return piece
@@ -159,7 +163,7 @@ class RelayStream:
         attempts = [attempt.brief() for attempt in run.trail.attempts]
         spoken = dialect(run.call.dialect)
         if run.call.form == "array":
-            event = b",\r\n" + spoken.error_body(error, run.trail.call, attempts) + b"]"
+            event = (b",\r\n" if self._begun else b"[") + spoken.error_body(error, run.trail.call, attempts) + b"]"
         else:
             event = spoken.error_event(error, run.trail.call, attempts)
         self._over()

@@ -125,6 +125,8 @@ class _Catalog(Mapping[str, Provider]):
 
 
 CATALOG: Mapping[str, Provider] = _Catalog()
+COMPATIBLE = {"thinking": "budget", "max_output": 8192}
+"""What servers take that speak Anthropic's dialect and are not Anthropic (documents of DeepSeek, Z.ai, MiniMax)."""
 SERVED_BY_UNKNOWN = frozenset({"completions", "images", "audio", "moderations", "rerank"})
 """What may be asked of a server that the catalog does not know: it says itself what it has not."""
 
@@ -202,16 +204,20 @@ def custom(name: str, base_url: str, dialect: DialectName = "openai_chat") -> Pr
 
 
 def speaking(provider: Provider, dialect: DialectName) -> Provider:
-    """*provider*, spoken to in *dialect*, with what is usual there: where the key goes, and what is served."""
+    """*provider*, spoken to in *dialect*, with what is usual there: where the key goes, what it serves, its quirks."""
     if dialect == provider.dialect:
         return provider
     usual: dict[str, Any] = {"dialect": dialect, "also": provider.also - {dialect}}
     if dialect == "anthropic":
         usual |= {"auth_header": "x-api-key", "auth_prefix": "", "embeddings_path": "", "kinds": frozenset()}
+        usual["quirks"] = (*CATALOG["anthropic"].quirks[:-1], Quirk("*", COMPATIBLE))
     elif dialect == "gemini":
         usual |= {"auth_header": "x-goog-api-key", "auth_prefix": "", "kinds": frozenset(), "model_prefix": "models/"}
+        usual["quirks"] = CATALOG["gemini"].quirks
     elif provider.dialect in ("anthropic", "gemini"):
-        usual |= {"auth_header": "authorization", "auth_prefix": "Bearer "}
+        usual |= {"auth_header": "authorization", "auth_prefix": "Bearer ", "quirks": ()}
+        if provider.dialect == "anthropic":  # its list of models stays that of the native API
+            usual |= {"models_auth_header": provider.auth_header}
     return replace(provider, **usual)
 
 

@@ -11,6 +11,7 @@ from keyturn.dispatch import DOORS, CallEnded, Gateway, count, new_id, read_call
 from keyturn.errors import (
     Draining,
     HeadersTooLarge,
+    InvalidCallerKey,
     KeyturnError,
     UpstreamInterrupted,
     WrongHost,
@@ -80,8 +81,13 @@ class App:
         headers = self._admissible_headers(scope)
         endpoint, argument = find(scope["raw_path"])
         endpoint.check_method(scope["method"])
-        caller = self._access.admit(endpoint.need, scope.get("client"), headers)
         query: bytes = scope.get("query_string", b"")
+        try:
+            caller = self._access.admit(endpoint.need, scope.get("client"), headers)
+        except InvalidCallerKey as error:
+            if b"key=" in query:
+                error.message += "; a key in the query (`?key=`) is not read, since queries end up in logs"
+            raise
         if endpoint.name in DOORS:
             body = await read_body(exchange.receive, headers, self._max_body)
             call = read_call(endpoint.name, body, _call_headers(headers), argument, query.decode("latin-1"))

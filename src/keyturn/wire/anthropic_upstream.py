@@ -79,7 +79,7 @@ class _Writing:
         self._shape(config, system)
         tools = self._tools()
         choice = self._choice(bool(tools))
-        self._think(body, config, forced=choice is not None and choice["type"] in ("any", "tool"))
+        self._think(body, config, turns, forced=choice is not None and choice["type"] in ("any", "tool"))
         self._sample(body)
         if stop := tuple(each for each in request.stop if each.strip()):
             body["stop_sequences"] = [clean(each) for each in stop]
@@ -172,7 +172,7 @@ class _Writing:
             )
         return fit
 
-    def _think(self, body: dict[str, Any], config: dict[str, object], *, forced: bool) -> None:
+    def _think(self, body: dict[str, Any], config: dict[str, object], turns: list[Turn], *, forced: bool) -> None:
         """`thinking` and the effort, and `max_tokens` with room for both thinking and answer."""
         thinking = self._request.thinking
         if thinking is None:
@@ -186,6 +186,9 @@ class _Writing:
             return
         if forced:
             self._drop("thinking", "Anthropic does not think when a tool call is forced")
+            return
+        if self._target.thinking == "budget" and _is_under_way_without_thoughts(turns):
+            self._drop("thinking", "the turn under way began without it, and Anthropic does not take it up midway")
             return
         display = {} if thinking.shown is None else {"display": "summarized" if thinking.shown else "omitted"}
         if self._target.thinking == "effort":
@@ -341,6 +344,16 @@ class _Writing:
                 body.setdefault(holder, {})[inner] = msgspec.Raw(raw)
             else:
                 body[name] = msgspec.Raw(raw)
+
+
+def _is_under_way_without_thoughts(turns: list[Turn]) -> bool:
+    """Whether the model is to go on with a turn of its own, after tool results or a prefill, that has no thinking."""
+    own = next((turn for turn in reversed(turns) if turn.role == "assistant"), None)
+    if own is None or not own.content:
+        return False
+    answered = any(block.get("type") == "tool_result" for block in turns[-1].content)
+    going_on = own is turns[-1] or (turns[-1].role == "user" and answered)
+    return going_on and own.content[0].get("type") not in ("thinking", "redacted_thinking")
 
 
 def _effort_of(budget: int | None) -> str:

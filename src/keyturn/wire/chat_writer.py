@@ -40,7 +40,19 @@ _DONE = b"data: [DONE]\n\n"
 class _Choice:
     """What has been written of one choice."""
 
-    __slots__ = ("calls", "details", "ended", "gap", "head", "held", "last", "part", "said", "thought")
+    __slots__ = (
+        "calls",
+        "details",
+        "ended",
+        "gap",
+        "head",
+        "held",
+        "last",
+        "part",
+        "said",
+        "sources",
+        "thought",
+    )
 
     def __init__(self, index: int) -> None:
         self.head = b'"choices":[{"index":%d,"delta":{' % index
@@ -48,6 +60,8 @@ class _Choice:
         """Calls by index: whether it is one of a free tool."""
         self.held: dict[int, list[str]] = {}
         """Arguments of calls that have to be whole before they can be written."""
+        self.sources: list[object] = []
+        """Told at the end, all at once: OpenAI's SDK cannot put together lists without an `index`."""
         self.thought: list[str] = []
         """Thinking since the last signature."""
         self.details = 0
@@ -160,8 +174,7 @@ class ChatWriter:
                 return
             case Cited():
                 if delta.citation.url:
-                    found = annotation(delta.citation, choice.part, choice.said)
-                    self._say(choice, b'"annotations":', [found], out)
+                    choice.sources.append(annotation(delta.citation, choice.part, choice.said))
                 return
             case Boundary():
                 choice.part = choice.said
@@ -243,6 +256,8 @@ class ChatWriter:
     def _stop(self, delta: Stopped, choice: _Choice, out: list[bytes]) -> None:
         for index in list(choice.held):
             self._release(index, choice, out)
+        if choice.sources:
+            self._say(choice, b'"annotations":', choice.sources, out)
         choice.ended = True
         finish = FINISHES[delta.stop]
         if self._legacy and finish == "tool_calls":

@@ -134,8 +134,8 @@ class Client(ABC):
         """The next turn. *weather*: it is to be parsed into `Weather`; *thinking* is the client's own way to ask."""
 
     @abstractmethod
-    def thinking(self, upstream: str) -> Any:
-        """How this client asks to think aloud."""
+    def thinking(self, model: str) -> Any:
+        """How this client asks *model* to think aloud."""
 
     @abstractmethod
     def models(self) -> list[str]:
@@ -207,7 +207,7 @@ class Chat(Client):
         turn.tokens = (completion.usage.prompt_tokens, completion.usage.completion_tokens)
         return turn
 
-    def thinking(self, upstream: str) -> Any:
+    def thinking(self, model: str) -> Any:
         return "medium"
 
     def models(self) -> list[str]:
@@ -272,11 +272,12 @@ class Responses(Client):
         thinking: Any = None,
     ) -> Turn:
         options: dict[str, Any] = {"model": model, "input": list(history), "store": False}
+        options["include"] = ["reasoning.encrypted_content"]  # without it, thinking cannot go back into the history
         if tools:
             rows = [{"name": tool["name"], "parameters": tool["schema"], "strict": True} for tool in TOOLS]
             options["tools"] = [{"type": "function", **row} for row in rows]
         if thinking:
-            options |= {"reasoning": thinking, "include": ["reasoning.encrypted_content"]}
+            options["reasoning"] = thinking
         responses = self.api.responses
         if mode == "plain":
             return self._turn(
@@ -312,7 +313,7 @@ class Responses(Client):
         turn.tokens = (response.usage.input_tokens, response.usage.output_tokens)
         return turn
 
-    def thinking(self, upstream: str) -> Any:
+    def thinking(self, model: str) -> Any:
         return {"effort": "medium", "summary": "auto"}
 
     def models(self) -> list[str]:
@@ -353,8 +354,7 @@ class Messages(Client):
             rows = [{"name": tool["name"], "description": tool["description"]} for tool in TOOLS]
             schemas = [{"input_schema": tool["schema"]} for tool in TOOLS]
             options["tools"] = [row | schema for row, schema in zip(rows, schemas, strict=True)]
-        if thinking:
-            options["thinking"] = thinking
+        options |= thinking or {}
         messages = self.api.messages
         if mode == "plain":
             return self._turn(
@@ -390,8 +390,10 @@ class Messages(Client):
         turn.tokens = (usage.input_tokens + cached, usage.output_tokens)
         return turn
 
-    def thinking(self, upstream: str) -> Any:
-        return {"type": "adaptive", "display": "summarized"}
+    def thinking(self, model: str) -> Any:
+        if "haiku" in model:
+            return {"thinking": {"type": "enabled", "budget_tokens": 2048, "display": "summarized"}}
+        return {"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": "medium"}}
 
     def models(self) -> list[str]:
         return [model.id for model in self.api.models.list()]
@@ -509,7 +511,9 @@ class Gemini(Client):
         turn.tokens = (usage.prompt_token_count, usage.candidates_token_count + (usage.thoughts_token_count or 0))
         return turn
 
-    def thinking(self, upstream: str) -> Any:
+    def thinking(self, model: str) -> Any:
+        if "gemini-2.5" in model:
+            return types.ThinkingConfig(include_thoughts=True, thinking_budget=2048)
         return types.ThinkingConfig(include_thoughts=True, thinking_level=types.ThinkingLevel.MEDIUM)
 
     def models(self) -> list[str]:

@@ -104,13 +104,12 @@ def test_thinking_and_its_signature(client: Client, upstream: Upstream, mode: Mo
     """Thinking is shown, and what proves it comes back to the upstream that gave it."""
     for model in (upstream.model, *upstream.others):
         upstreams.forget()
-        name, thinking = f"{upstream.provider}/{model}", client.thinking(upstream.dialect)
+        name, thinking = f"{upstream.provider}/{model}", client.thinking(model)
         first = think(client, name, client.prompt("[call: clock {}] [then: weather {}]"), mode, thinking)
         second = think(client, name, [*first[0], *client.results(first[1], ["noon"])], mode, thinking)
         third, last = think(client, name, [*second[0], *client.results(second[1], ["18 degrees"])], mode, thinking)
         assert "The tool answered: 18 degrees" in last.text
-        again, _ = think(client, name, [*third, *client.prompt("And now?")], mode, thinking)
-        assert len(again) == len(third) + len(last.said) + 1 or True
+        think(client, name, [*third, *client.prompt("And now?")], mode, thinking)
         assert_spoken(upstreams, upstream, model, mode, times=4)
 
 
