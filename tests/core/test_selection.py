@@ -20,7 +20,7 @@ from keyturn.core import (
     Pool,
     ScopeKey,
     Transition,
-    holder,
+    holder_in,
     pick,
     scopes_of,
     strategy_named,
@@ -212,23 +212,23 @@ def test_ready_and_parked_always_partition_the_pool(story: list[tuple[str, int, 
 
 def test_who_holds_the_prompt_cache_is_preferred() -> None:
     pool, view = make(3)
-    assert holder(pool, 7, 10, (), 0.0) is None
+    assert holder_in(pool, 7, 10, (), 0.0) is None
     pool.holds(pool.entries[2], 7)
-    found = holder(pool, 7, 10, (), 0.0)
+    found = holder_in(pool, 7, 10, (), 0.0)
     assert found is pool.entries[2]
-    assert holder(pool, 7, 10, (2,), 0.0) is None, "it was tried in this call"
-    assert holder(pool, 8, 10, (), 0.0) is None
+    assert holder_in(pool, 7, 10, (2,), 0.0) is None, "it was tried in this call"
+    assert holder_in(pool, 8, 10, (), 0.0) is None
     view.shares[pool.entries[2].limit_scopes[0]] = 0.8
     pool.entries[2].load_until = -1.0
-    assert holder(pool, 7, 10, (), 0.0) is None, "it is nearly full"
+    assert holder_in(pool, 7, 10, (), 0.0) is None, "it is nearly full"
 
 
 def test_who_rests_is_not_preferred_for_its_cache() -> None:
     pool, view = make(2)
     pool.holds(pool.entries[1], 7)
     block(view, pool, 1, 30.0)
-    assert holder(pool, 7, 10, (), 0.0) is None
-    assert holder(pool, 7, 10, (), 31.0) is pool.entries[1]
+    assert holder_in(pool, 7, 10, (), 0.0) is None
+    assert holder_in(pool, 7, 10, (), 31.0) is pool.entries[1]
 
 
 def test_the_conversations_remembered_are_bounded() -> None:
@@ -236,5 +236,5 @@ def test_the_conversations_remembered_are_bounded() -> None:
     for number in range(5000):
         pool.holds(pool.entries[0], number)
     assert len(pool.holders) == 4096
-    assert holder(pool, 0, 10, (), 0.0) is None
-    assert holder(pool, 4999, 10, (), 0.0) is pool.entries[0]
+    assert holder_in(pool, 0, 10, (), 0.0) is None
+    assert holder_in(pool, 4999, 10, (), 0.0) is pool.entries[0]

@@ -313,8 +313,14 @@ ROWS: dict[str, Row] = {
     ),
     "`n` above 1": Row(field("n"), {"n": 2}),
     "log probabilities": Row(lambda r: r.logprobs and r.top_logprobs, {"logprobs": True, "top_logprobs": 3}),
-    "answer in sound": Row(
+    "answer in sound, asked for in `modalities`": Row(
         lambda r: r.others.get("modalities"), {"others": {"modalities": b'["text","audio"]'}}, sources=("openai_chat",)
+    ),
+    "answer in sound, asked for in Gemini's `responseModalities`": Row(
+        field("others"), {"others": {"generationConfig.responseModalities": b'["AUDIO"]'}}, sources=("gemini",)
+    ),
+    "contents that Gemini keeps (`cachedContent`)": Row(
+        field("others"), {"others": {"cachedContent": b'"cachedContents/1"'}}, sources=("gemini",)
     ),
     "cache marks": Row(marks, user(Text("Long.", cache="1h")), "cache"),
     "cache mark for the whole prompt": Row(field("cache"), {"cache": "1h"}, "cache", ("anthropic",)),

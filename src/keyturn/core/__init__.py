@@ -99,7 +99,7 @@ from .outcome import GENERIC, Facts, Outcome, Rules, classify, parse_limits, sec
 from .pricing import NANO, ZERO, Price, cost_of, dollars, nano
 from .redaction import Redactor
 from .routes import Plan, Step, nearest_models, needs_listing, resolve
-from .selection import Entry, Exhausted, Pace, Pool, Strategy, holder, peek, pick
+from .selection import Entry, Exhausted, Pace, Pool, Strategy, holder_in, peek, pick
 from .strategies import (
     STRATEGIES,
     Balanced,
@@ -259,7 +259,7 @@ __all__ = [
     "dollars",
     "facts_of",
     "fingerprint",
-    "holder",
+    "holder_in",
     "judge",
     "key_scope",
     "model_scope",

@@ -336,7 +336,7 @@ def pick(pool: Pool, cost: Cost, tried: Collection[int], now: float, draw: Draw)
             pool.park(entry, FOREVER, "busy")
 
 
-def holder(pool: Pool, conversation: int, tokens: int, tried: Collection[int], now: float) -> Entry | None:
+def holder_in(pool: Pool, conversation: int, tokens: int, tried: Collection[int], now: float) -> Entry | None:
     """The entry that holds the prompt cache of *conversation*; None when it may not be asked, or is much fuller than
     others can be."""
     order = pool.holders.get(conversation)

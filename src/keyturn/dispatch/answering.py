@@ -40,7 +40,8 @@ def relayed(gateway: Gateway, run: Run, grant: Grant, exchange: Exchange) -> Rep
         run.trail.status = 200
         return Reply(200, [_media_type(run, exchange), *headers], stream=stream)
     usage = exchange.reply.usage if exchange.reply is not None else None
-    exchange.holds()
+    if run.conversation is not None:
+        exchange.holds()
     exchange.finish(OK, usage or exchange.unstated())
     if usage is not None and run.costs:
         gateway.estimator.learn(str(grant.entry.candidate.deployment), run.call, usage)

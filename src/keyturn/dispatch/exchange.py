@@ -34,6 +34,7 @@ from keyturn.wire import (
     Translation,
     dialect,
     read_passed_on,
+    read_reply,
     signed_calls,
     thin,
     translate_embeddings,
@@ -163,7 +164,8 @@ class Exchange:
             how = self.how = how._replace(anew=True)
         notes: list[str] = []
         self.request = prepare(self.provider, run.call, candidate, notes, how, self._neutral)
-        run.trail.notes.extend(note for note in notes if note not in run.trail.notes)
+        if notes:
+            run.trail.notes.extend(note for note in notes if note not in run.trail.notes)
 
     def _neutral(self) -> Request:
         """The whole call in neutral form; read once, whoever is asked."""
@@ -248,7 +250,10 @@ class Exchange:
         if not plain:
             return await self._hold(response)
         body = await response.read(LARGEST_ANSWER)
-        found = self._found(body)
+        if self.how.relayed and call.dialect == "openai_chat" and call.kind == "chat":
+            self.body, found = body, read_reply(body, "chat")
+        else:
+            found = self._found(body)
         if not isinstance(found, Reply):
             return ("garbage", b"") if found is None else (None, found)
         if found.empty and call.kind in ("chat", "completions"):
@@ -361,7 +366,8 @@ class Exchange:
 
     def succeeded(self) -> None:
         """The upstream has begun to answer well: clear what stood against the candidate."""
-        self.holds()
+        if self._run.conversation is not None:
+            self.holds()
         self._judge(OK)
 
     def holds(self) -> None:

@@ -25,7 +25,7 @@ from keyturn.core import (
     charge,
     claims,
     dollars,
-    holder,
+    holder_in,
     peek,
     pick,
     stand_by,
@@ -154,7 +154,8 @@ class Reserving:
             cost = self._cost(run, deployment) if pool.limited else FREE
             tried = run.progress.tried.get(deployment, ())
             while True:
-                entry = self._holder(run, pool, cost, tried, now) or pick(pool, cost, tried, now, draw)
+                holder = self._holder(run, pool, cost, tried, now) if run.conversation is not None else None
+                entry = holder or pick(pool, cost, tried, now, draw)
                 if isinstance(entry, Exhausted):
                     short[deployment] = entry
                     break
@@ -178,7 +179,7 @@ class Reserving:
         rotation = self._config.rotations.get(pool.deployment.provider)
         if rotation is not None and rotation.each_call:
             return None
-        return holder(pool, run.conversation[0], cost.input + cost.output, tried, now)
+        return holder_in(pool, run.conversation[0], cost.input + cost.output, tried, now)
 
     def _reserve(self, run: Run, pool: Pool, entry: Entry, now: float) -> Grant | Denied | None:
         """Take every limit of *entry*, and the caller's own, at once, before a byte is sent.

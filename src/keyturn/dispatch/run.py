@@ -23,7 +23,7 @@ from keyturn.core import (
 )
 from keyturn.errors import Untranslatable
 from keyturn.stores import Reservation
-from keyturn.wire import conversation_of
+from keyturn.wire import SHORTEST_CACHED, conversation_of
 
 if TYPE_CHECKING:
     from .generation import Generation
@@ -68,7 +68,7 @@ class Run:
         self.deadline = self.started + min(timeouts.total, stated or timeouts.total)
         self.content_by = self.started + (timeouts.to_content or timeouts.total)
         """`GLOBAL_TIMEOUT`: by then the first content must have come."""
-        self.conversation = conversation_of(call)
+        self.conversation = conversation_of(call) if call.text_bytes >= SHORTEST_CACHED else None
         """Its number, and whether somebody may hold its prompt cache."""
         self.patience = timeouts.queue_wait if stated is None else stated
         """Seconds that the call may spend waiting for credentials, all its waits together."""

@@ -19,7 +19,7 @@ from .cli import prepare_tool
 from .embedding import render_embeddings
 from .native import chat_path, count_path, dialect_headers
 from .quirks import fitted, quirks_of, target_of
-from .registry import Provider
+from .registry import DIALECT_NAMES, Provider
 
 USER_AGENT = f"keyturn/{__version__}"
 
@@ -38,8 +38,16 @@ class Asking(NamedTuple):
     """The request is written anew all the same: its history holds signatures that this upstream does not take."""
 
 
+JSON, SSE = "application/json", "text/event-stream"
+_AS_IT_IS = {name: Asking(name, True) for name in DIALECT_NAMES}
+_CHAT = _AS_IT_IS["openai_chat"]
+
+
 def asking(provider: Provider, call: Call, model: str) -> Asking:
     """How *call* is put to *model* of *provider*."""
+    plain = call.dialect == provider.dialect and call.kind == "chat"
+    if plain and not provider.responses_only and provider.tool is None:
+        return _AS_IT_IS[provider.dialect]
     spoken = _spoken(provider, call, model)
     return Asking(spoken, spoken == call.dialect)
 
@@ -78,50 +86,72 @@ def prepare(
     A provider with a tool is run instead. Raises Untranslatable and BadRequest.
     """
     how = how or asking(provider, call, candidate.deployment.model)
-    request = request or (lambda: dialect(call.dialect).read_request(call))
-    if provider.tool is not None:
-        told = call if how.relayed else _as_chat(call, request(), candidate, notes)
-        return prepare_tool(provider, provider.tool, told, candidate, notes)
-    model = candidate.deployment.model
-    content_type = "application/json"
-    if call.kind in PASSED_ON:
-        path = call.path
-        body, content_type = _passed_on(provider, call, model, notes)
-    elif call.kind == "embeddings":
-        path, body = render_embeddings(provider, call, model, how.dialect, notes)
-    elif call.kind == "count":
-        path = count_path(how.dialect, model)
-        body = render(call, model if how.dialect == "anthropic" else None, notes=notes)
+    if how is _CHAT:  # nearly all calls: what the others need is not looked at
+        path, body, kind = provider.chat_path, _relayed_chat(provider, call, candidate.deployment.model, notes), JSON
     else:
-        path = chat_path(provider, how.dialect, model, stream=call.stream)
-        if how.relayed and not how.anew:
-            body = _relayed(provider, call, model, how, notes)
-        else:
-            body = _translated(provider, request(), candidate, how.dialect, notes)
-    headers = (
-        ("content-type", content_type),
-        ("accept", "text/event-stream" if call.stream else "application/json" if call.kind != "audio" else "*/*"),
-        ("accept-encoding", "identity"),
-        ("user-agent", USER_AGENT),
-        *dialect_headers(provider, how.dialect, call),
-        *provider.headers,
-    )
+        request = request or (lambda: dialect(call.dialect).read_request(call))
+        if provider.tool is not None:
+            told = call if how.relayed else _as_chat(call, request(), candidate, notes)
+            return prepare_tool(provider, provider.tool, told, candidate, notes)
+        path, body, kind = _rarer(provider, call, candidate, notes, how, request)
+    headers = _headers(provider.headers, kind, _accept(call) if how is not _CHAT else SSE if call.stream else JSON)
+    if how.dialect == "anthropic":
+        headers += dialect_headers(provider, call)
     auth = authorization(provider.auth_header, provider.auth_prefix, candidate.credential)
     return local_or_not(provider, HttpRequest("POST", provider.base_url.rstrip("/") + path, headers, body, auth))
 
 
-def _relayed(provider: Provider, call: Call, model: str, how: Asking, notes: list[str]) -> bytes:
+@lru_cache(maxsize=1024)
+def _headers(own: tuple[tuple[str, str], ...], content_type: str, accept: str) -> tuple[tuple[str, str], ...]:
+    """What every request of this kind to one provider says; *own* are the provider's."""
+    return (
+        ("content-type", content_type),
+        ("accept", accept),
+        ("accept-encoding", "identity"),
+        ("user-agent", USER_AGENT),
+        *own,
+    )
+
+
+def _accept(call: Call) -> str:
+    if call.stream:
+        return SSE
+    return "*/*" if call.kind == "audio" else JSON
+
+
+def _rarer(
+    provider: Provider, call: Call, candidate: Candidate, notes: list[str], how: Asking, request: Callable[[], Request]
+) -> tuple[str, bytes, str]:
+    """Path, body and content type of a request that is not OpenAI Chat relayed to a server that speaks it."""
+    model = candidate.deployment.model
+    if call.kind in PASSED_ON:
+        if call.raw:
+            return call.path, render_form(call, model), call.content_type
+        return call.path, render(call, model, notes=notes), JSON
+    if call.kind == "embeddings":
+        return *render_embeddings(provider, call, model, how.dialect, notes), JSON
+    named = None if how.dialect == "gemini" else model
+    if call.kind == "count":
+        return count_path(how.dialect, model), render(call, named, notes=notes), JSON
+    path = chat_path(provider, how.dialect, model, stream=call.stream)
+    if not how.relayed or how.anew:
+        return path, _translated(provider, request(), candidate, how.dialect, notes), JSON
+    if how.dialect == "openai_chat":
+        return path, _relayed_chat(provider, call, model, notes), JSON
+    return path, render(call, named, drop=provider.rejects, notes=notes), JSON
+
+
+def _relayed_chat(provider: Provider, call: Call, model: str, notes: list[str]) -> bytes:
     """The client's own body, with the model's name replaced."""
-    chat = how.dialect == "openai_chat"
     drop = provider.rejects
-    if chat and provider.usage_in_stream == "never":
+    if provider.usage_in_stream == "never":
         drop |= {"stream_options"}
     return render(
         call,
-        None if how.dialect == "gemini" else model,
+        model,
         drop=drop,
-        rename=provider.renames if chat else {},
-        include_usage=chat and call.stream and not call.wants_usage and provider.usage_in_stream == "option",
+        rename=provider.renames,
+        include_usage=call.stream and not call.wants_usage and provider.usage_in_stream == "option",
         notes=notes,
     )
 
@@ -148,13 +178,6 @@ def _fitting(provider: Provider, members: Mapping[str, Any], notes: list[str]) -
             continue
         fit[provider.renames.get(name, name)] = value
     return fit
-
-
-def _passed_on(provider: Provider, call: Call, model: str, notes: list[str]) -> tuple[bytes, str]:
-    """The body of a call that is passed on unread, and its content type."""
-    if call.raw:
-        return render_form(call, model), call.content_type
-    return render(call, model, notes=notes), "application/json"
 
 
 def _as_chat(call: Call, request: Request, candidate: Candidate, notes: list[str]) -> Call:

@@ -47,11 +47,9 @@ def _gemini_path(model: str, method: str) -> str:
     return f"/{quote(named, safe=_SAFE)}:{method}"
 
 
-def dialect_headers(provider: Provider, dialect: str, call: Call) -> tuple[tuple[str, str], ...]:
-    """The headers of the dialect: the client's own where it speaks the same and the provider takes them."""
-    if dialect != "anthropic":
-        return ()
-    own = call.headers if call.dialect == dialect else {}
+def dialect_headers(provider: Provider, call: Call) -> tuple[tuple[str, str], ...]:
+    """The headers of Anthropic's API: the client's own where it speaks the same and the provider takes them."""
+    own = call.headers if call.dialect == "anthropic" else {}
     version = own.get("anthropic-version", ANTHROPIC_VERSION)
     headers = [("anthropic-version", version)]
     if (betas := own.get("anthropic-beta")) and provider.takes_betas:

@@ -14,7 +14,7 @@ from .bridge import (
     with_call_ids,
     write_embeddings,
 )
-from .conversation import conversation_of
+from .conversation import SHORTEST_CACHED, conversation_of
 from .dialect import AnswerStream, Context, Dialect, StreamReader, StreamWriter, Target
 from .openai_chat import parse_chat, parse_embeddings, render
 from .openai_errors import error_body, error_event, error_headers, upstream_message
@@ -39,6 +39,7 @@ __all__ = [
     "MARK",
     "MARK_INSIDE",
     "PASSED_ON",
+    "SHORTEST_CACHED",
     "AnswerStream",
     "BytesWatch",
     "ChatStream",

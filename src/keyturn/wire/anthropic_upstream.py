@@ -15,6 +15,7 @@ from .anthropic_schema import tighten
 from .anthropic_turns import Block, Conversation, Turn, marked
 from .dialect import Target
 from .jsontext import clean, loose
+from .lost import refuse_lost
 from .tools import flat_name
 
 DEFAULT_MAX_TOKENS = 4096
@@ -120,8 +121,8 @@ class _Writing:
     def _refuse(self) -> None:
         """Refuse or drop what Anthropic has no counterpart for."""
         request = self._request
-        sound = request.dialect == "openai_chat" and b'"audio"' in request.others.get("modalities", b"")
-        for name, value in (("n", (request.n or 1) > 1), ("logprobs", request.logprobs), ("modalities", sound)):
+        refuse_lost(request, "Anthropic")
+        for name, value in (("n", (request.n or 1) > 1), ("logprobs", request.logprobs)):
             if value:
                 place = self._word(name)
                 raise Untranslatable(f"`{place}` has no counterpart at Anthropic. Leave it out.", param=place)

@@ -13,6 +13,7 @@ from keyturn.errors import Untranslatable
 from .chat_messages import DIALECT
 from .chat_turns import Turns
 from .dialect import Target
+from .lost import refuse_lost
 from .tools import flat_name
 
 _NO_ARGUMENTS = Raw(b'{"type":"object","properties":{}}')
@@ -186,6 +187,8 @@ def _choice(choice: ToolChoice, tools: tuple[Tool, ...]) -> object:
 
 
 def _others(request: Request, target: Target, body: dict[str, object], notes: list[str]) -> None:
+    if request.dialect != DIALECT:
+        refuse_lost(request, "OpenAI Chat")
     for name, value in request.others.items():
         if request.dialect == DIALECT:
             body.setdefault(name, Raw(value))

@@ -15,7 +15,7 @@ _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _CHOICES: dict[str, Any] = {"auto": "auto", "required": "any", "none": "none"}
 _READ = frozenset(
     """model messages tools functions tool_choice function_call parallel_tool_calls response_format reasoning_effort
-    max_completion_tokens max_tokens temperature top_p top_k stop seed presence_penalty frequency_penalty n logprobs
+    reasoning max_completion_tokens max_tokens temperature top_p top_k stop seed presence_penalty frequency_penalty n logprobs
     top_logprobs user safety_identifier prompt_cache_key verbosity service_tier stream stream_options""".split()
 )
 """Members with a place in the neutral request; all others are OpenAI's own."""
@@ -26,7 +26,6 @@ def read_request(call: Call) -> Request:
     body = Fields(body_of(call))
     legacy = body.get("functions") is not None and body.get("tools") is None
     tools, hosted = _tools(body)
-    effort: Any = body.one_of("reasoning_effort", _EFFORTS)
     return Request(
         DIALECT,
         call.model,
@@ -36,7 +35,7 @@ def read_request(call: Call) -> Request:
         choice=_choice(body),
         parallel=False if legacy else body.flag("parallel_tool_calls"),
         shape=_shape(body),
-        thinking=Thinking(effort) if effort else None,
+        thinking=_thinking(body),
         max_output=call.max_output,
         **sampling(body),
         top_k=body.whole("top_k"),
@@ -50,6 +49,18 @@ def read_request(call: Call) -> Request:
         wants_usage=call.wants_usage,
         others=others(call, _READ),
     )
+
+
+def _thinking(body: Fields) -> Thinking | None:
+    """`reasoning_effort`, or `reasoning` as OpenRouter has it (docs: reasoning tokens), which also asks to see it."""
+    effort: Any = body.one_of("reasoning_effort", _EFFORTS)
+    asked = body.object("reasoning")
+    if asked is None:
+        return Thinking(effort) if effort else None
+    effort = asked.one_of("effort", _EFFORTS) or effort
+    if asked.flag("enabled") is False:
+        effort = "none"
+    return Thinking(effort or "", asked.whole("max_tokens"), shown=not asked.flag("exclude"))
 
 
 def sampling(body: Fields) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyturn.core import Call
 
-SHORTEST = 4096
+SHORTEST_CACHED = 4096
 """Bytes of prompt below which no provider caches: 1,024 tokens (OpenAI, Anthropic, Gemini: prompt caching)."""
 _HISTORIES = {
     "openai_chat": ("messages", b'"assistant"'),
@@ -22,7 +22,7 @@ def conversation_of(call: Call) -> tuple[int, bool] | None:
     None for a call too short to be cached. A conversation is known by its beginning: all before the model's first turn.
     The number holds in this process only.
     """
-    if call.text_bytes < SHORTEST:
+    if call.text_bytes < SHORTEST_CACHED:
         return None
     if call.conversation:
         return hash(call.conversation), True

@@ -13,6 +13,7 @@ from .dialect import Target
 from .gemini_fields import DIALECT
 from .gemini_schema import to_openapi
 from .gemini_turns import TurnWriter, split_system, system_texts
+from .lost import refuse_lost
 from .tools import flat_name
 
 _LEVELS = {
@@ -233,7 +234,6 @@ def _note_losses(request: Request, notes: list[str]) -> None:
         notes.append(f"dropped {_word(request, 'cache')}: Gemini caches prompts without marks")
     if request.dialect == DIALECT:
         return
-    if b'"audio"' in request.others.get("modalities", b""):
-        raise Untranslatable("`modalities` asks for audio, which Gemini answers in another form.", param="modalities")
+    refuse_lost(request, "Gemini")
     for name in request.others:
         notes.append(f"dropped {name}: Gemini has no counterpart")

@@ -10,6 +10,7 @@ from keyturn.core import Message, Request, Text, Thinking, Tool, ToolChoice
 from keyturn.errors import Untranslatable
 
 from .dialect import Target
+from .lost import refuse_lost
 from .responses_items import ItemWriter
 from .responses_parse import DIALECT
 from .responses_request import ENCRYPTED, LOGPROBS
@@ -68,8 +69,7 @@ def _refuse_lost(request: Request, target: Target) -> None:
         _lost("n", "gives one answer")
     if request.shape is not None and request.shape.kind == "schema" and not target.schemas:
         _lost("response_format", "here takes no JSON Schema")
-    if request.dialect == "openai_chat" and b"audio" in request.others.get("modalities", b""):
-        _lost("modalities", "gives no audio")
+    refuse_lost(request, "OpenAI Responses")
 
 
 def _lost(name: str, why: str) -> NoReturn:

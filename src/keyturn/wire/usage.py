@@ -28,8 +28,9 @@ def read_usage(given: object) -> Usage | None:
         return None
     details = get("prompt_tokens_details") or get("input_tokens_details")
     cached = min(prompt, _part(details, "cached_tokens") or _count(get("prompt_cache_hit_tokens")))  # DeepSeek
-    written = min(prompt - cached, _part(details, "cache_write_tokens"))
-    reasoning = _part(get("completion_tokens_details") or get("output_tokens_details"), "reasoning_tokens")
+    written = min(prompt - cached, _part(details, "cache_write_tokens")) if details else 0
+    thoughts = get("completion_tokens_details") or get("output_tokens_details")
+    reasoning = _part(thoughts, "reasoning_tokens") if thoughts else 0
     return Usage(prompt, output, cached, min(reasoning, output), cost=_money(get("cost")), written=written)
 
 

@@ -176,8 +176,7 @@ class Chat(Client):
         if tools:
             functions = [{"name": t["name"], "parameters": t["schema"], "strict": True} for t in TOOLS]
             options["tools"] = [{"type": "function", "function": function} for function in functions]
-        if thinking:
-            options["reasoning_effort"] = thinking
+        options |= thinking or {}
         completions = self.api.chat.completions
         if mode == "plain":
             if weather:
@@ -208,7 +207,9 @@ class Chat(Client):
         return turn
 
     def thinking(self, model: str) -> Any:
-        return "medium"
+        if "gpt-oss" in model:
+            return {"reasoning_effort": "medium"}
+        return {"extra_body": {"reasoning": {"effort": "medium"}}}
 
     def models(self) -> list[str]:
         return [model.id for model in self.api.models.list()]
@@ -487,9 +488,9 @@ class Gemini(Client):
             *before, last = history
             chat = self.api.chats.create(model=model, config=config, history=before)
             turn = self._turn(list(chat.send_message_stream(last.parts)))
-            kept = chat.get_history(curated=True)[len(history) :]
-            assert "".join(part.text or "" for each in kept for part in each.parts if not part.thought) == turn.text
-            turn.said = kept
+            kept = [part for each in chat.get_history(curated=True)[len(history) :] for part in each.parts]
+            assert "".join(part.text or "" for part in kept if not part.thought) == turn.text
+            turn.said = [types.Content(role="model", parts=kept)]  # the chat keeps one of each chunk
         turn.parsed = Weather.model_validate_json(turn.text) if weather else None
         return turn
 
