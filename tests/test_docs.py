@@ -18,10 +18,12 @@ from click.testing import CliRunner
 import keyturn
 from keyturn.cli import main
 from keyturn.config import VARIABLES, Options, load
-from keyturn.core import PROFILES
+from keyturn.core import PROFILES, selection
+from keyturn.dispatch import signatures
 from keyturn.errors import KeyturnError, PoolError, RequestError
 from keyturn.server.paths import ENDPOINTS
 from keyturn.telemetry import METRICS
+from keyturn.wire import SHORTEST_CACHED
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "config" / "READ_ME_KEY_ROTATION.md"
@@ -282,6 +284,17 @@ def test_every_endpoint_is_documented() -> None:
     assert [each for each in served if each not in text] == []
     listed = set(re.findall(r"`((?:GET|POST) /[^`]*)`", text))
     assert listed <= {f"{each.method} {each.path}" for each in ENDPOINTS}
+
+
+def test_what_is_remembered_for_conversations_is_documented_with_its_bounds() -> None:
+    page = (ROOT / "docs" / "wire-formats.md").read_text()
+    kept = " ".join(section(page, "## Signatures across a failover").split())
+    assert f"{signatures.MOST:,} signatures" in kept
+    assert f"the latest {signatures.MOST:,} signed calls" in kept
+    caches = " ".join(section(page, "## Prompt caches").split())
+    assert f"from {SHORTEST_CACHED:,} bytes" in caches
+    assert f"less than {selection.FAR_FULLER:.0%} of its limits".replace("%", " %") in caches
+    assert f"{selection.MOST_HOLDERS:,} conversations" in caches
 
 
 def test_every_metric_is_documented_with_its_help() -> None:

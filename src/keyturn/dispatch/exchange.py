@@ -300,12 +300,13 @@ class Exchange:
                 size += len(piece)
             if stream.error is not None or stream.started or size > MOST_HELD:
                 break
-        complete = stream.started or stream.end()
+        begun = stream.started  # it may have nothing to show yet: the arguments of a tool that is written whole
+        complete = begun or stream.end()
         if stream.error is not None:
             return None, stream.error
         self.held = b"".join(held) + stream.tail
         nothing_said = stream.done and not stream.relayed_bytes
-        empty = not self.held and not stream.started  # what has begun may have nothing to show yet: a tool's arguments
+        empty = not self.held and not begun
         if not complete or empty or nothing_said:  # a plain answer, say, from a server that ignores `stream`
             return ("cut" if held and "html" not in response.headers.get("content-type", "") else "garbage"), b""
         self.answered = True

@@ -63,6 +63,8 @@ def _spoken(provider: Provider, call: Call, model: str) -> str:
         return call.dialect
     if provider.responses_only and call.kind == "chat" and _fits(provider.responses_only, model):
         return "openai_responses"
+    if call.kind == "embeddings" and provider.dialect == "openai_responses":  # which has none: OpenAI's are beside it
+        return "openai_chat"
     return provider.dialect
 
 

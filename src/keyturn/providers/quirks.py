@@ -44,7 +44,11 @@ def fitted(request: Request, quirks: dict[str, Any]) -> Request:
         request = _without_system(request)
     least = quirks.get("least_budget")
     thinking = request.thinking
-    if least and thinking is not None and (thinking.effort == "none" or (thinking.budget or least) < least):
+    if (
+        least
+        and thinking is not None
+        and (thinking.effort == "none" or (thinking.budget is not None and thinking.budget < least))
+    ):
         request = replace(request, thinking=Thinking(budget=least, shown=thinking.shown))
     return request
 

@@ -15,8 +15,9 @@ _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _CHOICES: dict[str, Any] = {"auto": "auto", "required": "any", "none": "none"}
 _READ = frozenset(
     """model messages tools functions tool_choice function_call parallel_tool_calls response_format reasoning_effort
-    reasoning max_completion_tokens max_tokens temperature top_p top_k stop seed presence_penalty frequency_penalty n logprobs
-    top_logprobs user safety_identifier prompt_cache_key verbosity service_tier stream stream_options""".split()
+    reasoning max_completion_tokens max_tokens temperature top_p top_k stop seed presence_penalty frequency_penalty n
+    logprobs top_logprobs user safety_identifier prompt_cache_key verbosity service_tier stream
+    stream_options""".split()
 )
 """Members with a place in the neutral request; all others are OpenAI's own."""
 

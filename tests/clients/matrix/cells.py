@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -36,12 +36,15 @@ class Upstream(NamedTuple):
     def path(self, model: str, *, stream: bool) -> str:
         """Where the simulator is asked for an answer."""
         method = "streamGenerateContent" if stream else "generateContent"
-        return self.base + {
-            "openai_chat": "/chat/completions",
-            "openai_responses": "/responses",
-            "anthropic": "/messages",
-            "gemini": f"/models/{model}:{method}",
-        }[self.dialect]
+        return (
+            self.base
+            + {
+                "openai_chat": "/chat/completions",
+                "openai_responses": "/responses",
+                "anthropic": "/messages",
+                "gemini": f"/models/{model}:{method}",
+            }[self.dialect]
+        )
 
 
 UPSTREAMS = {
@@ -62,7 +65,8 @@ NO_UPSTREAM = "the provider's API has no such endpoint"
 IMPOSSIBLE: dict[str, dict[Cell, str]] = {
     "count": {("openai_chat", upstream): NO_CALL for upstream in UPSTREAMS},
     "embeddings": {
-        **{("openai_chat", "anthropic"): NO_UPSTREAM, ("gemini", "anthropic"): NO_UPSTREAM},
+        ("openai_chat", "anthropic"): NO_UPSTREAM,
+        ("gemini", "anthropic"): NO_UPSTREAM,
         **{("openai_responses", upstream): "the same call as in the row above" for upstream in UPSTREAMS},
         **{("anthropic", upstream): NO_CALL for upstream in UPSTREAMS},
     },
@@ -76,7 +80,7 @@ def possible(feature: str) -> list[Cell]:
     return [(client, upstream) for client in CLIENTS for upstream in UPSTREAMS if (client, upstream) not in ruled_out]
 
 
-def cells(feature: str, only: Iterable[Cell] | None = None) -> Any:
+def cells(feature: str, only: Iterable[Cell] | None = None) -> pytest.MarkDecorator:
     """Parametrise a test with all cells of *feature* that are possible, or with *only* these of them."""
     chosen = possible(feature) if only is None else list(only)
     TESTED.setdefault(feature, set()).update(chosen)

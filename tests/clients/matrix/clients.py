@@ -33,7 +33,9 @@ def _png() -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     head = struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0\xff\0\0")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0\xff\0\0")) + chunk(b"IEND", b"")
+    )
 
 
 PNG = _png()
@@ -299,7 +301,9 @@ class Responses(Client):
         texts = [event.delta for event in events if event.type == "response.output_text.delta"]
         turn.parts = len(texts)
         assert "".join(texts) == turn.text
-        thoughts = [event.delta for event in events if event.type.endswith(("summary_text.delta", "reasoning_text.delta"))]
+        thoughts = [
+            event.delta for event in events if event.type.endswith(("summary_text.delta", "reasoning_text.delta"))
+        ]
         assert "".join(thoughts) == turn.thinking
         return turn
 

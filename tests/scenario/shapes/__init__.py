@@ -23,11 +23,14 @@ POOL = {"groq": 1, "openai": 1, "anthropic": 1, "gemini": 1}
 Story = Callable[[World], Coroutine[Any, Any, None]]
 
 
-def play(story: Story, pool: Mapping[str, Any] = POOL, *, roles: str = "", **options: Any) -> None:
+def play(
+    story: Story, pool: Mapping[str, Any] = POOL, *, roles: str = "", models_yaml: str = "", **options: Any
+) -> None:
     """*story* in a world with *pool*, its upstreams' bodies kept; *roles* is the text below `roles:`."""
 
     async def main() -> None:
         files = {"roles.yaml": f"roles:\n{roles}"} if roles else {}
+        files |= {"models.yaml": models_yaml} if models_yaml else {}
         environ = ONLY_RESPONSES | dict(options.pop("environ", {}))
         async with World(pool, files=files, environ=environ, keep_bodies=True, **options) as world:
             await story(world)
@@ -49,7 +52,7 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "require
 
 def body(dialect: str, model: str, text: str = "Hello", *, tools: bool = False, **more: Any) -> dict[str, Any]:
     """A question; with *tools*, one tool `weather` is offered."""
-    asked = {"model": model}
+    asked: dict[str, Any] = {"model": model}
     if dialect == "gemini":
         asked = {"contents": [{"role": "user", "parts": [{"text": text}]}]}
         if tools:
@@ -91,7 +94,7 @@ async def ask(
 
 
 def events(answer: Answer) -> list[dict[str, Any]]:
-    """The JSON of each event of a stream, `[DONE]` left out."""
+    """The JSON of each event of a stream, `[DONE]` and pings left out."""
     if answer.headers["content-type"].startswith("application/json"):
         return list(answer.json())
     rows = []
@@ -99,19 +102,24 @@ def events(answer: Answer) -> list[dict[str, Any]]:
         data = [line[6:] for line in block.split("\n") if line.startswith("data: ")]
         if data and data[0] != "[DONE]":
             rows.append(json.loads("\n".join(data)))
-    return rows
+    return [row for row in rows if row.get("type") != "ping"]
+
+
+_ENDS = ("response.completed", "response.incomplete")
 
 
 def _whole(dialect: str, answer: Answer) -> dict[str, Any]:
     """The answer as its client holds it in the end: for streams, put together from the events."""
-    if answer.body[:1] == b"{":
+    if answer.body.lstrip()[:1] == b"{":
         return dict(answer.json())
     rows = events(answer)
     if dialect == "gemini":
         parts = [part for row in rows for part in row["candidates"][0].get("content", {}).get("parts", [])]
-        return {"candidates": [{"content": {"parts": parts}}], "usageMetadata": rows[-1]["usageMetadata"]}
+        return {"candidates": [{"content": {"parts": parts}}], "usageMetadata": rows[-1].get("usageMetadata")}
     if dialect == "openai_responses":
-        return dict(next(row["response"] for row in rows if row["type"] in ("response.completed", "response.incomplete")))
+        return dict(
+            next(row["response"] for row in rows if row["type"] in ("response.completed", "response.incomplete"))
+        )
     return _anthropic(rows) if dialect == "anthropic" else _chat(rows)
 
 
@@ -124,14 +132,16 @@ def _anthropic(rows: list[dict[str, Any]]) -> dict[str, Any]:
             message["content"].append(row["content_block"] | {"json": ""})
         elif row["type"] == "content_block_delta":
             block, delta = message["content"][row["index"]], row["delta"]
-            name = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}.get(delta["type"])
+            name = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}.get(
+                delta["type"]
+            )
             if name:
                 block[name] += delta[name]
             elif delta["type"] == "input_json_delta":
                 block["json"] += delta["partial_json"]
         elif row["type"] == "message_delta":
             message |= row["delta"]
-            message["usage"] |= row["usage"]
+            message["usage"] = message.get("usage", {}) | row.get("usage", {})
     for block in message["content"]:
         written = block.pop("json")
         if block["type"] == "tool_use":
@@ -163,14 +173,14 @@ def turn(dialect: str, answer: Answer) -> list[dict[str, Any]]:
         return [{"role": "assistant", "content": whole["content"]}]
     if dialect == "gemini":
         parts = [part for part in whole["candidates"][0]["content"]["parts"] if part != {"text": ""}]
-        return [{"role": "model", "parts": parts}]
+        return [{"parts": parts, "role": "model"}]  # in this order Google's own library writes it
     return [whole["choices"][0]["message"]]
 
 
 def said(dialect: str, answer: Answer) -> str:
     """The text of a good answer, plain or streamed."""
-    (rows, whole) = (turn(dialect, answer), "")
-    for row in rows:
+    whole = ""
+    for row in turn(dialect, answer):
         if dialect == "openai_chat":
             whole += row["content"] or ""
         elif dialect == "gemini":
@@ -255,7 +265,7 @@ def _refusal(dialect: str, told: Mapping[str, Any], status: int) -> Refusal:
 def assert_whole(dialect: str, answer: Answer) -> None:
     """A stream that ends the way its dialect ends."""
     assert answer.status == 200, answer.body
-    rows, text = events(answer), answer.body.decode()
+    rows, text = events(answer), answer.body.replace(b"\r\n", b"\n").decode()
     match dialect:
         case "openai_chat":
             assert text.endswith("data: [DONE]\n\n"), text[-300:]
