@@ -420,7 +420,7 @@ def test_a_signature_comes_back_to_its_maker_and_to_nobody_else(client: Dialect,
         CHAT,
         ANTHROPIC,
         RESPONSES,
-        pytest.param(GEMINI, marks=pytest.mark.xfail(reason="Gemini has no word for thinking that is redacted")),
+        GEMINI,
     ],
     ids=lambda dialect: dialect.name,
 )

@@ -107,9 +107,10 @@ def told_wrong(dialect: str, mistake: str) -> tuple[dict[str, Any], str]:
             deep, history = ({"tools": [{"name": "deep", "input_schema": DEEP}]}, "tools[0].input_schema"), "messages"
         case _:
             inline = {"inlineData": {"mimeType": "image/png", "data": NOT_BASE64}}
-            answered = {"functionResponse": {"name": "weather", "response": {}}}
+            answered: Any = {"functionResponse": {"name": "weather", "response": {}}}
+            parts: list[Any] = [{"text": "x"}]
             more = {
-                "role": ({"role": "wizard", "parts": [{"text": "x"}]}, "contents[1].role"),
+                "role": ({"role": "wizard", "parts": parts}, "contents[1].role"),
                 "orphan": ({"role": "user", "parts": [answered]}, "contents[1].parts[0].functionResponse"),
                 "part": ({"role": "user", "parts": [{"hologram": {}}]}, "contents[1].parts[0]"),
                 "image": ({"role": "user", "parts": [inline]}, "contents[1].parts[0].inlineData"),
@@ -214,3 +215,15 @@ def test_what_nobody_can_say_is_a_clear_refusal(what: str) -> None:
         assert not world.seen()
 
     play(story, {"anthropic": 3})
+
+
+@pytest.mark.parametrize("dialect", [each for each in DIALECTS if each != "anthropic"])
+def test_a_prompt_of_white_space_is_not_sent_to_who_refuses_it(dialect: str) -> None:
+    async def story(world: World) -> None:
+        model = UPSTREAMS["anthropic"]
+        told = refusal(dialect, await ask(world, dialect, model, body(dialect, model, " \n ")))
+        assert told.status == 400
+        assert "Anthropic" in told.message
+        assert not world.seen()
+
+    play(story)

@@ -75,6 +75,10 @@ class Conversation:
                 turns.append(Turn(role, blocks))
         if not turns and system:  # a prompt of instructions alone: a turn is required
             return [], [Turn("user", system)]
+        if not turns:
+            raise Untranslatable(
+                "`messages` hold no text and nothing else that Anthropic takes. Say something in one.", param="messages"
+            )
         return system, _ordered(turns)
 
     def _note(self, note: str) -> None:

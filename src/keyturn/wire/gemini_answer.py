@@ -30,6 +30,7 @@ from .gemini_fields import DIALECT
 from .gemini_signatures import pack_bytes
 from .jsontext import clean, loose
 from .media import kind_of
+from .signatures import marked_redacted
 from .tools import flat_name
 
 
@@ -180,7 +181,7 @@ def write_part(part: Part, shown: bool) -> dict[str, Any] | None:
     if isinstance(part, (Text, Refusal)):
         return {"text": part.text, **signed} if part.text or signed else None
     if isinstance(part, Reasoning):
-        return write_thought(part.text, part.signature, shown)
+        return write_thought(part.text, _held(part), shown)
     if isinstance(part, ToolUse):
         return write_call(part.id, flat_name(part.name, part.namespace), part.arguments, signed)
     if isinstance(part, Media):
@@ -190,6 +191,11 @@ def write_part(part: Part, shown: bool) -> dict[str, Any] | None:
     if isinstance(part, Foreign) and part.dialect == DIALECT:
         return loose(part.raw)  # type: ignore[no-any-return]
     return None
+
+
+def _held(part: Reasoning) -> Signature | None:
+    """The signature of a thought, as a client is to hold it."""
+    return marked_redacted(part.signature) if part.redacted and part.signature is not None else part.signature
 
 
 def write_thought(text: str, signature: Signature | None, shown: bool) -> dict[str, Any] | None:

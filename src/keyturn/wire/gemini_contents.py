@@ -15,6 +15,7 @@ from .fields import refuse
 from .gemini_fields import DIALECT, GeminiFields
 from .gemini_signatures import unpack_bytes
 from .media import inline, kind_of
+from .signatures import unmarked
 
 _ROLES: dict[str, Role] = {"user": "user", "model": "assistant", "function": "user"}
 _FOREIGN = ("executableCode", "codeExecutionResult", "toolCall", "toolResponse")
@@ -93,7 +94,7 @@ def _joined(parts: Iterable[Part]) -> list[Part]:
     joined: list[Part] = []
     for part in parts:
         last = joined[-1] if joined else None
-        if isinstance(part, Reasoning) and isinstance(last, Reasoning) and last.signature is None:
+        if isinstance(part, Reasoning) and isinstance(last, Reasoning) and not (last.signature or part.redacted):
             joined[-1] = Reasoning(last.text + part.text, part.signature)
         elif isinstance(part, Text) and isinstance(last, Text) and last.signature is part.signature is None:
             joined[-1] = Text(last.text + part.text)
@@ -133,7 +134,8 @@ class _Reading:
             refuse(part.place, f"has no field that is known. Each part has one of: {known}.")
         text = part.text("text")
         if part.flag("thought"):
-            return Reasoning(text, signature) if text or signature else None
+            signature, redacted = unmarked(signature) if signature is not None else (None, False)
+            return Reasoning(text, signature, redacted) if text or signature else None
         if not text and signature is None and role == "assistant":
             return None
         return Text(text, signature=signature)

@@ -35,6 +35,7 @@ from .gemini_answer import encoded, shows_thoughts, write_call, write_thought
 from .gemini_fields import DIALECT
 from .gemini_signatures import pack_bytes
 from .jsontext import loose
+from .signatures import marked_redacted
 from .streaming import MAX_EVENT, EventReader
 from .tools import flat_name
 
@@ -285,7 +286,8 @@ class GeminiWriter:
         if delta.signature.dialect == DIALECT and after is not True:
             return [{"text": "", "thoughtSignature": pack_bytes(delta.signature)}]
         hidden = after is True and not self._shown and delta.signature.dialect != DIALECT
-        part = None if hidden else write_thought("", delta.signature, self._shown)
+        signature = marked_redacted(delta.signature) if delta.redacted else delta.signature
+        part = None if hidden else write_thought("", signature, self._shown)
         return [part] if part is not None else None
 
     def _rest(self, choice: int) -> list[dict[str, Any]]:

@@ -24,10 +24,7 @@ from keyturn.core import (
 from .fields import Fields, refuse
 from .media import from_url, inline
 from .responses_parse import DIALECT
-from .signatures import unpack
-
-REDACTED = "redacted."
-"""How the value of a signature begins that is redacted thinking of Anthropic: data, not a proof beside a text."""
+from .signatures import unmarked, unpack
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 _PLAIN = ("input_text", "output_text", "text")
@@ -264,8 +261,7 @@ def _signature(item: Fields) -> tuple[Signature | None, bool]:
     signature = unpack(given, DIALECT) if given else None
     if signature is None or not signature.value:
         return None, False
-    value = signature.value.removeprefix(REDACTED)
-    return structs.replace(signature, value=value), value != signature.value
+    return unmarked(signature)
 
 
 def _read_call(item: Fields, free: bool, turns: _Turns) -> None:

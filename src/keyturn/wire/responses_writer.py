@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import msgspec
-from msgspec import structs
 
 from keyturn.core import (
     Answer,
@@ -38,11 +37,10 @@ from keyturn.core import (
 
 from .dialect import Context
 from .jsontext import clean
-from .responses_input import REDACTED
 from .responses_object import annotation, compact, echoed, response_object
 from .responses_open import Call, Message, Sink, Thoughts
 from .responses_parse import DIALECT
-from .signatures import pack
+from .signatures import marked_redacted, pack
 from .tools import ToolName, names_of
 
 _PING = b": ping\n\n"
@@ -180,8 +178,8 @@ class ResponsesWriter:
         Anthropic's redacted thinking is marked, since its data go back into another place than a signature.
         """
         thoughts = self._thoughts()
-        if redacted and thoughts.empty and signature.dialect == "anthropic":
-            signature = structs.replace(signature, value=REDACTED + signature.value)
+        if redacted and thoughts.empty:
+            signature = marked_redacted(signature)
         thoughts.encrypted = pack(signature)
         self._close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 import msgspec
+from msgspec.structs import replace
 
 from keyturn.core import Origin, Signature
 
@@ -13,6 +14,9 @@ MARK = "kt1."
 
 MARK_INSIDE = "a3QxL"
 """How it begins in base64, in which Gemini's clients hold it, as far as that does not depend on what follows."""
+
+REDACTED = "redacted."
+"""How the value of a signature begins that is redacted thinking of Anthropic: data, not a proof beside a text."""
 
 _MAKER = msgspec.json.Decoder(tuple[str, str, str, str])
 
@@ -35,6 +39,17 @@ def unpack(text: str, dialect: str) -> Signature:
     except ValueError:  # a client changed it: then nobody can use it
         return Signature(value, "")
     return Signature(value, whose, Origin(*origin))
+
+
+def marked_redacted(signature: Signature) -> Signature:
+    """*signature*, the data of redacted thinking, so that it is told from a proof when it comes back."""
+    return replace(signature, value=REDACTED + signature.value) if signature.dialect == "anthropic" else signature
+
+
+def unmarked(signature: Signature) -> tuple[Signature, bool]:
+    """The same backwards: the signature as its maker gave it, and whether it was redacted thinking."""
+    value = signature.value.removeprefix(REDACTED)
+    return (signature, False) if value == signature.value else (replace(signature, value=value), True)
 
 
 def accepted(signature: Signature, dialect: str, origin: Origin) -> bool:
