@@ -64,6 +64,7 @@ for _ in range(60):
 def told_wrong(dialect: str, mistake: str) -> tuple[dict[str, Any], str]:
     """A request with *mistake*, and the place that the error must name."""
     ours = body(dialect, "", "Hello")
+    deep: tuple[dict[str, Any], str]
     match dialect:
         case "openai_chat":
             more: dict[str, tuple[dict[str, Any], str]] = {
@@ -224,6 +225,29 @@ def test_a_prompt_of_white_space_is_not_sent_to_who_refuses_it(dialect: str) -> 
         told = refusal(dialect, await ask(world, dialect, model, body(dialect, model, " \n ")))
         assert told.status == 400
         assert "Anthropic" in told.message
+        assert not world.seen()
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "more", "place"),
+    [
+        ("openai_chat", {"n": 2}, "n"),
+        ("openai_chat", {"stop": ["END"]}, "stop"),
+        ("anthropic", {"stop_sequences": ["END"]}, "stop_sequences"),
+        ("gemini", {"generationConfig": {"candidateCount": 2}}, "generationConfig.candidateCount"),
+        ("gemini", {"generationConfig": {"stopSequences": ["END"]}}, "generationConfig.stopSequences"),
+    ],
+)
+def test_what_responses_cannot_say_is_named_in_the_clients_words(
+    dialect: str, more: dict[str, Any], place: str
+) -> None:
+    async def story(world: World) -> None:
+        model = UPSTREAMS["openai_responses"]
+        told = refusal(dialect, await ask(world, dialect, model, body(dialect, model) | more))
+        assert told.status == 400
+        assert told.message.startswith(f"`{place}` ")
         assert not world.seen()
 
     play(story)

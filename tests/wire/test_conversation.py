@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,11 +12,21 @@ from keyturn.core import Call
 from keyturn.wire import conversation_of
 
 LONG = "Read this. " * 500
-TURNS = {
-    "openai_chat": ("messages", "user", "assistant", lambda text: {"content": text}),
-    "anthropic": ("messages", "user", "assistant", lambda text: {"content": text}),
-    "gemini": ("contents", "user", "model", lambda text: {"parts": [{"text": text}]}),
-    "openai_responses": ("input", "user", "assistant", lambda text: {"content": text}),
+
+
+def _content(text: str) -> dict[str, Any]:
+    return {"content": text}
+
+
+def _parts(text: str) -> dict[str, Any]:
+    return {"parts": [{"text": text}]}
+
+
+TURNS: dict[str, tuple[str, str, str, Callable[[str], dict[str, Any]]]] = {
+    "openai_chat": ("messages", "user", "assistant", _content),
+    "anthropic": ("messages", "user", "assistant", _content),
+    "gemini": ("contents", "user", "model", _parts),
+    "openai_responses": ("input", "user", "assistant", _content),
 }
 
 

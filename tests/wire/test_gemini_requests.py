@@ -31,7 +31,8 @@ from keyturn.errors import BadRequest, Untranslatable
 from keyturn.wire.dialect import Target
 from keyturn.wire.gemini import GEMINI, parse_count_tokens, parse_embed, parse_generate
 from keyturn.wire.gemini_schema import to_openapi
-from keyturn.wire.gemini_signatures import MARK_INSIDE, pack_bytes, unpack_bytes
+from keyturn.wire.gemini_signatures import pack_bytes, unpack_bytes
+from keyturn.wire.signatures import MARK_INSIDE
 
 from .golden_files import golden
 

@@ -23,6 +23,7 @@ _SHARED = ("metadata", "prompt_cache_options", "prompt_cache_retention")
 _CAMEL = {"top_k": "topK", "presence_penalty": "presencePenalty", "frequency_penalty": "frequencyPenalty"}
 _MODES = {"auto": "auto", "any": "required", "none": "none"}
 _TIERS = ("auto", "default", "flex", "priority", "scale", "fast")
+_STOPS = {"anthropic": "stop_sequences", "gemini": "generationConfig.stopSequences"}
 _EMPTY = b'{"type":"object","properties":{}}'
 
 _read_list = msgspec.json.Decoder(list[str]).decode
@@ -64,9 +65,9 @@ def write_request(request: Request, target: Target, notes: list[str]) -> dict[st
 def _refuse_lost(request: Request, target: Target) -> None:
     """What the client must not lose, and Responses cannot say."""
     if request.stop:
-        _lost("stop_sequences" if request.dialect == "anthropic" else "stop", "has no stop sequences")
+        _lost(_STOPS.get(request.dialect, "stop"), "has no stop sequences")
     if request.n is not None and request.n > 1:
-        _lost("n", "gives one answer")
+        _lost("generationConfig.candidateCount" if request.dialect == "gemini" else "n", "gives one answer")
     if request.shape is not None and request.shape.kind == "schema" and not target.schemas:
         _lost("response_format", "here takes no JSON Schema")
     refuse_lost(request, "OpenAI Responses")
