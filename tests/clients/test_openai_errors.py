@@ -80,7 +80,7 @@ def test_404_of_the_provider_comes_as_it_was(sdk: Sdk, upstreams: Upstreams) -> 
 
 def test_404_for_a_path_that_is_not_served(sdk: Sdk) -> None:
     with pytest.raises(openai.NotFoundError, match="POST /v1/chat/completions"):
-        sdk.call(lambda client: client.moderations.create(input="Hello"))
+        sdk.call(lambda client: client.batches.list())
 
 
 def test_429_says_when_and_means_it(sdk: Sdk, upstreams: Upstreams) -> None:

@@ -12,6 +12,7 @@ import pytest
 from keyturn.config import DataFolder
 from keyturn.core import MONTH, Caller, Deployment, Limit, fingerprint, nano
 from keyturn.dispatch import build, read_call
+from keyturn.dispatch.reserving import choices_of
 from keyturn.simulator import Fault, KeyRule
 from tests.scenario.test_callers import MODELS, callers, named
 from tests.scenario.test_reload import Watched
@@ -189,12 +190,26 @@ def test_no_request_can_make_what_a_budget_holds_smaller_than_what_it_may_cost()
             assert await holds(max_completion_tokens=1, max_tokens=100_000) >= 100
             assert await holds(max_tokens=1, max_completion_tokens=100_000) >= 100
             assert await holds(max_tokens=100, n=100) >= 10
-            assert await holds(max_tokens=100, n=100.0) >= 10
-            assert await holds(max_tokens=100, n=1000) >= 12.8
-            assert await holds(max_completion_tokens=-1, max_tokens=10) >= 16
             assert await holds() >= 16
 
     virtual.run(story)
+
+
+def test_a_bound_below_one_is_none() -> None:
+    body = b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"max_completion_tokens":-1,"max_tokens":10}'
+    assert read_call("chat", body, {}).max_output is None
+
+
+@pytest.mark.parametrize(
+    ("n", "choices"), [("100.0", 100), ("1000", 128), ("1e999", 128), ("[]", 128), ("-3", 1), ("null", 1), ("2.5", 3)]
+)
+def test_what_is_held_for_odd_counts_of_answers(n: str, choices: int) -> None:
+    body = f'{{"model":"m","messages":[{{"role":"user","content":"Hi"}}],"n":{n}}}'.encode()
+    assert choices_of(read_call("chat", body, {})) == choices
+    if n == "1e999":
+        return  # JSON that nobody can read in Gemini's nested form is refused at once
+    asked = f'{{"contents":[{{"parts":[{{"text":"Hi"}}]}}],"generationConfig":{{"candidate_count":{n}}}}}'.encode()
+    assert choices_of(read_call("gemini", asked, {}, "m:generateContent")) == choices
 
 
 def test_failing_calls_count_as_requests_of_their_caller() -> None:

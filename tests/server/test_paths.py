@@ -113,7 +113,9 @@ def test_gemini_names_model_and_method_in_the_path(version: str, model: str, arg
         (b"/elsewhere", {}, "openai_chat"),
     ],
 )
-def test_errors_and_lists_are_in_the_dialect_of_who_asks(path: bytes, headers: dict[bytes, bytes], dialect: str) -> None:
+def test_errors_and_lists_are_in_the_dialect_of_who_asks(
+    path: bytes, headers: dict[bytes, bytes], dialect: str
+) -> None:
     assert spoken(path, headers) == dialect
 
 

@@ -233,7 +233,7 @@ class Reserving:
         output = 0
         if call.kind == "chat":
             output = call.max_output or max(self._estimator.output(model), UNSTATED_OUTPUT)
-            output *= _choices(_stated_choices(call))
+            output *= choices_of(call)
         most = Usage(self._estimator.estimate(call, model).bound, output)
         return cost._replace(money=max(price.of(most), 1), price=price)
 
@@ -305,16 +305,12 @@ class Reserving:
         self._room.freed(Deployment(attempt.provider, attempt.model))
 
 
-def _stated_choices(call: Call) -> bytes:
-    """How many answers *call* asks for, as it is written."""
-    if call.dialect != "gemini":
-        return call.members.get("n", b"1")
-    found = _CANDIDATES.search(call.members.get("generationConfig", b""))
-    return found[1].strip() if found else b"1"
-
-
-def _choices(stated: bytes) -> int:
-    """How many answers are asked for; what cannot be read counts as many, for it may be read elsewhere."""
+def choices_of(call: Call) -> int:
+    """How many answers *call* asks for; what cannot be read counts as many, for it may be read elsewhere."""
+    stated = call.members.get("n", b"1")
+    if call.dialect == "gemini":
+        found = _CANDIDATES.search(call.members.get("generationConfig", b""))
+        stated = found[1].strip() if found else b"1"
     try:
         return max(1, ceil(min(float(stated), MOST_CHOICES))) if stated != b"null" else 1
     except ValueError:
