@@ -38,8 +38,8 @@ PURE_IMPORTS = {
     "__future__", "abc", "array", "base64", "binascii", "bisect", "codecs", "collections", "collections.abc",
     "contextlib", "copy", "dataclasses", "datetime", "decimal", "difflib", "email.utils", "enum", "fnmatch",
     "fractions", "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "msgspec",
-    "msgspec.json", "msgspec.structs", "operator", "re", "string", "struct", "textwrap", "types", "typing", "unicodedata", "urllib.parse", "zlib",
-    "zoneinfo",
+    "msgspec.json", "msgspec.structs", "operator", "re", "string", "struct", "textwrap", "types", "typing",
+    "unicodedata", "urllib.parse", "zlib", "zoneinfo",
 }  # fmt: skip
 CATALOG_IMPORTS = {"tomllib", "importlib.resources"}
 """What these need on top, to load data that is part of the package."""

@@ -43,6 +43,31 @@ def test_what_an_agent_says_to_its_own_vendor_is_not_mended(agent: str, model: s
     play(story, POOL)
 
 
+@pytest.mark.parametrize(("agent", "model"), UNFIT)
+@pytest.mark.parametrize("stream", [False, True])
+def test_behind_a_role_an_agents_words_are_made_to_fit(agent: str, model: str, stream: bool) -> None:
+    """Who asks for a role cannot know which model stands behind it."""
+    dialect, shape, headers = AGENTS[agent]
+    roles = f"  coder: {{ model_chain: ['{model}'] }}"
+
+    async def story(world: World) -> None:
+        asked = shape("coder")
+        first = await ask(world, dialect, "coder", asked, stream=stream, headers=headers)
+        assert first.status == 200, first.body
+        asked = followed(dialect, asked, first, "It is 22 degrees")
+        second = await ask(world, dialect, "coder", asked, stream=stream, headers=headers)
+        assert second.status == 200, second.body
+        assert "It is 22 degrees" in said(dialect, second)
+        sent = json.loads(world.seen()[0].body)
+        if dialect == "anthropic":
+            assert sent["thinking"]["type"] == "enabled"
+            assert sent["context_management"] == asked["context_management"], "the rest goes as it came"
+        else:
+            assert "thinkingBudget" not in sent["generationConfig"]["thinkingConfig"]
+
+    play(story, POOL, roles=roles)
+
+
 @pytest.mark.parametrize(("agent", "model"), [(a, m) for a in AGENTS for m in MODELS if (a, m) not in UNFIT])
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_agents_tool_loop(agent: str, model: str, stream: bool) -> None:

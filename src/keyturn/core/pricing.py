@@ -22,11 +22,14 @@ class Price(NamedTuple):
     longer: tuple[tuple[int, Price], ...] = ()
     """From the shortest: above so many tokens of input, all tokens of the call cost this instead."""
 
+    def at(self, tokens: int) -> Price:
+        """The price that holds for a call of so many tokens of input."""
+        return next((price for above, price in reversed(self.longer) if tokens > above), self)
+
     def of(self, usage: Usage) -> int:
         """What *usage* costs, rounded up."""
-        for above, price in reversed(self.longer):
-            if usage.input > above:
-                return price.of(usage)
+        if self.longer and (longer := self.at(usage.input)) is not self:
+            return longer.of(usage)
         cached = self.input if self.cached is None else self.cached
         plain = max(usage.input - usage.cached, 0)
         return ceil(self.request + plain * self.input + usage.cached * cached + usage.output * self.output)

@@ -63,6 +63,7 @@ async def cost(gateway: Gateway, caller: Caller, model: str, usage: Usage) -> di
             "cost": None,
             "error": f"nobody knows what {first} costs; give its route a price in models.yaml",
         }
+    price = price.at(usage.input)
     cached = price.input if price.cached is None else price.cached
     per_token = {"input": price.input, "cached": cached, "output": price.output}
     told["pricing"] = {name: nano * PER_MILLION / 1e9 for name, nano in per_token.items()}

@@ -25,7 +25,7 @@ from keyturn.core import (
     seconds_to_reset,
 )
 from keyturn.errors import DeadlineExceeded, TransportError
-from keyturn.providers import Provider, asking, origin_of, prepare
+from keyturn.providers import Provider, asking, fits, origin_of, prepare
 from keyturn.wire import (
     PASSED_ON,
     AnswerStream,
@@ -160,7 +160,10 @@ class Exchange:
     def prepare(self) -> None:
         """Write the request. Raises Untranslatable when this upstream's dialect cannot say it, and BadRequest."""
         run, candidate, how = self._run, self._grant.entry.candidate, self.how
-        if how.relayed and self._gateway.signatures.foreign(run.call, candidate):
+        if how.relayed and (
+            self._gateway.signatures.foreign(run.call, candidate)
+            or (how.dialect != "openai_chat" and not fits(self.provider, run.call, candidate.deployment.model))
+        ):
             how = self.how = how._replace(anew=True)
         notes: list[str] = []
         self.request = prepare(self.provider, run.call, candidate, notes, how, self._neutral)

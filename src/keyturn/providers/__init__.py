@@ -3,7 +3,7 @@
 from .asking import Asking, asking, prepare
 from .listing import prepare_models, read_models
 from .prices import price_of, prices_dated
-from .quirks import origin_of
+from .quirks import fits, origin_of
 from .registry import (
     CATALOG,
     DIALECT_NAMES,
@@ -28,6 +28,7 @@ __all__ = [
     "asking",
     "at_its_address",
     "custom",
+    "fits",
     "known",
     "nearest",
     "origin_of",

@@ -35,7 +35,8 @@ class Asking(NamedTuple):
     relayed: bool
     """It is the call's own: bytes are passed on as they are, both ways."""
     anew: bool = False
-    """The request is written anew all the same: its history holds signatures that this upstream does not take."""
+    """The request is written anew all the same: it holds signatures that this upstream does not take, or the words of
+    another model."""
 
 
 JSON, SSE = "application/json", "text/event-stream"

@@ -7,13 +7,16 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from keyturn.core import Candidate, Message, Origin, Request, Text, Thinking
+from keyturn.core import Call, Candidate, Message, Origin, Request, Text, Thinking
 from keyturn.wire import Target
 
 from .registry import Provider
 
 OURS = frozenset({"fold_system", "least_budget"})
 """Quirks that are heeded here; all others are members of Target."""
+_LEVELS = (b'"thinkingLevel"', b'"thinking_level"')
+_BUDGETS = (b'"thinkingBudget"', b'"thinking_budget"')
+_SAMPLING = frozenset({"temperature", "top_p", "top_k"})
 _NOTHING: dict[str, Any] = {}
 
 
@@ -36,6 +39,27 @@ def target_of(candidate: Candidate, quirks: dict[str, Any]) -> Target:
     """What the upstream of *candidate* takes."""
     members = {name: value for name, value in quirks.items() if name not in OURS}
     return Target(candidate.deployment.model, origin_of(candidate), **members)
+
+
+def fits(provider: Provider, call: Call, model: str) -> bool:
+    """Whether what *call* says of thinking and sampling, in the provider's own dialect, is in the words of *model*.
+
+    Who asks for a role or an alias cannot know them: an agent says `adaptive` where the model behind the name knows
+    budgets only. Who names the model itself is taken at its word.
+    """
+    if call.dialect not in ("anthropic", "gemini") or call.model.endswith(model):
+        return True
+    quirks = quirks_of(provider, model)
+    takes = quirks.get("thinking", "effort")
+    if call.dialect == "gemini":
+        said = call.members.get("generationConfig", b"")
+        levels, budgets = (any(name in said for name in names) for names in (_LEVELS, _BUDGETS))
+        said_in = "effort" if levels else "budget" if budgets else takes
+        return bool(takes == said_in)
+    thinking, sampling = call.members.get("thinking", b""), quirks.get("sampling", True)
+    effort = b'"adaptive"' in thinking or b'"effort"' in call.members.get("output_config", b"")
+    wanted = "effort" if effort else "budget" if b'"enabled"' in thinking else takes
+    return bool(takes == wanted and (sampling or _SAMPLING.isdisjoint(call.members)))
 
 
 def fitted(request: Request, quirks: dict[str, Any]) -> Request:
