@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,17 +72,22 @@ class Source(NamedTuple):
     path: str
     text: str
     tree: ast.Module
+    nodes: tuple[ast.AST, ...] = ()
+    """All of the tree's, in the order of `ast.walk`."""
 
     @classmethod
     def of(cls, path: str, text: str) -> Source:
-        return cls(path, text, ast.parse(text))
+        tree = ast.parse(text)
+        return cls(path, text, tree, tuple(ast.walk(tree)))
 
     @property
     def room(self) -> str:
         return self.path.partition("/")[0].removesuffix(".py")
 
 
+@cache
 def sources() -> list[Source]:
+    """All of the package, read once."""
     return [Source.of(str(path.relative_to(HOUSE)), path.read_text()) for path in sorted(HOUSE.rglob("*.py"))]
 
 
@@ -94,7 +100,7 @@ class Import(NamedTuple):
 
 def imports(source: Source) -> Iterator[Import]:
     """Every import statement, at the top or inside a function."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Import):
             yield from (Import(alias.name, (), 0, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -111,12 +117,12 @@ def dotted(node: ast.AST) -> str:
 
 
 def calls(source: Source) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(source.tree) if isinstance(node, ast.Call))
+    return (node for node in source.nodes if isinstance(node, ast.Call))
 
 
 def uses(source: Source, banned: set[str]) -> Iterator[str]:
     """Where a dotted name of *banned* is used or imported."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Attribute) and (name := dotted(node)) in banned:
             yield f"{source.path}:{node.lineno} uses {name}"
     for item in imports(source):
@@ -172,7 +178,7 @@ def clock(source: Source) -> Iterator[str]:
         if not item.level and item.module in {"time", "random", "sched"}:
             yield f"{source.path}:{item.line} imports {item.module}"
     yield from uses(source, TIMED_CALLS)
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.Attribute) and node.attr == "call_later":
             yield f"{source.path}:{node.lineno} uses call_later: use clock.call_at"
     for call in calls(source):
@@ -185,7 +191,7 @@ def environment(source: Source) -> Iterator[str]:
     if source.room == "config":
         return
     yield from uses(source, ENVIRONMENT)
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.keyword) and node.arg in {"envvar", "auto_envvar_prefix"}:
             yield f"{source.path}:{node.value.lineno} lets click read the environment"
 
@@ -203,7 +209,7 @@ def sizes(source: Source) -> Iterator[str]:
     lines = source.text.count("\n")
     if lines >= MAX_FILE_LINES:
         yield f"{source.path} has {lines} lines: split it by idea"
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             if length >= MAX_FUNCTION_LINES:
@@ -272,7 +278,7 @@ def no_print(source: Source) -> Iterator[str]:
 
 def kept_tasks(source: Source) -> Iterator[str]:
     """A task without a reference may be collected while it runs, and nobody sees it fail."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         dropped = node.value if isinstance(node, ast.Expr) else None
         if isinstance(dropped, ast.Call) and dotted(dropped.func).endswith(("create_task", "ensure_future")):
             yield f"{source.path}:{dropped.lineno} starts a task and keeps no reference"
@@ -281,7 +287,7 @@ def kept_tasks(source: Source) -> Iterator[str]:
 def exact_names(source: Source) -> Iterator[str]:
     """Files, classes and functions say what they are; manager, helper and the like say nothing."""
     names = [(Path(source.path).stem, 1)]
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             names.append((node.name, node.lineno))
     for name, line in names:

@@ -1,7 +1,8 @@
-"""Runs each client on a small task through a gateway whose upstream speaks another format: `make clients`.
+"""Runs tools and SDKs through a gateway whose upstreams are simulated: `make clients`.
 
-Prints a table as Markdown; exits with 1 when a client did not get its tool's result back. The models are simulated,
-the clients are not: each is told to call one of its tools on a file and must print what stands in that file.
+Prints two tables as Markdown; exits with 1 when anything failed. The models are simulated, the clients are not.
+Command line tools are each told to call one of their own tools on a file, over an upstream that speaks another format,
+and must print what stands in that file. SDKs go through the checks of sdks.mjs, over upstreams of every format.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,8 +18,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
-PLACE = ROOT / ".cache" / "clients"
+from . import sdks
+from .packages import PLACE, install
+
+CALLER_KEY = "kt-of-the-clients"
 KEYTURN = (sys.executable, "-c", "from keyturn.cli import main; main(prog_name='keyturn')")
 PATIENCE = 180.0
 """Seconds for one run of a client."""
@@ -92,6 +94,9 @@ UPSTREAMS = {
     "OpenAI Chat": "groq/llama-3.3-70b-versatile",
 }
 """Wire format → a route to a simulated provider that speaks it."""
+MODELS = {provider: [model] for provider, model in sdks.UPSTREAMS.values()}
+for route in UPSTREAMS.values():
+    MODELS[route.partition("/")[0]].append(route.partition("/")[2])
 
 
 class Run(NamedTuple):
@@ -101,24 +106,6 @@ class Run(NamedTuple):
     upstream: str
     passed: bool
     said: str
-
-
-def install(clients: tuple[Client, ...]) -> None:
-    """Puts the pinned packages into .cache/clients/, unless they are there."""
-    wanted = {client.package: client.version for client in CLIENTS}
-    if all(_installed(client) == client.version for client in clients):
-        return
-    PLACE.mkdir(parents=True, exist_ok=True)
-    (PLACE / "package.json").write_text(json.dumps({"private": True, "dependencies": wanted}, indent=2))
-    npm = shutil.which("npm")
-    if npm is None:
-        sys.exit("npm is not on the PATH: the clients are npm packages (Node 20 or newer)")
-    subprocess.run([npm, "install", "--no-audit", "--no-fund", "--loglevel=error"], cwd=PLACE, check=True, timeout=600)
-
-
-def _installed(client: Client) -> str | None:
-    package = PLACE / "node_modules" / client.package / "package.json"
-    return str(json.loads(package.read_text())["version"]) if package.exists() else None
 
 
 @contextmanager
@@ -210,37 +197,66 @@ def table(runs: list[Run]) -> Iterator[str]:
         yield f"| `{client.program}` | {client.version} | {client.speaks} | {upstream} | `{client.tool}` | {result} |"
 
 
+def environment(simulator: str) -> dict[str, str]:
+    """Of a gateway whose providers are the simulated ones; OpenAI is spoken to as Responses alone."""
+    return {
+        "PROXY_API_KEY": CALLER_KEY,
+        "ANTHROPIC_API_KEY": "sk-ant-simulated",
+        "ANTHROPIC_API_BASE": f"{simulator}/anthropic/v1",
+        "GEMINI_API_KEY": "AIza-simulated",
+        "GEMINI_API_BASE": f"{simulator}/gemini",
+        "GROQ_API_KEY": "gsk_simulated",
+        "GROQ_API_BASE": f"{simulator}/groq/v1",
+        "OPENAI_API_KEY": "sk-simulated",
+        "OPENAI_API_BASE": f"{simulator}/openai/v1",
+        "OPENAI_DIALECT": "openai_responses",
+        "TIMEOUT_QUEUE_WAIT": "0.1",
+    }
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("clients", nargs="*", metavar="client", help="of claude, codex, gemini, opencode; all")
-    parser.add_argument("--loud", action="store_true", help="print what the clients print")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.clients", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = [each.program for each in CLIENTS]
+    parser.add_argument("clients", nargs="*", metavar="tool", help=f"of {', '.join(known)}: only these, and no SDK")
+    parser.add_argument("--only", choices=("tools", "sdks"), help="one half; both")
+    parser.add_argument("--loud", action="store_true", help="print what the tools print")
     options = parser.parse_args()
-    chosen = tuple(each for each in CLIENTS if not options.clients or each.program in options.clients)
-    install(chosen)
-    runs = []
+    if unknown := set(options.clients) - set(known):
+        parser.error(f"unknown tool {', '.join(sorted(unknown))}, known are {', '.join(known)}")
+    if options.clients and options.only == "sdks":
+        parser.error("--only sdks takes no tools")
+    chosen = tuple(each for each in CLIENTS if each.program in options.clients or not options.clients)
+    with_tools, with_sdks = options.only != "sdks", options.only != "tools" and not options.clients
+    install(
+        ({each.package: each.version for each in chosen} if with_tools else {}) | (sdks.PACKAGES if with_sdks else {})
+    )
+    runs: list[Run] = []
+    checks: list[sdks.Check] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="keyturn-clients-")))
         plain = {"PATH": os.environ["PATH"], "HOME": str(folder), "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
-        said = stack.enter_context(serving(("simulator", "--port", "0"), folder, "_simulator/stats", plain))
+        script = folder / "simulator.json"
+        script.write_text(json.dumps({"models": MODELS}))
+        args = ("simulator", "--port", "0", "--script", str(script))
+        said = stack.enter_context(serving(args, folder, "_simulator/stats", plain))
         simulator = said.split("Simulated providers at ")[1].partition(": ")[0]
-        environ = {
-            **plain,
-            "PROXY_API_KEY": "kt-of-the-clients",
-            "ANTHROPIC_API_KEY": "sk-ant-simulated",
-            "ANTHROPIC_API_BASE": f"{simulator}/anthropic/v1",
-            "GEMINI_API_KEY": "AIza-simulated",
-            "GEMINI_API_BASE": f"{simulator}/gemini",
-            "GROQ_API_KEY": "gsk_simulated",
-            "GROQ_API_BASE": f"{simulator}/groq/v1",
-        }
+        environ = plain | environment(simulator)
         stack.enter_context(serving(("serve", "--port", "0"), folder, "try it:", environ))
-        for client in chosen:
+        for client in chosen if with_tools else ():
             for upstream in UPSTREAMS:
                 if upstream != client.speaks:
                     runs.append(run(client, upstream, folder, environ, loud=options.loud))
                     print(f"{client.program} over {upstream}: {runs[-1].said}", file=sys.stderr)
-    print("\n".join(table(runs)))
-    return 0 if all(each.passed for each in runs) else 1
+        if with_sdks:
+            gateway = json.loads((folder / ".cache" / "gateway.json").read_bytes())["url"]
+            admin = (folder / ".cache" / "admin.key").read_text().strip()
+            checks = sdks.run(gateway, simulator, CALLER_KEY, admin, plain)
+            print("\n".join(sdks.report(checks)), file=sys.stderr)
+    tables = [table(runs)] if with_tools else []
+    print("\n\n".join("\n".join(rows) for rows in [*tables, *([sdks.table(checks)] if with_sdks else [])]))
+    return 0 if all(each.passed for each in runs) and all(each.passed for each in checks) else 1
 
 
 if __name__ == "__main__":
