@@ -47,7 +47,7 @@ bench: setup ## measure the gateway against a bare relay, in one run (ARGS=--qui
 torture: setup ## run the long checks at full size
 	@$(BIN)/python -m tools.torture $(ARGS)
 
-clients: setup ## run real command line tools through the gateway, over simulated models (needs npm)
+clients: setup ## run real tools and SDKs through the gateway, over simulated models (needs npm)
 	@$(BIN)/python -m tools.clients $(ARGS)
 
 lock: ## pin the dependencies again (needs uv; ARGS=--upgrade takes the newest)

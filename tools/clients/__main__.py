@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,6 +27,8 @@ CALLER_KEY = "kt-of-the-clients"
 KEYTURN = (sys.executable, "-c", "from keyturn.cli import main; main(prog_name='keyturn')")
 PATIENCE = 180.0
 """Seconds for one run of a client."""
+READY = 60.0
+"""Seconds for the gateway and the simulator to get ready, and to end."""
 WORD = "heliotrope-7391"
 """What stands in the file, and nowhere else."""
 QUIET = {
@@ -92,6 +96,7 @@ UPSTREAMS = {
     "Anthropic Messages": "anthropic/claude-sonnet-4-5",
     "Gemini": "gemini/gemini-2.5-flash",
     "OpenAI Chat": "groq/llama-3.3-70b-versatile",
+    "OpenAI Responses": "openai/gpt-5.1-codex",
 }
 """Wire format → a route to a simulated provider that speaks it."""
 MODELS = {provider: [model] for provider, model in sdks.UPSTREAMS.values()}
@@ -114,24 +119,32 @@ def serving(args: tuple[str, ...], folder: Path, until: str, environ: dict[str, 
     with (folder / f"{args[0]}.log").open("w+") as log:
         process = subprocess.Popen([*KEYTURN, *args], cwd=folder, env=environ, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
+        late = threading.Timer(READY, process.kill)
+        late.start()
         said = ""
-        while until not in said:
-            line = process.stderr.readline()
-            if not line:
-                sys.exit(f"keyturn {args[0]} ended:\n{said}")
-            said += line
+        try:
+            while until not in said:
+                line = process.stderr.readline()
+                if not line:
+                    sys.exit(f"keyturn {args[0]} ended:\n{said}")
+                said += line
+        finally:
+            late.cancel()
         reader = subprocess.Popen(["cat"], stdin=process.stderr, stdout=log)  # so that the pipe never fills
         try:
             yield said
         finally:
             process.terminate()
-            process.wait(timeout=60)
-            reader.wait(timeout=60)
+            try:
+                process.wait(READY)
+            finally:
+                process.kill()  # without effect on one that has ended
+                reader.wait(READY)
 
 
 def run(client: Client, upstream: str, folder: Path, environ: dict[str, str], *, loud: bool) -> Run:
     """The client on its task, in an empty folder and an empty home."""
-    name = f"{client.program}-{upstream.split()[0].lower()}"
+    name = f"{client.program}-{upstream.replace(' ', '-').lower()}"
     work, home = folder / name / "work", folder / name / "home"
     work.mkdir(parents=True)
     home.mkdir()
@@ -152,24 +165,31 @@ def run(client: Client, upstream: str, folder: Path, environ: dict[str, str], *,
         *args,
     ]
     path = f"{PLACE / 'node_modules' / '.bin'}:{environ['PATH']}"
-    done = subprocess.run(
+    process = subprocess.Popen(
         command,
         cwd=work,
         env={**environ, **QUIET, "PATH": path, "HOME": str(home), "TERM": "dumb"},
-        input="" if prompt in args else prompt,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=PATIENCE,
+        start_new_session=True,  # a group of its own, to be ended with all that it started
     )
+    try:
+        stdout, stderr = process.communicate("" if prompt in args else prompt, PATIENCE)
+    except subprocess.TimeoutExpired:
+        return Run(client, upstream, False, f"no end within {PATIENCE:.0f} s")
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(READY)
     if loud:
-        print(f"--- {name}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}", file=sys.stderr)
-    answered = WORD in final_text(client, done.stdout)
-    if done.returncode == 0 and answered:
+        print(f"--- {name}: exit code {process.returncode}\n{stdout}\n{stderr}", file=sys.stderr)
+    if process.returncode == 0 and WORD in final_text(client, stdout):
         return Run(client, upstream, True, "its result came back in the answer")
-    lines = [*filter(str.strip, f"{done.stdout}\n{done.stderr}".splitlines())] or ["nothing said"]
+    lines = [*filter(str.strip, f"{stdout}\n{stderr}".splitlines())] or ["nothing said"]
     told = next((line for line in reversed(lines) if '"message"' in line or "rror" in line), lines[-1])
-    return Run(client, upstream, False, f"exit code {done.returncode}: {told.strip()[:200]}")
+    return Run(client, upstream, False, f"exit code {process.returncode}: {told.strip()[:200]}")
 
 
 def final_text(client: Client, stdout: str) -> str:

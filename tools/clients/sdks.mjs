@@ -21,7 +21,7 @@ const Weather = z.strictObject({
   sky: z.enum(["clear", "cloudy"]),
   winds: z.array(z.strictObject({ speed: z.number(), gusts: z.boolean() })),
 });
-const SIMULATED = { city: "simulated", sky: "clear", winds: [{ speed: 1, gusts: true }] }; // what the simulator makes of it
+const SIMULATED = { city: "simulated", sky: "clear", winds: [{ speed: 1, gusts: true }] }; // by the simulator
 const SCHEMA = z.toJSONSchema(Weather);
 delete SCHEMA.$schema;
 
@@ -461,7 +461,7 @@ const CHECKS = {
   401: (client, { name }) => refused(new client.constructor("nobody"), name, 401, /caller key/),
   404: (client, { provider }) => refused(client, `${provider}/nothing-of-the-kind`, 404, /nothing-of-the-kind/),
   429: (client, upstream) => faulty(client, upstream, 429, 429, /limit/),
-  500: (client, upstream) => faulty(client, upstream, 500, 502, /failed/), // a provider's failure is a 502 of the gateway
+  500: (client, upstream) => faulty(client, upstream, 500, 502, /failed/), // the gateway's for a provider's 500
 };
 
 async function within(promise) {
