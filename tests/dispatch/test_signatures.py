@@ -112,3 +112,24 @@ def test_the_oldest_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
         True,
         True,
     ]
+
+
+def test_what_an_encoder_escapes_is_the_same_signature() -> None:
+    """PHP writes `\\/`, and base64 is full of slashes."""
+    known, maker = SignatureMemory(), candidate()
+    known.made(["Ab/C/d"], maker)
+    call = gemini("Ab/C/d")
+    call.members = {name: value.replace(b"/", b"\\/") for name, value in call.members.items()}
+    assert not known.foreign(call, maker)
+    assert known.foreign(call, candidate(secret="b"))
+
+
+def test_who_writes_about_our_mark_is_relayed() -> None:
+    text = 'the prefix "kt1." is odd, and so is kt1.x'
+    call = read_call("chat", json.dumps({"model": "m", "messages": [{"role": "user", "content": text}]}).encode(), {})
+    assert not SignatureMemory().foreign(call, candidate())
+    packed = pack(Signature("s", "gemini", origin_of(candidate())))
+    held = {"id": "1", "type": "function", "function": {}, "extra_content": {"google": {"thought_signature": packed}}}
+    messages = [{"role": "assistant", "tool_calls": [held]}]
+    call = read_call("chat", json.dumps({"model": "m", "messages": messages}).encode(), {})
+    assert SignatureMemory().foreign(call, candidate())

@@ -138,7 +138,8 @@ class RouteCatalog:
         A name that is known as it stands is never taken for another.
         """
         offer = self.offers[provider]
-        model = model.removeprefix(offer.prefix) or model
+        while offer.prefix and model.startswith(offer.prefix) and model != offer.prefix:
+            model = model.removeprefix(offer.prefix)
         found = Deployment(provider, model)
         if found in self.facts or (offer.models is not None and model in offer.models):
             return found

@@ -69,6 +69,8 @@ from .waiting import MovedOn, WaitingRoom
 FOREVER = float("inf")
 ANYBODY = Caller()
 MOST_RECENT = 256
+LARGE_BODY = 512 * 1024
+"""Bytes of a request above which it is prepared in a thread: translating so many takes longer than others should wait."""
 JSON = (b"content-type", b"application/json")
 SSE = (b"content-type", b"text/event-stream; charset=utf-8")
 
@@ -152,7 +154,8 @@ class Gateway:
                     continue
             if isinstance(grant, Exhausted):
                 return self._given_up(run, grant)
-            exchange = self._prepared(run, grant)
+            large = run.call.size > LARGE_BODY
+            exchange = await self._prepared_apart(run, grant) if large else self._prepared(run, grant)
             if exchange is None:
                 continue
             run.progress.attempts += 1
@@ -184,10 +187,22 @@ class Gateway:
             exchange.prepare()
             ready = True
         except Untranslatable as error:
-            deployment = grant.entry.candidate.deployment
-            run.inexpressible[deployment] = error
-            run.progress.closed.add(deployment)
-            run.trail.refusals.append(f"{deployment}: {error.message}")
+            run.cannot_ask(grant.entry.candidate.deployment, error)
+            return None
+        finally:
+            if not ready:
+                exchange.watch.close()
+                grant.close()
+        return exchange
+
+    async def _prepared_apart(self, run: Run, grant: Grant) -> Exchange | None:
+        """The same for a large body, in a thread: its translation must not hold up everybody else."""
+        exchange, ready = Exchange(self, run, grant), False
+        try:
+            await asyncio.to_thread(exchange.prepare)
+            ready = True
+        except Untranslatable as error:
+            run.cannot_ask(grant.entry.candidate.deployment, error)
             return None
         finally:
             if not ready:

@@ -80,6 +80,8 @@ class RelayStream:
             stream, watch = self._stream, self._watch
             try:
                 while True:
+                    if stream.error is not None:  # it came with the last piece
+                        raise StopAsyncIteration
                     watch.task = self._task
                     if watch.timer is None:
                         watch.arm()
@@ -91,8 +93,6 @@ class RelayStream:
                         watch.tighten(self._byte_at + LINGER, "silence")
                     if piece:
                         break
-                    if stream.error is not None:
-                        raise StopAsyncIteration
             except StopAsyncIteration:
                 piece = self._last("cut", "the stream ended without its terminal event")
             except TransportError as error:
@@ -106,7 +106,8 @@ class RelayStream:
                 raise StopAsyncIteration
             if stream.relayed_bytes != self._output:
                 self._output, self._content_at = stream.relayed_bytes, self._byte_at
-        self._begun = True
+        if not self._begun:
+            self._begun = not piece.isspace()
         if self._keep > len(self.kept):
             self.kept += piece[: self._keep - len(self.kept)]
         return piece

@@ -307,10 +307,13 @@ class Reserving:
 
 def choices_of(call: Call) -> int:
     """How many answers *call* asks for; what cannot be read counts as many, for it may be read elsewhere."""
-    stated = call.members.get("n", b"1")
-    if call.dialect == "gemini":
-        found = _CANDIDATES.search(call.members.get("generationConfig", b""))
-        stated = found[1].strip() if found else b"1"
+    if call.dialect == "gemini":  # wherever the word stands: the upstream may read another one than we would
+        found = _CANDIDATES.findall(call.members.get("generationConfig", b""))
+        return max((_number(each.strip()) for each in found), default=1)
+    return _number(call.members.get("n", b"1"))
+
+
+def _number(stated: bytes) -> int:
     try:
         return max(1, ceil(min(float(stated), MOST_CHOICES))) if stated != b"null" else 1
     except ValueError:

@@ -118,6 +118,12 @@ class Run:
         self.paying = any(limit.metric == "cost" for limit in self.own)
         self.trail.refusals.extend(plan.refusals)
 
+    def cannot_ask(self, deployment: Deployment, error: Untranslatable) -> None:
+        """*deployment* speaks a dialect that cannot say what the call says."""
+        self.inexpressible[deployment] = error
+        self.progress.closed.add(deployment)
+        self.trail.refusals.append(f"{deployment}: {error.message}")
+
     def remember(self, failed: Failed) -> None:
         """Keep the first of the answers that no other key of the same deployment would change."""
         outcome = failed.outcome

@@ -22,11 +22,13 @@ _NAMES: dict[str, tuple[bytes, ...]] = {
     "openai_responses": (b'"encrypted_content"',),
 }
 _PACKED = f'"{MARK}'.encode()
+_HELD = re.compile(rb'(?:signature|data)"\s*:\s*"' + re.escape(MARK.encode()))
+"""A packed signature where a chat client holds one; anywhere else somebody wrote about it."""
 _PLAIN = bytes.maketrans(b"-_", b"+/")
 _HISTORY = {"anthropic": "messages", "gemini": "contents", "openai_responses": "input"}
 _SECRETIVE = re.compile(rb'"type"\s*:\s*"(?:reasoning|compaction)"')
 _ENCRYPTED = re.compile(rb'"encrypted_content"\s*:\s*"')
-_VALUES = re.compile(rb'"(?:signature|thoughtSignature|thought_signature|encrypted_content)"\s*:\s*"([^"\\]+)"')
+_VALUES = re.compile(rb'"(?:signature|thoughtSignature|thought_signature|encrypted_content)"\s*:\s*"((?:[^"\\]|\\.)+)"')
 
 
 class SignatureMemory:
@@ -50,7 +52,8 @@ class SignatureMemory:
     def foreign(self, call: Call, candidate: Candidate) -> bool:
         """Whether the history of *call* holds a signature that *candidate*, which speaks its dialect, does not take."""
         if call.dialect == "openai_chat":  # has none of its own: what servers of its kind do not know, they may refuse
-            return _PACKED in call.members.get("messages", b"")
+            messages = call.members.get("messages", b"")
+            return _PACKED in messages and _HELD.search(messages) is not None
         names = _NAMES.get(call.dialect)
         if names is None:
             return False
@@ -60,7 +63,8 @@ class SignatureMemory:
         if not any(name in history for name in names):
             return False
         origin, marks = origin_of(candidate), (MARK.encode(), MARK_INSIDE.encode())
-        for value in _VALUES.findall(history):
+        for written in _VALUES.findall(history):
+            value = written.replace(b"\\/", b"/")  # some encoders escape what base64 is full of
             if value.startswith(marks):
                 return True
             maker = self._makers.get(_digest(value))

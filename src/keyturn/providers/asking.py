@@ -135,13 +135,26 @@ def _rarer(
         return *render_embeddings(provider, call, model, how.dialect, notes), JSON
     named = None if how.dialect == "gemini" else model
     if call.kind == "count":
-        return count_path(how.dialect, model), render(call, named, notes=notes), JSON
+        return count_path(how.dialect, model), _count_body(call, how, model, notes), JSON
     path = chat_path(provider, how.dialect, model, stream=call.stream)
     if not how.relayed or how.anew:
         return path, _translated(provider, request(), candidate, how.dialect, notes), JSON
     if how.dialect == "openai_chat":
         return path, _relayed_chat(provider, call, model, notes), JSON
     return path, render(call, named, drop=provider.rejects, notes=notes), JSON
+
+
+def _count_body(call: Call, how: Asking, model: str, notes: list[str]) -> bytes:
+    """The body of a question for the number of tokens, of whoever counts in the client's dialect."""
+    if not how.relayed:
+        raise Untranslatable(f"{how.dialect} does not count what {call.dialect} says", param="model")
+    inner = call.members.get("generateContentRequest")
+    if inner is not None:  # it names the model once more
+        request = {**_members(inner), "model": msgspec.Raw(_write(f"models/{model}"))}
+        return _write(
+            {**{name: msgspec.Raw(value) for name, value in call.members.items()}, "generateContentRequest": request}
+        )
+    return render(call, model if how.dialect == "anthropic" else None, notes=notes)
 
 
 def _relayed_chat(provider: Provider, call: Call, model: str, notes: list[str]) -> bytes:

@@ -41,9 +41,9 @@ def embed_path(model: str, method: str) -> str:
 
 def _gemini_path(model: str, method: str) -> str:
     """Gemini names the model in the path: what would lead elsewhere is refused."""
-    if ".." in model or "//" in model:
+    if any(part in ("", ".", "..") for part in model.split("/")):
         raise Untranslatable(f"`model` cannot be {model[:80]!r}: it would lead to another address", param="model")
-    named = model if model.startswith(("tunedModels/", "models/")) else f"models/{model}"
+    named = model if model.startswith("tunedModels/") else f"models/{model}"
     return f"/{quote(named, safe=_SAFE)}:{method}"
 
 

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from keyturn.dispatch import GEMINI_METHODS
 from keyturn.errors import MethodNotAllowed, UnknownPath
+from keyturn.wire import OPERATIONS
 
 Need = Literal["nothing", "caller", "local_or_caller", "admin"]
 """What a request must prove: nothing, a caller key, a loopback peer or a caller key, loopback and the admin key."""
@@ -57,6 +58,8 @@ class Endpoint(NamedTuple):
     need: Need
     dialect: str = "openai_chat"
     """In which its errors are written; `GET /v1/models` has that of who asks."""
+    argument: str = ""
+    """What its path says beside its name."""
 
     def check_method(self, method: str) -> None:
         """Raises WrongMethod. What answers GET answers HEAD."""
@@ -72,6 +75,8 @@ class WrongMethod(MethodNotAllowed):
         super().__init__(f"{endpoint.path} is served with {self.allow}")
 
 
+PATHED: tuple[Name, ...] = ("images", "audio")
+"""What has several operations below its name."""
 ENDPOINTS = (
     Endpoint("chat", "/v1/chat/completions", "POST", "caller"),
     Endpoint("completions", "/v1/completions", "POST", "caller"),
@@ -81,8 +86,11 @@ ENDPOINTS = (
     Endpoint("messages", "/v1/messages", "POST", "caller", "anthropic"),
     Endpoint("count_tokens", "/v1/messages/count_tokens", "POST", "caller", "anthropic"),
     Endpoint("gemini", "/v1beta/models/{id}:{method}", "POST", "caller", "gemini"),
-    Endpoint("images", "/v1/images/{path}", "POST", "caller"),
-    Endpoint("audio", "/v1/audio/{path}", "POST", "caller"),
+    *(
+        Endpoint(kind, f"/v1/{kind}/{operation}", "POST", "caller", argument=operation)
+        for kind in PATHED
+        for operation in OPERATIONS[kind]
+    ),
     Endpoint("moderations", "/v1/moderations", "POST", "caller"),
     Endpoint("rerank", "/v1/rerank", "POST", "caller"),
     Endpoint("models", "/v1/models", "GET", "caller"),
@@ -133,7 +141,7 @@ _EXACT = {
 _BEGINNINGS = [
     (spelling.encode(), endpoint)
     for endpoint in ENDPOINTS
-    if endpoint.name in ("model", "images", "audio")
+    if endpoint.name == "model"
     for spelling in _spellings(endpoint.path.partition("{")[0])
 ]
 _GEMINI = _of("gemini", "gemini")
@@ -149,7 +157,7 @@ def find(raw_path: bytes) -> tuple[Endpoint, str]:
     """The endpoint of a path, with the part of it that varies: a model's id, `<model>:<method>`. Raises UnknownPath."""
     endpoint = _EXACT.get(raw_path)
     if endpoint is not None:
-        return endpoint, ""
+        return endpoint, endpoint.argument
     if method := _METHOD.search(raw_path):
         for beginning, resource in _GEMINI_BEGINNINGS:
             if raw_path.startswith(beginning) and method.start() > len(beginning):

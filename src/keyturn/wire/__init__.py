@@ -30,7 +30,7 @@ from .parsing import (
     parse_messages,
     parse_responses,
 )
-from .passing import PASSED_ON, BytesWatch, parse_passed_on, read_passed_on, render_form
+from .passing import OPERATIONS, PASSED_ON, BytesWatch, parse_passed_on, read_passed_on, render_form
 from .signatures import MARK, MARK_INSIDE, accepted, pack, unpack
 from .sse import Event, Splitter, read_event, split, write_event
 from .usage import read_usage
@@ -38,6 +38,7 @@ from .usage import read_usage
 __all__ = [
     "MARK",
     "MARK_INSIDE",
+    "OPERATIONS",
     "PASSED_ON",
     "SHORTEST_CACHED",
     "AnswerStream",

@@ -34,6 +34,8 @@ def read_form(body: bytes, content_type: str) -> dict[str, bytes]:
     """
     fields = {}
     for part in _parts(body, content_type):
+        if part.is_file and part.name == "model":
+            raise BadRequest("`model` must be a text field of the form, not a file.", param="model")
         if not part.is_file and part.end - part.begin <= LONGEST_FIELD:
             fields[part.name] = msgspec.json.encode(body[part.begin : part.end].decode("utf-8", "replace"))
     return fields
@@ -64,6 +66,8 @@ def _parts(body: bytes, content_type: str) -> Iterator[_Part]:
     for _ in range(MOST_PARTS):
         head = body.find(b"\r\n", at)
         if body.startswith(b"--", at + len(mark)):
+            if body[at + len(mark) + 2 :].strip():
+                raise BadRequest("The form goes on behind its end. Send nothing after the closing boundary.")
             return
         begin = body.find(b"\r\n\r\n", head)
         end = body.find(b"\r\n" + mark, begin + 2) if begin >= 0 else -1

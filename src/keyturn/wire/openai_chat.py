@@ -172,11 +172,11 @@ def read_model(members: Mapping[str, bytes]) -> str:
     if not raw.startswith(b'"'):
         _refuse("model", 'must be a string, such as "groq/llama-3.3-70b-versatile"; GET /v1/models lists them.')
     model = _read_str(raw)
-    if not _MODEL.fullmatch(model) or ".." in model or "//" in model:
+    if not _MODEL.fullmatch(model) or ".." in model or "//" in model or "/./" in model:
         _refuse(
             "model",
             f"cannot be {json.dumps(model[:80])}: a name has at most 200 letters, digits and . _ : / @ + - characters, "
-            "starts with a letter or digit, and has no `..` or `//`. GET /v1/models lists the names.",
+            "starts with a letter or digit, and has no `..`, `//` or `/./`. GET /v1/models lists the names.",
         )
     return model
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from keyturn.core import Call, Kind, Reply, Usage
+from keyturn.errors import BadRequest
 
 from .jsontext import loose, read_object
 from .multipart import read_form, with_field
@@ -12,6 +13,11 @@ from .openai_chat import DIALECT, read_model, read_stream, read_timeout
 from .usage import read_usage
 
 PASSED_ON: frozenset[Kind] = frozenset({"images", "audio", "moderations", "rerank"})
+OPERATIONS: dict[str, tuple[str, ...]] = {
+    "images": ("generations", "edits", "variations"),
+    "audio": ("speech", "transcriptions", "translations"),
+}
+"""What may stand behind `/v1/images/` and `/v1/audio/`; any other path would reach what nobody meant to offer."""
 DEFAULT_MODERATION = b'"omni-moderation-latest"'
 """What OpenAI takes when a moderation names no model (API reference, moderations)."""
 _TEXTS = ("prompt", "input", "query", "documents")
@@ -23,6 +29,8 @@ def parse_passed_on(kind: Kind, path: str, body: bytes, headers: Mapping[str, st
 
     Only `model` and `stream` are looked at. Raises BadRequest.
     """
+    if path.removeprefix(f"/{kind}/") not in OPERATIONS.get(kind, (f"/{kind}",)):
+        raise BadRequest(f"nothing is served at {path[:80]!r}; there are {', '.join(OPERATIONS.get(kind, (kind,)))}")
     content_type = headers.get("content-type", "")
     form = content_type[:10].lower() == "multipart/"
     members = read_form(body, content_type) if form else read_object(body)
