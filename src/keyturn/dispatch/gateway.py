@@ -70,9 +70,7 @@ FOREVER = float("inf")
 ANYBODY = Caller()
 MOST_RECENT = 256
 LARGE_BODY = 512 * 1024
-"""Bytes of a request above which it is prepared in a thread: translating so many takes longer than others should wait."""
-JSON = (b"content-type", b"application/json")
-SSE = (b"content-type", b"text/event-stream; charset=utf-8")
+"""Bytes of a request above which it is prepared in a thread: others should not wait while so many are translated."""
 
 
 class Gateway:
