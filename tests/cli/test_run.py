@@ -103,10 +103,16 @@ def plan(tool: str, tmp_path: Path, **present: str) -> Launch:
     return PLANS[tool](Target("http://127.0.0.1:8000", "groq/llama"), KEY, present, lambda: tmp_path)
 
 
-def test_claude_code_becomes_the_process(folder: Path) -> None:
+def test_claude_code_asks_this_gateway_whatever_its_own_settings_say(folder: Path) -> None:
+    """The `env` of its settings wins over variables; settings that are named win over both."""
     done = run(folder, "claude", "--", "-p", "two words", ANTHROPIC_API_KEY="theirs", CLAUDE_CODE_USE_BEDROCK="1")
     assert done.returncode == 3
-    assert done.stdout.splitlines() == [
+    first, second, *lines = done.stdout.splitlines()
+    assert first == "arg --settings"
+    path = Path(second.removeprefix("arg "))
+    assert path.name == "settings.json"
+    assert not path.exists(), "it is gone afterwards"
+    assert lines == [
         "arg -p",
         "arg two words",
         "ANTHROPIC_API_KEY=",
@@ -120,6 +126,20 @@ def test_claude_code_becomes_the_process(folder: Path) -> None:
         "typed",
     ]
     assert done.stderr == "complaint\n"
+
+
+def test_the_settings_of_claude_code_say_what_the_variables_say(tmp_path: Path) -> None:
+    launch = plan("claude", tmp_path)
+    path = Path(launch.args[1])
+    assert json.loads(path.read_text()) == {"env": launch.environ}
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert launch.temporary
+
+
+def test_settings_of_the_users_own_choice_are_left_to_claude_code(folder: Path) -> None:
+    done = run(folder, "claude", "--", "--settings", "{}")
+    assert done.stdout.splitlines()[:2] == ["arg --settings", "arg {}"]
+    assert "arg --settings" not in done.stdout.splitlines()[2:]
 
 
 def test_gemini_gets_settings_for_one_run(folder: Path) -> None:

@@ -133,3 +133,37 @@ def test_who_writes_about_our_mark_is_relayed() -> None:
     messages = [{"role": "assistant", "tool_calls": [held]}]
     call = read_call("chat", json.dumps({"model": "m", "messages": messages}).encode(), {})
     assert SignatureMemory().foreign(call, candidate())
+
+
+def claude(*turns: dict[str, Any], **more: Any) -> Any:
+    body = {"model": "dev", "max_tokens": 3000, "messages": [{"role": "user", "content": "Hi"}, *turns], **more}
+    return read_call("messages", json.dumps(body).encode(), {})
+
+
+THINKS = {"thinking": {"type": "enabled", "budget_tokens": 1024}}
+ANSWERED = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "22"}]}
+ASKED = {"type": "tool_use", "id": "t1", "name": "f", "input": {}}
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "thinking", "thinking": "t", "signature": ""},
+        {"type": "redacted_thinking", "data": pack(Signature("x", "openai_responses", origin_of(candidate())))},
+    ],
+)
+def test_thinking_that_anthropic_did_not_sign_is_foreign_to_it(block: dict[str, Any]) -> None:
+    own = {"role": "assistant", "content": [block, {"type": "text", "text": "Yo"}]}
+    call = claude(own, {"role": "user", "content": "More"})
+    assert SignatureMemory().foreign(call, candidate("anthropic", "claude-sonnet-4-5"))
+
+
+def test_a_turn_that_another_began_without_thinking_is_written_anew() -> None:
+    known, asked = SignatureMemory(), candidate("anthropic", "claude-sonnet-4-5")
+    begun = {"role": "assistant", "content": [ASKED]}
+    assert known.foreign(claude(begun, ANSWERED, **THINKS), asked)
+    assert not known.foreign(claude(begun, ANSWERED), asked), "nobody asked for thinking"
+    thought = {"type": "thinking", "thinking": "t", "signature": "EqQB"}
+    assert not known.foreign(claude({"role": "assistant", "content": [thought, ASKED]}, ANSWERED, **THINKS), asked)
+    later = ({"role": "assistant", "content": "22"}, {"role": "user", "content": "And now?"})
+    assert not known.foreign(claude(begun, ANSWERED, *later, **THINKS), asked), "a new turn thinks again"

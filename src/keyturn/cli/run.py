@@ -88,6 +88,8 @@ def command(tool: str, model: str | None, args: tuple[str, ...], **place: Any) -
         raise click.UsageError("which model? Say it with -m; `keyturn models` lists the names.")
     with _scratch() as folder:
         launch = PLANS[tool](target, needed_key(config), environ, folder)
+        if tool == "claude" and "--settings" in args:
+            launch = launch._replace(args=())  # it takes one; what else is said there is the user's own word
         kept = {name: value for name, value in environ.items() if name not in launch.without}
         code = _start((program, *launch.args, *args), {**kept, **launch.environ}, wait=launch.temporary)
     sys.exit(code)
@@ -135,7 +137,13 @@ def _pass(*_: object) -> None:
 
 
 def _claude(target: Target, key: str, environ: Mapping[str, str], folder: Callable[[], Path]) -> Launch:
-    return Launch((), claude_variables(target, key), ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX"))
+    """Variables alone do not do: the `env` of its own settings wins over them, and named settings win over both."""
+    variables = claude_variables(target, key)
+    settings = folder() / "settings.json"
+    settings.touch(mode=0o600)
+    settings.write_text(json.dumps({"env": variables}))
+    without = ("CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_VERTEX")
+    return Launch(("--settings", str(settings)), variables, without, temporary=True)
 
 
 def _codex(target: Target, key: str, environ: Mapping[str, str], folder: Callable[[], Path]) -> Launch:

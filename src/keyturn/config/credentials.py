@@ -163,7 +163,10 @@ def _provider(settings: Settings, name: str, declared: Declared) -> Provider:
     row = CATALOG[name]
     if url:
         row = replace(row, base_url=completed(url, row.base_path))
-    return at_its_address(row) if dialect is None else speaking(row, dialect)
+    compatible = dialect == "openai_chat" and bool(row.compat_path)
+    if compatible and not row.base_url.endswith(row.compat_path):
+        row = replace(row, base_url=row.base_url + row.compat_path)
+    return at_its_address(row) if dialect is None or compatible else speaking(row, dialect)
 
 
 def _dialect(settings: Settings, variable: str | None) -> DialectName | None:

@@ -353,7 +353,7 @@ class Exchange:
         """Take over the limits that the provider stated in its headers."""
         response, gateway, entry = self.response, self._gateway, self._grant.entry
         now = gateway.clock.mono()
-        if response is None or (outcome is OK and now < entry.report_due):
+        if response is None or (outcome is OK and now < entry.report_due) or self._run.call.kind == "count":
             return
         entry.report_due = now + REPORT_EVERY
         stated = outcome.limits or parse_limits(response.headers, self.provider.rules, gateway.clock.wall())
@@ -439,6 +439,8 @@ class Exchange:
         grant, gateway = self._grant, self._gateway
         if outcome is OK and not gateway.marks:
             return
+        if self._run.call.kind == "count" and outcome.meaning in ("rate_limited", "daily_quota", "overloaded"):
+            return  # its limits are its own
         candidate = grant.entry.candidate
         verdict = judge(
             gateway.marks,

@@ -9,6 +9,7 @@ from typing import Any
 
 from keyturn.config import Config, DataFolder
 from keyturn.core import (
+    FAULTS,
     QUOTAS,
     Call,
     Caller,
@@ -271,6 +272,9 @@ class Gateway:
         """Nothing is left to try: the first final answer, if that is all that stood in the way, or the refusal."""
         first = run.first_final
         if first is not None and (run.finals | run.inexpressible.keys()).issuperset(run.deployments):
+            return answering.as_it_came(self, run, first)
+        waiting = shortage.limits or shortage.busy or shortage.faults or run.progress.meanings & (QUOTAS | FAULTS)
+        if first is not None and not waiting:  # the others have no usable key: they say nothing of the request
             return answering.as_it_came(self, run, first)
         if run.inexpressible and run.inexpressible.keys() >= set(run.deployments):
             raise next(iter(run.inexpressible.values()))

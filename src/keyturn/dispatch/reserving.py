@@ -193,7 +193,9 @@ class Reserving:
         pool.limited = pool.limited or bool(limits)
         attempt = Attempt(new_id(self._clock.wall()), deployment.provider, deployment.model, credential.shown, now)
         needed: list[Claim] = claims(limits, self._cost(run, deployment)) if limits else []
-        if run.own:
+        if run.call.kind == "count":  # providers count counting apart (Anthropic and Gemini, rate limits)
+            needed = []
+        elif run.own:
             cost = self._own_cost(run, entry)
             if cost is None:
                 return None

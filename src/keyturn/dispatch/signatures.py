@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from keyturn.core import Call, Candidate, Message, Origin, Part, Reasoning, Request, Signature, Text, ToolUse
@@ -17,7 +18,7 @@ from keyturn.wire import MARK, MARK_INSIDE, accepted
 MOST = 20_000
 """Signatures, and calls of tools, that are remembered; the oldest is forgotten first."""
 _NAMES: dict[str, tuple[bytes, ...]] = {
-    "anthropic": (b'"signature"',),
+    "anthropic": (b'"signature"', b'"redacted_thinking"'),
     "gemini": (b'"thoughtSignature"', b'"thought_signature"'),
     "openai_responses": (b'"encrypted_content"',),
 }
@@ -28,7 +29,20 @@ _PLAIN = bytes.maketrans(b"-_", b"+/")
 _HISTORY = {"anthropic": "messages", "gemini": "contents", "openai_responses": "input"}
 _SECRETIVE = re.compile(rb'"type"\s*:\s*"(?:reasoning|compaction)"')
 _ENCRYPTED = re.compile(rb'"encrypted_content"\s*:\s*"')
-_VALUES = re.compile(rb'"(?:signature|thoughtSignature|thought_signature|encrypted_content)"\s*:\s*"((?:[^"\\]|\\.)+)"')
+_UNSIGNED = re.compile(rb'"signature"\s*:\s*""')
+"""Thinking that nobody signed, as models write it that sign nothing: Anthropic refuses it."""
+_VALUES = re.compile(
+    rb'"(?:signature|data|thoughtSignature|thought_signature|encrypted_content)"\s*:\s*"((?:[^"\\]|\\.)+)"'
+)
+
+
+class _Turn(msgspec.Struct):
+    role: str = ""
+    content: Any = None
+
+
+_ROWS = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_TURN = msgspec.json.Decoder(_Turn).decode
 
 
 class SignatureMemory:
@@ -57,11 +71,15 @@ class SignatureMemory:
         names = _NAMES.get(call.dialect)
         if names is None:
             return False
+        if call.dialect == "anthropic" and _began_without_thinking(call):
+            return True
         history = call.members.get(_HISTORY[call.dialect], b"")
         if call.dialect == "openai_responses" and _unproven(history):
             return True
         if not any(name in history for name in names):
             return False
+        if _UNSIGNED.search(history) is not None:
+            return True
         origin, marks = origin_of(candidate), (MARK.encode(), MARK_INSIDE.encode())
         for written in _VALUES.findall(history):
             value = written.replace(b"\\/", b"/")  # some encoders escape what base64 is full of
@@ -94,6 +112,24 @@ class SignatureMemory:
             if maker is not None:
                 return replace(part, signature=replace(signature, origin=maker))
         return part
+
+
+def _began_without_thinking(call: Call) -> bool:
+    """Whether an Anthropic client that wants thinking in tokens goes on with a turn which another model began, without
+    any: after a call of a tool Anthropic does not take thinking up midway, and answers 400."""
+    if b'"enabled"' not in call.members.get("thinking", b""):
+        return False
+    try:
+        rows = _ROWS(call.members.get("messages", b""))
+        if not rows or b'"tool_result"' not in bytes(rows[-1]):
+            return False
+        own = next((row for row in map(_TURN, reversed(rows)) if row.role == "assistant"), None)
+    except ValueError:
+        return False
+    if own is None or not isinstance(own.content, list) or not own.content:
+        return own is not None
+    first = own.content[0]
+    return not (isinstance(first, dict) and first.get("type") in ("thinking", "redacted_thinking"))
 
 
 def _unproven(history: bytes) -> bool:

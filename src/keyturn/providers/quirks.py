@@ -5,6 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from keyturn.core import Call, Candidate, Message, Origin, Request, Text, Thinking
@@ -17,6 +18,10 @@ OURS = frozenset({"fold_system", "least_budget"})
 _LEVELS = (b'"thinkingLevel"', b'"thinking_level"')
 _BUDGETS = (b'"thinkingBudget"', b'"thinking_budget"')
 _SAMPLING = frozenset({"temperature", "top_p", "top_k"})
+_CALLS = (b'"functionCall"', b'"function_call"')
+_RESULTS = (b'"functionResponse"', b'"function_response"')
+_SIGNATURES = (b'"thoughtSignature"', b'"thought_signature"')
+_ROWS = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _NOTHING: dict[str, Any] = {}
 
 
@@ -45,11 +50,16 @@ def fits(provider: Provider, call: Call, model: str) -> bool:
     """Whether what *call* says of thinking and sampling, in the provider's own dialect, is in the words of *model*.
 
     Who asks for a role or an alias cannot know them: an agent says `adaptive` where the model behind the name knows
-    budgets only. Who names the model itself is taken at its word.
+    budgets only. Who names the model itself is taken at its word, but for calls of tools in the turn under way that
+    another model made and did not sign.
     """
-    if call.dialect not in ("anthropic", "gemini") or call.model.endswith(model):
+    if call.dialect not in ("anthropic", "gemini"):
         return True
     quirks = quirks_of(provider, model)
+    if quirks.get("signed_calls") and _has_unsigned_call(call.members.get("contents", b"")):
+        return False
+    if call.model.endswith(model):
+        return True
     takes = quirks.get("thinking", "effort")
     if call.dialect == "gemini":
         said = call.members.get("generationConfig", b"")
@@ -60,6 +70,23 @@ def fits(provider: Provider, call: Call, model: str) -> bool:
     effort = b'"adaptive"' in thinking or b'"effort"' in call.members.get("output_config", b"")
     wanted = "effort" if effort else "budget" if b'"enabled"' in thinking else takes
     return bool(takes == wanted and (sampling or _SAMPLING.isdisjoint(call.members)))
+
+
+def _has_unsigned_call(contents: bytes) -> bool:
+    """Whether the turn under way has a step of the model that calls tools and carries no signature."""
+    if not any(name in contents for name in _CALLS):
+        return False
+    try:
+        rows = _ROWS(contents)
+    except ValueError:
+        return False
+    for row in map(bytes, reversed(rows)):
+        if any(name in row for name in _CALLS):
+            if not any(name in row for name in _SIGNATURES):
+                return True
+        elif not any(name in row for name in _RESULTS):
+            return False  # what the user asked: the turn began behind it
+    return False
 
 
 def fitted(request: Request, quirks: dict[str, Any]) -> Request:

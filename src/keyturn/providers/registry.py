@@ -211,6 +211,7 @@ def speaking(provider: Provider, dialect: DialectName) -> Provider:
     if dialect == "anthropic":
         usual |= {"auth_header": "x-api-key", "auth_prefix": "", "embeddings_path": "", "kinds": frozenset()}
         usual["quirks"] = (*CATALOG["anthropic"].quirks[:-1], Quirk("*", COMPATIBLE))
+        usual["models_headers"] = CATALOG["anthropic"].models_headers
     elif dialect == "gemini":
         usual |= {"auth_header": "x-goog-api-key", "auth_prefix": "", "kinds": frozenset(), "model_prefix": "models/"}
         usual["quirks"] = CATALOG["gemini"].quirks

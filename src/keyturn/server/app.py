@@ -80,7 +80,7 @@ class App:
     async def _respond(self, scope: Scope, exchange: Exchange) -> None:
         headers = self._admissible_headers(scope)
         endpoint, argument = find(scope["raw_path"])
-        endpoint.check_method(scope["method"])
+        endpoint.check_method(scope["method"], argument)
         query: bytes = scope.get("query_string", b"")
         try:
             caller = self._access.admit(endpoint.need, scope.get("client"), headers)

@@ -61,8 +61,14 @@ class Endpoint(NamedTuple):
     argument: str = ""
     """What its path says beside its name."""
 
-    def check_method(self, method: str) -> None:
-        """Raises WrongMethod. What answers GET answers HEAD."""
+    def check_method(self, method: str, argument: str = "") -> None:
+        """Raises WrongMethod, and UnknownPath for a method of Gemini's that is not served. What answers GET answers
+        HEAD."""
+        if method == "POST" and self.name == "model" and ":" in argument:
+            said = ", ".join(GEMINI_METHODS)
+            raise UnknownPath(
+                f"{argument.rpartition(':')[2][:80]!r} is not served; of Gemini's methods there are {said}"
+            )
         if method != self.method and not (method == "HEAD" and self.method == "GET"):
             raise WrongMethod(self)
 
@@ -178,13 +184,17 @@ def spoken(raw_path: bytes, headers: Mapping[bytes, bytes]) -> str:
     except UnknownPath:
         if raw_path.startswith((b"/v1beta", b"/v1alpha")):
             return "gemini"
-        return "anthropic" if raw_path.startswith((b"/v1/messages", b"/messages")) else "openai_chat"
+        return "anthropic" if raw_path.startswith((b"/v1/messages", b"/messages")) else _asking(headers)
     if endpoint.name in ("models", "model") and endpoint.dialect == "openai_chat":
-        if b"anthropic-version" in headers:
-            return "anthropic"
-        if b"x-goog-api-key" in headers or b"x-goog-api-client" in headers:
-            return "gemini"
+        return _asking(headers)
     return endpoint.dialect
+
+
+def _asking(headers: Mapping[bytes, bytes]) -> str:
+    """The dialect of whose SDK sends *headers*."""
+    if b"anthropic-version" in headers:
+        return "anthropic"
+    return "gemini" if b"x-goog-api-key" in headers or b"x-goog-api-client" in headers else "openai_chat"
 
 
 def _served() -> str:

@@ -141,8 +141,11 @@ class Translation:
     def _end(self) -> bytes:
         if self._ended:
             return b""
+        closing = self._writer.end()
+        if self.started:  # else nothing was said, not even that the answer is complete
+            self.relayed_bytes += len(closing)
         self._ended = self.started = True
-        return self._writer.end()
+        return closing
 
     def _written(self, deltas: list[Delta]) -> bytes:
         for place, delta in enumerate(deltas):
