@@ -326,3 +326,14 @@ def test_loading_grows_with_the_size_of_the_files_and_no_faster(tmp_path: Path) 
     small, large = work(tmp_path, 100, 50), work(tmp_path, 1000, 500)
     assert large <= 11 * small
     assert large <= 400 * 1000, "function calls; 1,000 routes and 500 keys are some 10,000 parts"
+
+
+def test_CFG_05_gemini_in_openais_words_is_asked_where_they_are_spoken(tmp_path: Path) -> None:
+    gemini = loaded(tmp_path, {"GEMINI_API_KEY": "k", "GEMINI_DIALECT": "openai_chat"}).providers["gemini"]
+    assert gemini.base_url == "https://generativelanguage.googleapis.com/v1beta/openai"
+    assert (gemini.dialect, gemini.models_path) == ("openai_chat", "/models")
+
+
+def test_a_server_that_speaks_as_anthropic_is_asked_for_its_models_so(tmp_path: Path) -> None:
+    environ = {"BOX_API_KEY": "k", "BOX_API_BASE": "http://127.0.0.1:1/v1", "BOX_DIALECT": "anthropic"}
+    assert dict(loaded(tmp_path, environ).providers["box"].models_headers) == {"anthropic-version": "2023-06-01"}

@@ -16,7 +16,7 @@ from keyturn.dispatch.counting import count
 from keyturn.errors import BadRequest, UnknownPath
 from keyturn.server.paths import find
 from keyturn.simulator import Fault
-from tests.scenario.shapes import body, play
+from tests.scenario.shapes import ask, assert_whole, body, play
 from tests.support import virtual
 from tests.support.raw_upstream import RawUpstream, says, streamed
 from tests.support.world import Answer, World
@@ -141,3 +141,50 @@ def test_a_cut_array_is_json_whatever_came_before() -> None:
     told = served("gemini", asked, "anthropic/claude-opus-4-6:streamGenerateContent", events)
     (error,) = json.loads(told)
     assert "busy" in error["error"]["message"]
+
+
+@pytest.mark.parametrize("dialect", ["openai_chat", "anthropic", "gemini", "openai_responses"])
+def test_a_prompt_that_is_too_long_is_told_so_although_other_keys_are_dead(dialect: str) -> None:
+    """Who has no usable key says nothing of the request."""
+    roles = "  dev: { model_chain: ['anthropic/claude-sonnet-4-5', 'openai/gpt-4o', 'groq/llama-3.3-70b-versatile'] }"
+    faults = [Fault(provider="anthropic", error="invalid_key"), Fault(error="context_length")]
+
+    async def story(world: World) -> None:
+        for _ in range(2):
+            answer = await ask(world, dialect, "dev", body(dialect, "dev"))
+            assert answer.status == 400, answer.body
+
+    play(story, {"anthropic": 1, "openai": 1, "groq": 1}, roles=roles, faults=faults)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dialect", ["openai_chat", "anthropic", "gemini", "openai_responses"])
+def test_an_answer_without_words_is_an_answer_to_all(dialect: str, stream: bool) -> None:
+    async def story(world: World) -> None:
+        model = "anthropic/claude-sonnet-4-5"
+        answer = await ask(world, dialect, model, body(dialect, model), stream=stream)
+        assert answer.status == 200, answer.body
+        if stream:
+            assert_whole(dialect, answer)
+
+    play(story, {"anthropic": 1}, faults=[Fault(quirks=frozenset({"empty"}))])
+
+
+def test_counting_takes_nothing_of_a_quota() -> None:
+    async def story(world: World) -> None:
+        given = body("gemini", "gemini/gemini-2.5-flash")
+        for _ in range(5):
+            call = read_call("gemini", json.dumps(given).encode(), {}, "gemini/gemini-2.5-flash:countTokens")
+            reply = await count(world.gateway, call, world.gateway.config.default_caller, new_id(world.clock.wall()))
+            assert "x-keyturn-estimated" not in Answer(reply, []).headers
+        assert (await ask(world, "gemini", "gemini/gemini-2.5-flash", given)).status == 200
+
+    play(story, {"gemini": 1}, environ={"LIMITS_GEMINI": "rpm=1"})
+
+
+@pytest.mark.parametrize("method", ["batchGenerateContent", "predict", "generateAnswer"])
+def test_a_method_of_gemini_that_is_not_served_is_unknown(method: str) -> None:
+    endpoint, argument = find(f"/v1beta/models/dev:{method}".encode())
+    with pytest.raises(UnknownPath, match="streamGenerateContent"):
+        endpoint.check_method("POST", argument)
+    assert find(b"/v1/models/deepseek/r1:free")[0].check_method("GET", "deepseek/r1:free") is None

@@ -111,6 +111,8 @@ def test_gemini_names_model_and_method_in_the_path(version: str, model: str, arg
         (b"/v1/models", {b"x-goog-api-key": b"k"}, "gemini"),
         (b"/v1beta/models", {}, "gemini"),
         (b"/elsewhere", {}, "openai_chat"),
+        (b"/v1/cachedContents", {b"x-goog-api-key": b"k"}, "gemini"),
+        (b"/v1/files", {b"anthropic-version": b"2026-10-21"}, "anthropic"),
     ],
 )
 def test_errors_and_lists_are_in_the_dialect_of_who_asks(

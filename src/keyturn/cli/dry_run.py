@@ -44,13 +44,19 @@ def _print_one(config: Config, model: str | None, text: str) -> None:
     from .pool import model_to_ask, open_pool
 
     call = _call(model_to_ask(config, model), text)
-    deployment = resolve(call, Caller(), open_pool(config).lists.catalog).deployments[0]
+    plan = resolve(call, Caller(), open_pool(config).lists.catalog)
+    deployment = plan.deployments[0]
     keys = _keys(config, deployment.provider)
     if not keys:
         raise NoValidCredentials(f"every key of {deployment.provider} is disabled; `keyturn keys enable` takes it back")
     request, notes = _prepared(config, call, deployment, keys[0])
     print_json(_shown(request))
     say(f"key: {keys[0].shown}, the first of {len(keys)}")
+    if plan.listed:
+        say(
+            f"note: who offers {call.model} is told by the providers' lists, which are not asked here; "
+            "`keyturn routes explain` asks a running gateway"
+        )
     for note in notes:
         say(f"note: {note}")
 

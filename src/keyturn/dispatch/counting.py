@@ -31,9 +31,9 @@ async def first_asked(gateway: Gateway, call: Call, caller: Caller) -> Deploymen
 async def count(gateway: Gateway, call: Call, caller: Caller, call_id: str) -> Reply:
     """The tokens of *call*, of kind `count`, in the shape of its dialect.
 
-    The provider that would be asked first counts itself, through the pool and its limits, if it speaks the dialect and
-    can; what it says of a mistake is handed on. Else, and while it cannot be asked, it is our estimate, with the header
-    `x-keyturn-estimated: true`.
+    The provider that would be asked first counts itself, with a key of the pool and without a part of its limits, if it
+    speaks the dialect and can; what it says of a mistake is handed on. Else, and while it cannot be asked, it is our
+    estimate, with the header `x-keyturn-estimated: true`.
     """
     first = await first_asked(gateway, replace(call, kind="chat"), caller)
     provider = gateway.config.providers[first.provider]
