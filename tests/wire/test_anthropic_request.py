@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -32,6 +34,7 @@ from keyturn.wire.anthropic import ANTHROPIC, parse_messages
 from keyturn.wire.dialect import Target
 from keyturn.wire.signatures import pack
 from tests.wire.golden_files import golden
+from tests.wire.steps import is_linear
 
 ORIGIN = Origin("anthropic", "claude-x", "g1")
 TARGET = Target("claude-x", ORIGIN, mid_system=True)
@@ -590,3 +593,31 @@ def test_a_turn_that_began_without_thinking_goes_on_without() -> None:
     thought = Reasoning("hm", Signature("EqQB", "anthropic"))
     kept = (loop[0], Message("assistant", (thought, call)), loop[2])
     assert write(chat(*kept, **wants), budget)["thinking"]["type"] == "enabled"
+
+
+def test_results_in_any_order_cost_the_same() -> None:
+    def writing(size: int, *, named: bool) -> Callable[[], object]:
+        uses = tuple(ToolUse("" if named else f"c{at}", f"f{at % 9}", "{}") for at in range(size))
+        results = tuple(ToolResult(use.id, (Text("r"),), use.name) for use in reversed(uses))
+        request = chat(Message("user", (Text("Go"),)), Message("assistant", uses), Message("user", results))
+        return lambda: write(request)
+
+    assert is_linear(partial(writing, named=False))
+    assert is_linear(partial(writing, named=True))
+
+
+def test_a_result_without_an_id_answers_the_oldest_call_of_its_tool() -> None:
+    uses = (ToolUse("", "f", "{}"), ToolUse("", "g", "{}"), ToolUse("", "f", "{}"))
+    results = tuple(ToolResult("", (Text("r"),), name) for name in ("g", "f", "unknown", "f"))
+    written = write(chat(Message("user", (Text("Go"),)), Message("assistant", uses), Message("user", results)))
+    answered = [block["tool_use_id"] for block in written["messages"][-1]["content"]]
+    assert answered == ["call_1", "call_0", "call_2", "call_0"]
+
+
+def test_members_of_its_own_tools_and_chosen_tools_are_found_at_once() -> None:
+    def writing(size: int) -> Callable[[], object]:
+        tools = [{"name": f"t{at}", "input_schema": {"type": "object"}, "defer_loading": True} for at in range(size)]
+        request = read(tools=tools)
+        return lambda: write(request)
+
+    assert is_linear(writing, 100)

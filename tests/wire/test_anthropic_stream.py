@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ from keyturn.wire.dialect import AnswerStream, Context, StreamReader
 from keyturn.wire.signatures import pack
 from keyturn.wire.sse import read_event, split
 from tests.wire.golden_files import golden
+from tests.wire.steps import is_linear
 
 ORIGIN = Origin("anthropic", "claude-x", "g1")
 CALL = Call("anthropic", "chat", "claude-x", {}, 0)
@@ -430,3 +432,47 @@ def test_a_last_event_without_its_blank_line() -> None:
     relayed = own.feed(body)
     assert own.end()
     assert relayed + own.tail == stream("cut_call").rstrip() + b"\n\n"
+
+
+def test_calls_that_have_no_end_are_written_in_one_go() -> None:
+    def calls(size: int) -> list[Delta]:
+        return [each for at in range(size) for each in (ToolStarted(at, f"c{at}", "f"), ToolDelta(at, "{}"))]
+
+    def writing(size: int) -> Callable[[], object]:
+        deltas = [*calls(size), Stopped("tool_calls")]
+
+        def work() -> bytes:
+            writer = ANTHROPIC.writer(CONTEXT)
+            return writer.write(deltas) + writer.end()
+
+        return work
+
+    assert is_linear(writing)
+    brief = shape(write(*calls(3), Stopped("tool_calls")))
+    assert brief[1:-2] == ["+tool_use", "", "{}", "-"] * 3
+
+
+def test_a_call_that_waits_gets_all_that_is_its_own() -> None:
+    brief = shape(
+        write(
+            ToolStarted(0, "a", "f"),
+            ToolStarted(1, "b", "g"),
+            TextDelta("then"),
+            ToolDelta(1, "{1"),
+            ToolDelta(0, "{0}"),
+            ToolDelta(7, "nobody's"),
+            ToolEnded(0),
+            ToolDelta(1, "}"),
+            ToolStarted(1, "c", "h"),
+            ToolDelta(1, "{}"),
+            Stopped("tool_calls"),
+        )
+    )
+    assert brief[1:-2] == ["+tool_use", "", "{0}", "-", "+tool_use", "", "{1", "}", "{}", "-"] + [
+        "+text",
+        "then",
+        "-",
+        "+tool_use",
+        "",
+        "-",
+    ]

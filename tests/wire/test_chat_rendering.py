@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -33,6 +34,7 @@ from keyturn.wire import Target, parse_chat
 from keyturn.wire.chat import CHAT
 
 from .golden_files import golden
+from .steps import is_linear
 
 ORIGIN = Origin("up", "m-1", "g")
 TARGET = Target("m-1", ORIGIN)
@@ -316,3 +318,32 @@ def test_only_some_tools() -> None:
 
 def test_a_choice_without_tools_is_not_sent() -> None:
     assert "tool_choice" not in written(asked(choice=ToolChoice("none"), parallel=True))[0]
+
+
+def test_calls_without_ids_are_answered_in_any_order() -> None:
+    def writing(size: int) -> Callable[[], object]:
+        uses = tuple(ToolUse("", f"f{at}", "{}") for at in range(size))
+        results = tuple(ToolResult("", (Text("r"),), use.name) for use in reversed(uses))
+        request = asked(messages=(*HI, Message("assistant", uses), Message("user", results)))
+        return lambda: written(request)
+
+    assert is_linear(writing)
+    uses = tuple(ToolUse("", name, "{}") for name in "fgf")
+    results = tuple(ToolResult("", (Text("r"),), name) for name in ("f", "h", "f", "f"))
+    _, *answers = turns(Message("assistant", uses), Message("user", results))
+    assert [each["tool_call_id"] for each in answers] == ["call_0", "call_1", "call_2", "call_3"]
+
+
+def test_what_the_assistant_says_behind_its_calls_is_one_message() -> None:
+    calling = Message("assistant", (Text("a"), ToolUse("c", "f", "{}")), "Ann")
+    more = Message("assistant", (Text("b"), ToolUse("d", "f", "{}"), Refusal("no")))
+    before, joined, after = turns(Message("assistant", (Text("x"),)), calling, more, Message("assistant", ()), *HI)
+    assert (before["content"], after["content"]) == ("x", "Hi")
+    assert (joined["content"], joined["refusal"], joined["name"]) == ("ab", "no", "Ann")
+    assert [call["id"] for call in joined["tool_calls"]] == ["c", "d"]
+
+
+def test_tools_that_may_be_called_are_found_at_once() -> None:
+    names = tuple(f"f{at}" for at in range(20_000))
+    body, _ = written(asked(tools=tuple(Tool(name) for name in names), choice=ToolChoice("any", names)))
+    assert len(body["tools"]) == len(names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,6 +29,8 @@ from keyturn.core import (
 from keyturn.errors import BadRequest
 from keyturn.wire import pack, parse_chat
 from keyturn.wire.chat import CHAT
+
+from .steps import is_linear
 
 PNG = b64encode(b"\x89PNG\r\n\x1a\n" + bytes(8)).decode()
 PDF = b64encode(b"%PDF-1.7 a").decode()
@@ -380,3 +383,32 @@ def test_mistakes_are_told_with_their_place(messages: Any, members: dict[str, An
     error = refused(messages, **members)
     assert error.param == place
     assert words in error.message
+
+
+@pytest.mark.parametrize("kind", [[], {}, ["reasoning.text"], None, 1])
+def test_thinking_of_an_unknown_kind_is_passed_over(kind: Any) -> None:
+    details = [{"type": kind, "text": "a"}, {"type": "reasoning.text", "index": [], "text": "b"}]
+    assert said({"role": "assistant", "content": "c", "reasoning_details": details}) == (Reasoning("b"), Text("c"))
+
+
+@pytest.mark.parametrize(
+    ("choice", "place"),
+    [
+        ("", "tool_choice"),
+        ({"type": "allowed_tools", "allowed_tools": {"mode": "", "tools": []}}, "tool_choice.allowed_tools.mode"),
+        ({"type": "allowed_tools", "mode": "none", "tools": []}, "tool_choice.mode"),
+    ],
+)
+def test_a_choice_of_nothing_is_refused(choice: Any, place: str) -> None:
+    assert refused(tool_choice=choice).param == place
+
+
+def test_calls_of_the_older_kind_are_found_at_once() -> None:
+    def reading(size: int) -> Callable[[], object]:
+        calls = [{**CALL, "id": f"c{at}", "function": {"name": f"f{at}"}} for at in range(size)]
+        results = [{"role": "function", "name": f"f{at}", "content": "r"} for at in reversed(range(size))]
+        body = {"model": "m", "messages": [{"role": "assistant", "tool_calls": calls}, *results]}
+        call = parse_chat(json.dumps(body).encode(), {})
+        return lambda: CHAT.read_request(call)
+
+    assert is_linear(reading)

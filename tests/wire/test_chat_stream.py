@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ from keyturn.wire import Context, StreamReader, parse_chat
 from keyturn.wire.chat import CHAT
 
 from .golden_files import golden, streams
+from .steps import is_linear
 
 ORIGIN = Origin("up", "m-1", "g")
 BEGUN = Started("c-1", "m-1", created=1)
@@ -459,3 +461,24 @@ def test_a_relayed_stream_is_watched_for_as_many_choices_as_were_asked_for() -> 
     watch.feed(chunk({"content": "a"}, "stop", index=1))
     assert [*states, watch.finished] == [False, True]
     assert watch.signatures == []
+
+
+def test_a_call_without_number_is_found_by_its_id_at_once() -> None:
+    def reading(size: int) -> Callable[[], object]:
+        stream = b"".join(calls(piece(None, "{}", "f", id=f"c{at}")) for at in range(size))
+        return lambda: read(stream)
+
+    assert is_linear(reading)
+
+
+def test_calls_without_ids_under_one_number_are_told_apart_by_name() -> None:
+    assert told(
+        calls(piece(0, "{}", "a")), calls(piece(0, "[", "b")), calls(piece(0, "]", "b")), chunk({}, "stop")
+    ) == [
+        ToolStarted(0, "", "a"),
+        ToolDelta(0, "{}"),
+        ToolStarted(1, "", "b"),
+        ToolDelta(1, "["),
+        ToolDelta(1, "]"),
+        Stopped("tool_calls"),
+    ]

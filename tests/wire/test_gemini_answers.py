@@ -7,6 +7,7 @@ import struct
 from base64 import b64encode
 from typing import Any
 
+import msgspec
 import pytest
 from google.genai.errors import ClientError, ServerError
 from google.genai.types import GenerateContentResponse
@@ -18,6 +19,7 @@ from keyturn.core import (
     Call,
     Choice,
     Citation,
+    Cited,
     Delta,
     Origin,
     Ping,
@@ -48,6 +50,7 @@ from keyturn.wire.gemini_embed import (
     openai_to_gemini,
     render_embed,
 )
+from keyturn.wire.gemini_shapes import Places, encoded, write_citations
 from keyturn.wire.openai_chat import parse_embeddings
 
 from .golden_files import golden
@@ -400,3 +403,93 @@ def test_embeddings_of_gemini_clients() -> None:
         "usageMetadata": {"promptTokenCount": 4, "totalTokenCount": 4},
     }
     assert json.loads(openai_answer_to_gemini(answer, single))["embedding"] == {"values": [0.5]}
+
+
+# --- half surrogate pairs, and what is told again and again --------------------------------------------------------
+
+HALF = "x\ud83d"
+HALVES: list[dict[str, Any]] = [
+    {"text": HALF},
+    {"codeExecutionResult": {"output": HALF}},
+    {"functionCall": {"name": HALF, "args": {"a": HALF}}},
+    {"inlineData": {"mimeType": "image/png", "data": HALF}},
+]
+
+
+@pytest.mark.parametrize("part", HALVES)
+def test_half_a_surrogate_pair_is_replaced(part: dict[str, Any]) -> None:
+    logprobs = {"chosenCandidates": [{"token": HALF, "logProbability": -1}]}
+    candidate = {"content": {"parts": [part]}, "finishReason": "STOP", "logprobsResult": logprobs}
+    body = json.dumps({"candidates": [candidate]}).encode()
+    answer = read_answer(body)
+    assert isinstance(answer, Answer)
+    GEMINI.write_answer(answer, context()).decode()
+    for stream in (b"data: " + body + b"\n\n", b"[" + body + b"]"):
+        said, reading = deltas(stream)
+        assert (reading.finished, reading.error) == (True, None)
+        writer = GEMINI.writer(context())
+        assert HALF.encode("utf-8", "replace") in (writer.write(said) + writer.end())
+
+
+def test_any_value_is_written_as_json() -> None:
+    deep: Any = HALF
+    for _ in range(3000):
+        deep = [deep]
+    assert encoded(deep) == b"null"
+    assert encoded({HALF: [float("nan"), 10**30]}) == b'{"x?":[null,1000000000000000000000000000000]}'
+    assert encoded([HALF, msgspec.Raw(b'{"a":1}')]) == b'["x?",{"a":1}]'
+
+
+def test_grounding_that_every_chunk_repeats_is_told_once() -> None:
+    def grounded(count: int) -> dict[str, Any]:
+        return {
+            "groundingChunks": [{"web": {"uri": f"https://e.example/{at}"}} for at in range(count)],
+            "groundingSupports": [
+                {"segment": {"startIndex": 0, "endIndex": 3 * count}, "groundingChunkIndices": [*range(count)]}
+            ],
+        }
+
+    events = []
+    for at in range(1, 4):
+        candidate: dict[str, Any] = {"content": {"parts": [{"text": "Ü!"}]}, "groundingMetadata": grounded(at)}
+        events.append(b"data: " + json.dumps({"candidates": [candidate]}).encode() + b"\n\n")
+    events.append(b'data: {"candidates":[{"finishReason":"STOP","groundingMetadata":{"webSearchQueries":["a"]}}]}\n\n')
+    said, _ = deltas(b"".join(events))
+    cited = [delta for delta in said if isinstance(delta, Cited)]
+    assert cited == [Cited(Citation(f"https://e.example/{at}", "", "", 0, 6)) for at in range(3)]
+    assert said[-2:] == [cited[-1], Stopped("stop")]
+    writer = GEMINI.writer(context())
+    writer.write([*said, *cited])
+    (event,) = writer.end().split(b"\r\n\r\n")[:-1]
+    (candidate,) = json.loads(event.removeprefix(b"data: "))["candidates"]
+    told = candidate["groundingMetadata"]
+    assert len(told["groundingChunks"]) == len(told["groundingSupports"]) == 3
+    assert told["groundingSupports"][0]["segment"] == {"startIndex": 0, "endIndex": 9, "text": "Ü!Ü!Ü!"}
+
+
+def test_sources_of_a_text_come_before_a_call() -> None:
+    grounding = {"groundingChunks": [{"web": {"uri": "https://e.example"}}]}
+    parts = [{"text": "a"}, {"functionCall": {"name": "f"}}]
+    first = json.dumps({"candidates": [{"content": {"parts": parts[:1]}, "groundingMetadata": grounding}]}).encode()
+    said, _ = deltas(b"data: " + first + b"\n\ndata: " + answered(parts[1:]) + b"\n\n")
+    kinds = [type(delta) for delta in said]
+    assert kinds.index(Cited) < kinds.index(ToolStarted)
+
+
+def test_sources_are_quoted_so_far_only() -> None:
+    text = "a" * 1000
+    told = write_citations(
+        [Citation("https://e.example", start=0, end=1000, title=f"{at}") for at in range(1500)], text
+    )
+    quoted = [each["segment"].get("text", "") for each in told["groundingSupports"]]
+    assert sum(map(len, quoted)) == 1_000_000
+
+
+@given(st.text(alphabet="aé€😀\ud800", max_size=3000), st.integers(0, 12_000))
+@settings(max_examples=50)
+def test_places_in_a_text(text: str, at: int) -> None:
+    place, raw = Places(text), text.encode("utf-8", "replace")
+    sound = raw.decode()
+    assert place.of_byte(at) == len(raw[:at].decode("utf-8", "ignore"))
+    assert place.of_character(at) == len(sound[:at].encode())
+    assert place.of_byte(-1) is place.of_byte(None) is place.of_byte(1.5) is None

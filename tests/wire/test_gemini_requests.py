@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -30,11 +31,13 @@ from keyturn.core import (
 from keyturn.errors import BadRequest, Untranslatable
 from keyturn.wire.dialect import Target
 from keyturn.wire.gemini import GEMINI, parse_count_tokens, parse_embed, parse_generate
+from keyturn.wire.gemini_contents import mime_by_name
 from keyturn.wire.gemini_schema import to_openapi
 from keyturn.wire.gemini_signatures import pack_bytes, unpack_bytes
 from keyturn.wire.signatures import MARK_INSIDE
 
 from .golden_files import golden
+from .steps import is_linear
 
 ORIGIN = Origin("gemini", "gemini-t", "g1")
 TARGET = Target("gemini-t", ORIGIN)
@@ -445,3 +448,92 @@ def requests(draw: st.DrawFn) -> Request:
 @given(requests())
 def test_what_is_carried_comes_back(request: Request) -> None:
     assert read(written(request)) == request
+
+
+# --- what a client can ask for at length ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "mime"),
+    [
+        ("https://a.example/b.PNG?size=1#top", "image/png"),
+        ("https://a.example/b.jpeg", "image/jpeg"),
+        ("https://a.example/v1.2/b", ""),
+        ("https://a.example/b.unheardof", ""),
+        ("", ""),
+        (".ab?" * 500_000 + "\n", ""),
+        ("." * 500_000 + "#" * 500_000, ""),
+    ],
+    ids=["query", "plain", "folder", "unknown", "empty", "long", "dots"],
+)
+def test_a_file_is_known_by_its_extension(address: str, mime: str) -> None:
+    assert mime_by_name(address) == mime
+
+
+def calls_answered_backwards(size: int, *, named: bool = False) -> dict[str, Any]:
+    """*size* calls, and their results in the opposite order, told apart by id, or else by name."""
+    what = [{"name": f"f{at}"} if named else {"name": "f", "id": f"c{at}"} for at in range(size)]
+    return {
+        "contents": [
+            {"role": "model", "parts": [{"functionCall": each} for each in what]},
+            {"role": "user", "parts": [{"functionResponse": each} for each in reversed(what)]},
+        ]
+    }
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_results_in_any_order_cost_the_same(named: bool) -> None:
+    def reading(size: int) -> Callable[[], object]:
+        call = parsed(calls_answered_backwards(size, named=named))
+        return lambda: GEMINI.read_request(call)
+
+    assert is_linear(reading)
+    _, results = read(calls_answered_backwards(3, named=named)).messages
+    expected = ["call_2", "call_1", "call_0"] if named else ["c2", "c1", "c0"]
+    assert [part.id for part in results.parts if isinstance(part, ToolResult)] == expected
+
+
+def test_turns_of_the_model_are_joined_once() -> None:
+    def reading(size: int) -> Callable[[], object]:
+        turn = {"role": "model", "parts": [{"text": "a"}, {"functionCall": {"name": "f"}}]}
+        call = parsed({"contents": [turn] * size})
+        return lambda: GEMINI.read_request(call)
+
+    assert is_linear(reading)
+    turn = {"role": "model", "parts": [{"text": "Hm", "thought": True}, {"text": "a"}]}
+    (message,) = read({"contents": [turn, {"role": "model", "parts": [{"text": "b"}, {"text": "c"}]}]}).messages
+    assert message.parts == (Reasoning("Hm"), Text("abc"))
+
+
+def test_results_of_many_messages_are_written_in_the_order_of_their_calls() -> None:
+    def conversation(size: int) -> Request:
+        calls = tuple(ToolUse(f"c{at}", "f", "{}") for at in range(size))
+        results = [Message("user", (ToolResult(call.id, (Text("r"),)),)) for call in reversed(calls)]
+        return asked(Message("user", (Text("Go"),)), Message("assistant", calls), *results)
+
+    def writing(size: int) -> Callable[[], object]:
+        request = conversation(size)
+        return lambda: written(request)
+
+    def of_the_model(size: int) -> Callable[[], object]:
+        turns = [Message("assistant", (Text("a"),)), Message("assistant", (ToolUse("c", "f", "{}"),))] * size
+        request = asked(*turns[::2], *turns[1::2])
+        return lambda: written(request)
+
+    assert is_linear(writing)
+    assert is_linear(of_the_model)
+    calls = tuple(ToolUse(each, "f", "{}") for each in "ab")
+    results = tuple(ToolResult(each, (Text(each),)) for each in "ba")
+    *_, answers = written(asked(Message("assistant", calls), Message("user", (*results, Text("Go on")))))["contents"]
+    assert [part.get("functionResponse", {}).get("id") for part in answers["parts"]] == ["a", "b", None]
+
+
+def test_older_schemas_are_not_written_out_without_end() -> None:
+    large = {"enum": [f"{at}" for at in range(20_000)]}
+    schema = {
+        "type": "object",
+        "properties": {f"p{at}": {"$ref": "#/$defs/large"} for at in range(200)},
+        "$defs": {"large": large},
+    }
+    with pytest.raises(Untranslatable, match="too large"):
+        to_openapi(json.dumps(schema).encode(), "tools")

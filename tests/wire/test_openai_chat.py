@@ -106,7 +106,7 @@ def test_names_of_models(name: str) -> None:
         ({"model": 4}, "model", "must be a string"),
         ({"model": "../etc"}, "model", "letters, digits"),
         ({"model": "a/../b"}, "model", "no `..`"),
-        ({"model": "a//b"}, "model", "or `//`"),
+        ({"model": "a//b"}, "model", "`//` or `/./`"),
         ({"model": "a%2fb"}, "model", "letters, digits"),
         ({"model": "a\\b"}, "model", "letters, digits"),
         ({"model": "a b"}, "model", "letters, digits"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from keyturn.errors import BadRequest, Untranslatable
 from keyturn.wire.dialect import Target
 from keyturn.wire.responses import RESPONSES, parse_input_tokens, parse_responses
 from keyturn.wire.signatures import pack
+
+from .steps import is_linear
 
 GOLDEN = Path(__file__).with_name("golden") / "responses"
 ORIGIN = Origin("openai", "gpt-5.6", "g1")
@@ -476,3 +479,30 @@ def test_any_request_comes_back(request_: Request) -> None:
     back = RESPONSES.read_request(parse_responses(json.dumps(written).encode(), {}))
     assert notes == []
     assert msgspec.structs.replace(back, others={}) == request_
+
+
+def test_calls_without_ids_are_answered_in_any_order() -> None:
+    def writing(size: int) -> Callable[[], object]:
+        uses = tuple(ToolUse("", f"f{at}", "{}") for at in range(size))
+        results = tuple(ToolResult("", (Text("r"),), use.name) for use in reversed(uses))
+        request = Request("gemini", "m", (Message("assistant", uses), Message("user", results)))
+        return lambda: write(request)
+
+    assert is_linear(writing)
+
+
+def test_chosen_tools_and_signatures_are_found_at_once() -> None:
+    def choosing(size: int) -> Callable[[], object]:
+        tools = [{"type": "function", "name": f"f{at}"} for at in range(size)]
+        choice = {"type": "allowed_tools", "mode": "auto", "tools": tools[::-1]}
+        call = parse(input="hi", tools=tools, tool_choice=choice)
+        return lambda: RESPONSES.read_request(call)
+
+    def signing(size: int) -> Callable[[], object]:
+        signature = pack(Signature("Zw==", "gemini", ORIGIN))
+        calls = [{"type": "function_call", "call_id": f"c{at}", "name": "f"} for at in range(size)]
+        call = parse(input=[*calls, *[{"type": "reasoning", "encrypted_content": signature}] * size])
+        return lambda: RESPONSES.read_request(call)
+
+    assert is_linear(choosing)
+    assert is_linear(signing)

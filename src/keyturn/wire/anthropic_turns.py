@@ -25,8 +25,10 @@ from keyturn.errors import BadRequest, Untranslatable
 from .anthropic_blocks import DIALECT, tool_id
 from .dialect import Target
 from .jsontext import clean, loose
+from .notes import note as tell
 from .signatures import accepted
 from .tools import flat_name
+from .unanswered import Unanswered
 
 Block = dict[str, Any]
 IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
@@ -48,8 +50,8 @@ class Conversation:
         self._request = request
         self._target = target
         self._notes = notes
-        self._open: list[tuple[str, str]] = []
-        """Ids and names of the calls that have no result yet."""
+        self._open: Unanswered[str] = Unanswered()
+        """Ids of the calls that have no result yet."""
         self._calls = 0
 
     def write(self) -> tuple[list[Block], list[Turn]]:
@@ -82,8 +84,7 @@ class Conversation:
         return system, _ordered(turns)
 
     def _note(self, note: str) -> None:
-        if note not in self._notes:
-            self._notes.append(note)
+        tell(self._notes, note)
 
     def _blocks(self, message: Message) -> list[Block]:
         return [block for part in message.parts if (block := self._block(part)) is not None]
@@ -140,7 +141,7 @@ class Conversation:
         identity = tool_id(part.id) or f"call_{self._calls}"
         self._calls += 1
         name = flat_name(part.name, part.namespace)
-        self._open.append((identity, part.name))
+        self._open.add(identity, identity, part.name)
         given: object = {"input": clean(part.arguments)}
         if not part.free:
             given = _arguments(part)
@@ -163,9 +164,9 @@ class Conversation:
         """Which call *part* answers: by its id, else by the tool's name, else the oldest that is open."""
         identity = tool_id(part.id)
         if not identity:
-            named = [call for call in self._open if call[1] == part.name] or self._open
-            identity = named[0][0] if named else "call_0"
-        self._open = [call for call in self._open if call[0] != identity]
+            identity = self._open.named(part.name) or self._open.oldest() or "call_0"
+        while self._open.with_id(identity) is not None:
+            pass
         return identity
 
     def _media(self, part: Media) -> Block:

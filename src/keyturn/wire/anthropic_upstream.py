@@ -16,6 +16,7 @@ from .anthropic_turns import Block, Conversation, Turn, marked
 from .dialect import Target
 from .jsontext import clean, loose
 from .lost import refuse_lost
+from .notes import note as tell
 from .tools import flat_name
 
 DEFAULT_MAX_TOKENS = 4096
@@ -112,8 +113,7 @@ class _Writing:
         return _WORDS.get(self._request.dialect, {}).get(name, name)
 
     def _note(self, note: str) -> None:
-        if note not in self._notes:
-            self._notes.append(note)
+        tell(self._notes, note)
 
     def _drop(self, name: str, why: str = "Anthropic has no counterpart") -> None:
         self._note(f"dropped {self._word(name)}: {why}")
@@ -254,7 +254,8 @@ class _Writing:
         choice = request.choice
         tools = request.tools
         if choice is not None and (len(choice.names) > 1 or (choice.names and choice.mode != "any")):
-            tools = tuple(tool for tool in tools if {tool.name, flat_name(tool.name, tool.namespace)} & {*choice.names})
+            named = {*choice.names}
+            tools = tuple(tool for tool in tools if {tool.name, flat_name(tool.name, tool.namespace)} & named)
         written = [self._tool(tool) for tool in tools]
         for hosted in request.hosted:
             block = loose(hosted.raw) if hosted.dialect == DIALECT else None
@@ -335,12 +336,14 @@ class _Writing:
             for name in request.others:
                 self._note(f"dropped {name}: Anthropic has no counterpart")
             return
+        own: dict[str, list[Block]] = {}
+        for tool in tools:
+            own.setdefault(str(tool.get("name")), []).append(tool)
         for name, raw in request.others.items():
             holder, _, inner = name.partition(".")
             if holder == "tools":
-                for tool in tools:
-                    if tool.get("name") == inner:
-                        tool.update(loose(raw) or {})
+                for tool in own.get(inner, ()):
+                    tool.update(loose(raw) or {})
             elif inner and holder in ("output_config", "metadata"):
                 body.setdefault(holder, {})[inner] = msgspec.Raw(raw)
             else:

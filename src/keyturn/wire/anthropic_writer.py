@@ -44,6 +44,16 @@ _FREE_START, _FREE_END = '{"input":"', '"}'
 """Around the plain text of a free tool, which Anthropic has not: its input is an object of one string."""
 
 
+class _Held:
+    """What waits for the open call to end: a delta, and when it starts a call what has come of that since."""
+
+    __slots__ = ("delta", "more")
+
+    def __init__(self, delta: Delta) -> None:
+        self.delta = delta
+        self.more: list[ToolDelta | ToolEnded] = []
+
+
 class AnthropicWriter:
     """Writes the first choice. What does not belong to the tool call that is open waits until that one has ended.
 
@@ -65,16 +75,16 @@ class AnthropicWriter:
         """The thinking block that is open goes on with a new part."""
         self._tool: ToolStarted | None = None
         self._calls = 0
-        self._held: list[Delta] = []
+        self._held: deque[_Held] = deque()
+        self._waiting: dict[int, _Held] = {}
+        """The calls among what is held, by index: the latest of each."""
         self._refusal: list[str] = []
         self._stopped: Stopped | None = None
         self._usage: Usage | None = None
 
     def write(self, deltas: Iterable[Delta]) -> bytes:
         """The events for *deltas*."""
-        queue = deque(deltas)
-        while queue:
-            delta = queue.popleft()
+        for delta in deltas:
             kind = type(delta)
             if kind is TextDelta and self._kind == "text":
                 self._say(delta.text, delta.choice)  # type: ignore[union-attr]
@@ -88,24 +98,20 @@ class AnthropicWriter:
                 continue
             elif kind is Stopped:
                 self._stopped = delta  # type: ignore[assignment]
-                self._settle(queue)
+                self._settle_all()
             elif self._tool is None:
                 self._take(delta)
             elif kind is ToolDelta and delta.index == self._tool.index:  # type: ignore[union-attr]
                 self._argue(delta.arguments)  # type: ignore[union-attr]
             elif kind is ToolEnded and delta.index == self._tool.index:  # type: ignore[union-attr]
-                self._settle(queue)
+                self._settle()
             else:
-                self._held.append(delta)
+                self._hold(delta)
         return self._flush()
 
     def end(self) -> bytes:
         """The rest of the calls that had no end, `message_delta` and `message_stop`."""
-        queue: deque[Delta] = deque()
-        while self._tool is not None or self._held:
-            self._settle(queue)
-            self._out.append(self.write(queue))
-            queue.clear()
+        self._settle_all()
         self._begin(None)
         self._close()
         stopped = self._stopped or Stopped("stop")
@@ -122,12 +128,37 @@ class AnthropicWriter:
         self._out.append(_STOP)
         return self._flush()
 
-    def _settle(self, queue: deque[Delta]) -> None:
-        """The open call has ended: what waited for that comes next."""
-        if self._tool is not None:
-            self._close()
-        queue.extendleft(reversed(self._held))
-        self._held = []
+    def _hold(self, delta: Delta) -> None:
+        """Keep *delta* until the open call has ended; what belongs to a call that waits, with that."""
+        if isinstance(delta, (ToolDelta, ToolEnded)):
+            if (waiting := self._waiting.get(delta.index)) is not None:
+                waiting.more.append(delta)
+            return
+        held = _Held(delta)
+        self._held.append(held)
+        if isinstance(delta, ToolStarted):
+            self._waiting[delta.index] = held
+
+    def _settle(self) -> None:
+        """The open call has ended: what waited for that comes next, up to a call that has not."""
+        self._close()
+        while self._held and self._tool is None:
+            held = self._held.popleft()
+            self._take(held.delta)
+            if not isinstance(held.delta, ToolStarted):
+                continue
+            if self._waiting.get(held.delta.index) is held:
+                del self._waiting[held.delta.index]
+            for each in held.more:
+                if isinstance(each, ToolEnded):
+                    self._close()
+                    break
+                self._argue(each.arguments)
+
+    def _settle_all(self) -> None:
+        """No call goes on."""
+        while self._tool is not None or self._held:
+            self._settle()
 
     def _take(self, delta: Delta) -> None:
         """Write what belongs to no call that is open."""

@@ -37,11 +37,12 @@ def read_messages(body: Fields) -> tuple[Message, ...]:
     found: list[Message] = []
     results: list[ToolResult] = []
     calls: dict[str, ToolUse] = {}
+    named: dict[str, ToolUse] = {}
     for given in body.objects("messages"):
         kind = given.needed_text("role", "Say who speaks: system, user, assistant or tool.")
         role = _ROLES[given.one_of("role", tuple(_ROLES))]
         if role is None:
-            results.append(_result(given, calls, legacy=kind == "function"))
+            results.append(_result(given, _called(given, named) if kind == "function" else _answered(given, calls)))
             continue
         if results:
             found.append(Message("user", tuple(results)))
@@ -49,6 +50,7 @@ def read_messages(body: Fields) -> tuple[Message, ...]:
         parts = tuple(_assistant(given, len(found)) if role == "assistant" else _content(given, role))
         if role == "assistant":
             calls = {part.id: part for part in parts if isinstance(part, ToolUse)}
+            named = {call.name: call for call in reversed(calls.values())}
         if parts:  # an assistant that said nothing is left out
             found.append(Message(role, parts, given.text("name")))
     if results:
@@ -159,22 +161,30 @@ def plain_text(media: Media) -> Media:
 _MEDIA = {"image_url": _image, "input_audio": _audio, "file": _file, "video_url": _video}
 
 
-def _result(given: Fields, calls: dict[str, ToolUse], *, legacy: bool) -> ToolResult:
-    """A message of role `tool`, or the older `function`, which is matched by its name."""
-    if legacy:
-        name = given.needed_text("name", "It names the function that the assistant called.")
-        call = next((call for call in calls.values() if call.name == name), None)
-        if call is None:
-            refuse(given.at("name"), f"{name[:80]!r} answers no call of the last assistant message.")
-    else:
-        call_id = given.needed_text("tool_call_id", _NEEDS_ID)
-        call = calls.get(call_id)
-        if call is None:
-            refuse(
-                given.at("tool_call_id"),
-                f"{call_id[:80]!r} answers no tool call of the last assistant message. Send that message, with its "
-                "`tool_calls`, before its answers.",
-            )
+def _called(given: Fields, calls: dict[str, ToolUse]) -> ToolUse:
+    """The call that a message of the older role `function` answers: the first of that name."""
+    name = given.needed_text("name", "It names the function that the assistant called.")
+    call = calls.get(name)
+    if call is None:
+        refuse(given.at("name"), f"{name[:80]!r} answers no call of the last assistant message.")
+    return call
+
+
+def _answered(given: Fields, calls: dict[str, ToolUse]) -> ToolUse:
+    """The call that a message of role `tool` answers."""
+    call_id = given.needed_text("tool_call_id", _NEEDS_ID)
+    call = calls.get(call_id)
+    if call is None:
+        refuse(
+            given.at("tool_call_id"),
+            f"{call_id[:80]!r} answers no tool call of the last assistant message. Send that message, with its "
+            "`tool_calls`, before its answers.",
+        )
+    return call
+
+
+def _result(given: Fields, call: ToolUse) -> ToolResult:
+    """A message of role `tool` or `function`, which answers *call*."""
     content = () if given.get("content") is None else _content(given, "tool")
     parts = [part for part in content if isinstance(part, Text)]
     marks = [part.cache for part in parts if part.cache]
@@ -199,7 +209,7 @@ def _assistant(given: Fields, turn: int) -> Iterator[Part]:
 
 def _call(call: Fields) -> ToolUse:
     name = call.needed_text("id", "Tool answers refer to it.")
-    kind = call.one_of("type", ("function", "custom"), "function")
+    kind = call.one_of("type", ("function", "custom"), "function") or "function"
     inner = call.object(kind)
     if inner is None:
         refuse(call.at(kind), 'is missing. Send {"name": …}.')

@@ -50,7 +50,7 @@ class _Tool:
         self.id = call_id
         self.name = ""
         self.free = False
-        self.held = ""
+        self.held: list[str] = []
         self.position: int | None = None
         self.signature: Signature | None = None
 
@@ -58,12 +58,14 @@ class _Tool:
 class _Tools:
     """The calls of one choice. Not every server numbers them: some send whole calls, some number all of them 0."""
 
-    __slots__ = ("_index", "_last", "_origin", "_tools", "started")
+    __slots__ = ("_by_id", "_index", "_last", "_numbered", "_origin", "started")
 
     def __init__(self, index: int, origin: Origin) -> None:
         self._index = index
         self._origin = origin
-        self._tools: dict[object, _Tool] = {}
+        self._numbered: dict[int, _Tool] = {}
+        self._by_id: dict[str, _Tool] = {}
+        """The first call of each id."""
         self._last: _Tool | None = None
         self.started = 0
 
@@ -83,7 +85,7 @@ class _Tools:
                 out.append(Signed(tool.signature, self._index))
         fragment = text_in(inner, "input") if tool.free else arguments_in(inner.get("arguments"))
         if tool.position is None:
-            tool.held += fragment
+            tool.held.append(fragment)
             if tool.name:
                 self._start(tool, out)
         elif fragment:
@@ -93,24 +95,34 @@ class _Tools:
         tool.position = self.started
         self.started += 1
         out.append(ToolStarted(tool.position, tool.id, tool.name, self._index, tool.free, signature=tool.signature))
-        if tool.held:
-            out.append(ToolDelta(tool.position, tool.held, self._index))
+        if held := "".join(tool.held):
+            out.append(ToolDelta(tool.position, held, self._index))
 
     def _find(self, index: object, call_id: str, name: str) -> _Tool:
         number = int(index) if isinstance(index, (int, float)) and 0 <= index < _MOST_INDEX else None
         if number is not None:
-            tool = self._tools.get(number)
+            tool = self._numbered.get(number)
         elif call_id:
-            tool = next((each for each in self._tools.values() if each.id == call_id), None)
+            tool = self._by_id.get(call_id)
         else:
             tool = None if name and (self._last is None or self._last.name) else self._last
-        if tool is None or (call_id and name and tool.id and tool.name and call_id != tool.id):
+        if tool is None or _is_another(tool, call_id, name):
             tool = _Tool(call_id)
-            self._tools[len(self._tools) + _MOST_INDEX if number is None else number] = tool
+            if number is not None:
+                self._numbered[number] = tool
         elif not tool.id:
             tool.id = call_id
+        if call_id:
+            self._by_id.setdefault(call_id, tool)
         self._last = tool
         return tool
+
+
+def _is_another(tool: _Tool, call_id: str, name: str) -> bool:
+    """Whether what comes under the number of *tool* begins another call: its id tells, or else its name."""
+    if not name or not tool.name:
+        return False
+    return call_id != tool.id if call_id and tool.id else name != tool.name
 
 
 class ChatReader(EventReader):

@@ -57,6 +57,7 @@ def read_thinking(message: dict[str, Any], sign: Sign) -> list[Reasoning]:
 
 def _read_details(given: object, sign: Sign) -> list[Reasoning]:
     found: list[Reasoning] = []
+    said: list[list[str]] = []
     last: tuple[object, object] | None = None
     for detail in given if isinstance(given, list) else ():
         if not isinstance(detail, dict) or detail.get("type") not in _KINDS:
@@ -69,13 +70,15 @@ def _read_details(given: object, sign: Sign) -> list[Reasoning]:
         goes_on = last == (detail["type"], detail.get("index"))
         last = (detail["type"], detail.get("index"))
         if before is not None and before.signature is None and (goes_on or (hidden and name and before.id == name)):
-            found[-1] = structs.replace(before, text=before.text + text, signature=signature, id=before.id or name)
+            said[-1].append(text)
+            found[-1] = structs.replace(before, signature=signature, id=before.id or name)
         elif text or signature is not None:
-            found.append(Reasoning(text, signature, hidden, name))
-    return found
+            said.append([text])
+            found.append(Reasoning("", signature, hidden, name))
+    return [structs.replace(part, text="".join(texts)) for part, texts in zip(found, said, strict=True)]
 
 
-_KINDS = frozenset({"reasoning.text", "reasoning.summary", "reasoning.encrypted"})
+_KINDS = ("reasoning.text", "reasoning.summary", "reasoning.encrypted")  # no set: a kind may be any JSON value
 
 
 def detail(part: Reasoning, index: int) -> dict[str, object]:

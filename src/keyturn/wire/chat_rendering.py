@@ -124,7 +124,8 @@ def _tools(request: Request, body: dict[str, object], notes: list[str]) -> None:
     choice = request.choice
     tools = request.tools
     if choice is not None and choice.names and not own:  # other servers do not know `allowed_tools`
-        named = (t for t in tools if t.name in choice.names or flat_name(t.name, t.namespace) in choice.names)
+        names = {*choice.names}
+        named = (t for t in tools if t.name in names or flat_name(t.name, t.namespace) in names)
         tools = tuple(named) or tools
         choice = ToolChoice(choice.mode, (tools[0].name,) if len(tools) == 1 and choice.mode == "any" else ())
     written = [_tool(tool, own=own) for tool in tools]

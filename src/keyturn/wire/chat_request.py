@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,7 +12,7 @@ from .chat_messages import DIALECT, read_messages
 from .fields import Fields, body_of, refuse
 
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
-_CHOICES: dict[str, Any] = {"auto": "auto", "required": "any", "none": "none"}
+_CHOICES: dict[str, Literal["auto", "any", "none"]] = {"auto": "auto", "required": "any", "none": "none"}
 _READ = frozenset(
     """model messages tools functions tool_choice function_call parallel_tool_calls response_format reasoning_effort
     reasoning max_completion_tokens max_tokens temperature top_p top_k stop seed presence_penalty frequency_penalty n
@@ -124,7 +124,7 @@ def _choice(body: Fields) -> ToolChoice | None:
         name = "function_call"
         given = body.get(name)
     if isinstance(given, str):
-        return ToolChoice(_CHOICES[body.one_of(name, tuple(_CHOICES))])
+        return ToolChoice(_mode(body, name))
     if given is None:
         legacy = body.object("function_call")
         return None if legacy is None else ToolChoice("any", (legacy.needed_text("name"),))
@@ -135,8 +135,16 @@ def _choice(body: Fields) -> ToolChoice | None:
     if kind != "allowed_tools":
         refuse(choice.at("type"), f"cannot be {kind[:80]!r}; known are function, custom, allowed_tools.")
     allowed = choice.object("allowed_tools") or choice  # flat, as OpenAI Responses writes it
-    mode = _CHOICES[allowed.one_of("mode", ("auto", "required"), "auto")]
+    mode: Literal["auto", "any", "none"] = (
+        "auto" if allowed.get("mode") is None else _mode(allowed, "mode", ("auto", "required"))
+    )
     return ToolChoice(mode, tuple(_name(tool) for tool in allowed.objects("tools")))
+
+
+def _mode(holder: Fields, name: str, known: tuple[str, ...] = tuple(_CHOICES)) -> Literal["auto", "any", "none"]:
+    """How tools are to be chosen; an empty string is none of the ways."""
+    holder.needed_text(name, f"Known are {', '.join(known)}.")
+    return _CHOICES[holder.one_of(name, known)]
 
 
 def _name(tool: Fields) -> str:

@@ -12,8 +12,10 @@ from keyturn.errors import Untranslatable
 from .chat_messages import DIALECT, plain_text
 from .dialect import Target
 from .media import data_url
+from .notes import note as tell
 from .signatures import accepted
 from .tools import flat_name
+from .unanswered import Unanswered
 
 _AUDIO = {
     "audio/wav": "wav",
@@ -40,21 +42,21 @@ class Turns:
         self._notes = notes
         self._media = 0
         """Media of tool results so far: they are numbered."""
-        self._unnamed: list[tuple[str, str]] = []
-        """Calls without an id that are not answered yet: name and the id that they got."""
+        self._unnamed: Unanswered[str] = Unanswered()
+        """The ids that calls without one got and that are not answered yet."""
         self._made = 0
 
     def write(self, messages: Iterable[Message]) -> list[Members]:
         """All messages. Raises Untranslatable."""
         written: list[Members] = []
-        for index, message in enumerate(messages):
+        for index, message in _joined(messages):
             place = f"messages[{index}]"
             if message.role == "system":
                 written.extend(self._system(message, place))
             elif message.role == "user":
                 written.extend(self._user(message, place))
             else:
-                _join(written, self._assistant(message))
+                written.append(self._assistant(message))
         return written
 
     # --- system and user --------------------------------------------------------------------------------------------
@@ -199,23 +201,22 @@ class Turns:
         """An id for a call that has none."""
         made = f"call_{self._made}"
         self._made += 1
-        self._unnamed.append((name, made))
+        self._unnamed.add(made, made, name)
         return made
 
     def _answered(self, name: str) -> str:
         """The made id of the first call of that name that is not answered; else of the first call at all."""
-        found = next((each for each in self._unnamed if each[0] == name), None)
+        found = self._unnamed.named(name) or self._unnamed.oldest()
         if found is None:
-            found = self._unnamed[0] if self._unnamed else ("", self._make(name))
-        self._unnamed = [each for each in self._unnamed if each[1] != found[1]]
-        return found[1]
+            found = self._make(name)
+            self._unnamed.with_id(found)
+        return found
 
     def _lost(self, part: Foreign) -> None:
         self._note(f"dropped {part.what}: only {part.dialect} knows it")
 
     def _note(self, note: str) -> None:
-        if note not in self._notes:
-            self._notes.append(note)
+        tell(self._notes, note)
 
 
 _A = {"image": "an image", "document": "a document"}
@@ -226,17 +227,24 @@ def wrapped(text: str) -> str:
     return msgspec.json.encode({"input": text}).decode()
 
 
-def _join(written: list[Members], message: Members) -> None:
-    """Append the assistant's *message*; to one with calls right before it, since only answers may follow those."""
-    before = written[-1] if written else {}
-    if before.get("role") != "assistant" or "tool_calls" not in before:
-        written.append(message)
-        return
-    texts = [text for text in (before["content"], message["content"]) if isinstance(text, str)]
-    before["content"] = "".join(texts) if texts else None
-    for name in ("tool_calls", "refusal"):
-        if name in message:
-            before[name] = message[name] if name not in before else before[name] + message[name]  # type: ignore[operator]
+def _joined(messages: Iterable[Message]) -> Iterator[tuple[int, Message]]:
+    """The messages by number; what the assistant says right behind its calls is one with them, since only answers may
+    follow those."""
+    began, name, parts = 0, "", list[Part]()
+    for index, message in enumerate(messages):
+        own = message.role == "assistant"
+        if parts and own:
+            parts += message.parts
+            continue
+        if parts:
+            yield began, Message("assistant", tuple(parts), name)
+            parts = []
+        if own and any(isinstance(part, ToolUse) for part in message.parts):
+            began, name, parts = index, message.name, [*message.parts]
+        else:
+            yield index, message
+    if parts:
+        yield began, Message("assistant", tuple(parts), name)
 
 
 def _document(media: Media) -> str:

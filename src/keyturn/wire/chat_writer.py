@@ -48,6 +48,7 @@ class _Choice:
         "head",
         "held",
         "last",
+        "newest",
         "part",
         "said",
         "sources",
@@ -58,6 +59,8 @@ class _Choice:
         self.head = b'"choices":[{"index":%d,"delta":{' % index
         self.calls: dict[int, bool] = {}
         """Calls by index: whether it is one of a free tool."""
+        self.newest = 0
+        """The highest index of a call."""
         self.held: dict[int, list[str]] = {}
         """Arguments of calls that have to be whole before they can be written."""
         self.sources: list[object] = []
@@ -201,7 +204,7 @@ class ChatWriter:
         if delta.signature.dialect == "gemini" and choice.last is not ReasoningDelta:
             if choice.last in (ToolStarted, ToolDelta) and choice.calls:  # the text's own has no place here
                 google = {"google": {"thought_signature": pack(delta.signature)}}
-                self._say(choice, b'"tool_calls":', [{"index": max(choice.calls), "extra_content": google}], out)
+                self._say(choice, b'"tool_calls":', [{"index": choice.newest, "extra_content": google}], out)
             return
         text = "" if delta.redacted and choice.last is not ReasoningDelta else "".join(choice.thought)
         part = Reasoning(text, delta.signature, delta.redacted, delta.id)
@@ -216,6 +219,7 @@ class ChatWriter:
     def _tool(self, delta: ToolStarted, choice: _Choice, out: list[bytes]) -> None:
         name = flat_name(delta.name, delta.namespace)
         index = delta.index
+        choice.newest = max(choice.newest, index)
         free = choice.calls[index] = delta.free or name in self._free
         if self._legacy:
             if index == 0:

@@ -27,8 +27,9 @@ from keyturn.core import (
 from . import gemini_shapes as shapes
 from .dialect import Context
 from .gemini_fields import DIALECT
+from .gemini_shapes import encoded
 from .gemini_signatures import pack_bytes
-from .jsontext import clean, loose
+from .jsontext import loose
 from .media import kind_of
 from .signatures import marked_redacted
 from .tools import flat_name
@@ -215,19 +216,3 @@ def write_call(identity: str, name: str, arguments: str, signed: dict[str, str])
     if not isinstance(args, dict):
         args = {"input": arguments}
     return {"functionCall": {"id": identity, "name": name, "args": args}, **signed}
-
-
-def encoded(body: dict[str, Any] | str) -> bytes:
-    """*body* as JSON on one line, with what no UTF-8 can hold replaced."""
-    try:
-        return msgspec.json.encode(body)
-    except ValueError:  # half a surrogate pair
-        return msgspec.json.encode(_clean(body))
-
-
-def _clean(given: Any) -> Any:
-    if isinstance(given, str):
-        return clean(given)
-    if isinstance(given, dict):
-        return {clean(name): _clean(value) for name, value in given.items()}
-    return [_clean(each) for each in given] if isinstance(given, list) else given

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from itertools import chain
 
 import msgspec
 
@@ -16,12 +15,12 @@ from .gemini_fields import DIALECT, GeminiFields
 from .gemini_signatures import unpack_bytes
 from .media import inline, kind_of
 from .signatures import unmarked
+from .unanswered import Unanswered
 
 _ROLES: dict[str, Role] = {"user": "user", "model": "assistant", "function": "user"}
 _FOREIGN = ("executableCode", "codeExecutionResult", "toolCall", "toolResponse")
 _WORDS = ("output", "result", "error")
 """Members of a tool's `response` that hold its text; `output` and `error` are the API's convention."""
-_EXTENSION = re.compile(r"\.([A-Za-z0-9]{2,4})(?:[?#].*)?\Z")
 _MIMES = {
     "png": "image/png",
     "gif": "image/gif",
@@ -38,14 +37,16 @@ _MIMES = {
     "mov": "video/mov",
     "webm": "video/webm",
 }
+_LONGEST_EXTENSION = max(map(len, _MIMES))
 _OWN_FILES = "https://generativelanguage.googleapis.com/"
 _YOUTUBE = re.compile(r"https?://(?:www\.|m\.)?(?:youtube\.com/|youtu\.be/)")
 
 
 def mime_by_name(address: str) -> str:
     """The type of the file at *address* by its extension; empty when that tells nothing."""
-    found = _EXTENSION.search(address)
-    return _MIMES.get(found[1].lower(), "") if found else ""
+    path = address.partition("#")[0].partition("?")[0]
+    _, dot, extension = path.rpartition("/")[2].rpartition(".")
+    return _MIMES.get(extension.lower(), "") if dot and len(extension) <= _LONGEST_EXTENSION else ""
 
 
 def read_system(body: GeminiFields) -> tuple[Message, ...]:
@@ -67,7 +68,7 @@ def read_contents(body: GeminiFields) -> list[Message]:
     if given is None or given == []:
         refuse(body.at("contents"), 'is missing. Send a list such as [{"role": "user", "parts": [{"text": "Hi"}]}].')
     reading = _Reading()
-    messages: list[Message] = []
+    turns: list[tuple[Role, list[Part]]] = []
     for content in body.inners("contents"):
         given_role = content.text("role") or "user"
         role = _ROLES.get(given_role)
@@ -81,26 +82,38 @@ def read_contents(body: GeminiFields) -> list[Message]:
         parts = reading.parts(content, role)
         if not parts:
             continue
-        if role == "assistant" and messages and messages[-1].role == "assistant":
-            parts = _joined(chain(messages.pop().parts, parts))
-        messages.append(Message(role, tuple(parts)))
-    if not messages:
+        if role == "assistant" and turns and turns[-1][0] == "assistant":
+            turns[-1][1].extend(parts)
+        else:
+            turns.append((role, parts))
+    if not turns:
         refuse(body.at("contents"), "hold no part that a model could answer.")
-    return messages
+    return [Message(role, tuple(_joined(parts) if role == "assistant" else parts)) for role, parts in turns]
 
 
 def _joined(parts: Iterable[Part]) -> list[Part]:
     """Fragments of one thought or one text put together; a signature ends what it signs."""
     joined: list[Part] = []
+    said: list[str] = []  # by the last of them
     for part in parts:
         last = joined[-1] if joined else None
         if isinstance(part, Reasoning) and isinstance(last, Reasoning) and not (last.signature or part.redacted):
-            joined[-1] = Reasoning(last.text + part.text, part.signature)
+            said.append(part.text)
+            joined[-1] = part
         elif isinstance(part, Text) and isinstance(last, Text) and last.signature is part.signature is None:
-            joined[-1] = Text(last.text + part.text)
+            said.append(part.text)
         else:
+            _speak(joined, said)
+            said = [part.text] if isinstance(part, (Text, Reasoning)) else []
             joined.append(part)
+    _speak(joined, said)
     return joined
+
+
+def _speak(joined: list[Part], said: list[str]) -> None:
+    """The last of *joined* is of several fragments: it says all of them."""
+    if len(said) > 1:
+        joined[-1] = msgspec.structs.replace(joined[-1], text="".join(said))
 
 
 class _Reading:
@@ -108,13 +121,13 @@ class _Reading:
 
     def __init__(self) -> None:
         self._count = 0
-        self._waiting: list[ToolUse] = []
+        self._waiting: Unanswered[ToolUse] = Unanswered()
 
     def parts(self, content: GeminiFields, role: Role) -> list[Part]:
         """The parts of one turn; results of tools first."""
         parts = [part for given in content.inners("parts") if (part := self._part(given, role)) is not None]
         if role == "assistant":
-            return _joined(parts)
+            return parts
         return sorted(parts, key=lambda part: not isinstance(part, ToolResult))
 
     def _part(self, part: GeminiFields, role: Role) -> Part | None:
@@ -147,13 +160,12 @@ class _Reading:
             call.text("id") or f"call_{self._count}", name, (call.raw("args") or b"{}").decode(), signature=signature
         )
         self._count += 1
-        self._waiting.append(use)
+        self._waiting.add(use, use.id, name)
         return use
 
     def _result(self, given: GeminiFields) -> ToolResult:
         name, identity = given.text("name"), given.text("id")
         use = self._answered(given, name, identity)
-        self._waiting.remove(use)
         text, failed = _response(given)
         parts: list[Text | Media] = [Text(text)]
         for part in given.inners("parts"):
@@ -165,13 +177,12 @@ class _Reading:
 
     def _answered(self, given: GeminiFields, name: str, identity: str) -> ToolUse:
         """The call that *given* answers: by id, or else the first that waits under its name."""
-        for use in self._waiting:
-            if identity and use.id == identity:
-                return use
-        for use in self._waiting:
-            if name and use.name == name:
-                return use
-        raise _unasked(given, name or identity)
+        use = self._waiting.with_id(identity) if identity else None
+        if use is None and name:
+            use = self._waiting.named(name)
+        if use is None:
+            raise _unasked(given, name or identity)
+        return use
 
 
 def _unasked(given: GeminiFields, what: str) -> BadRequest:

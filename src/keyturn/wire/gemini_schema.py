@@ -22,7 +22,8 @@ _FORMATS = {
 }
 """Formats that the API takes; it refuses others (docs: Schema)."""
 _MOST_NODES = 5000
-"""Schemas within one, once its references are written out."""
+"""Schemas within one, once its references are written out. One that holds much counts as several."""
+_NODE = 256
 
 
 def to_json_schema(place: str, schema: Mapping[str, Any]) -> bytes:
@@ -115,7 +116,7 @@ class _Writing:
 
     def schema(self, given: object, within: tuple[str, ...]) -> dict[str, Any]:
         """*given* converted; *within* are the references that lead to it."""
-        self._nodes += 1
+        self._nodes += 1 + (_bulk(given) if isinstance(given, dict) else 0) // _NODE
         if self._nodes > _MOST_NODES or self._level > 2 * MAX_SCHEMA_DEPTH:
             self._refuse("is too large once its references are written out")
         if not isinstance(given, dict):
@@ -216,6 +217,11 @@ class _Writing:
         )
 
 
+def _bulk(given: dict[str, Any]) -> int:
+    """How much stands directly in *given*: it counts each time that a reference writes it out."""
+    return len(given) + sum(len(each) for each in given.values() if isinstance(each, (str, list)))
+
+
 def _merged(given: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, Any]:
     """*given* with the parts of its `allOf` merged into it."""
     found: dict[str, Any] = {}
@@ -225,7 +231,7 @@ def _merged(given: dict[str, Any], parts: list[dict[str, Any]]) -> dict[str, Any
             if name == "properties" and isinstance(old, dict) and isinstance(value, dict):
                 found[name] = {**old, **value}
             elif name == "required" and isinstance(old, list) and isinstance(value, list):
-                found[name] = [*old, *(each for each in value if each not in old)]
+                found[name] = [*dict.fromkeys(each for each in (*old, *value) if isinstance(each, str))]
             else:
                 found[name] = value
     return found

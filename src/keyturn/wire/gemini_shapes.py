@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -65,7 +67,7 @@ class Part(msgspec.Struct, gc=False):
             raw = getattr(self, name)
             if len(memoryview(raw)) and bytes(raw) != b"null":
                 signed = {"thoughtSignature": self.thoughtSignature} if self.thoughtSignature else {}
-                return name, msgspec.json.encode({name: loose(bytes(raw)), **signed})
+                return name, encoded({name: loose(bytes(raw)), **signed})
         return None
 
 
@@ -137,7 +139,7 @@ def read_chunk(data: bytes) -> Chunk | None:
     if given.get("error"):
         return Chunk(error=given["error"])
     try:
-        return msgspec.convert(given, Chunk)
+        return _read(encoded(given))
     except (ValueError, RecursionError):
         return None
 
@@ -248,25 +250,48 @@ def _candidate(token: dict[str, Any]) -> dict[str, Any]:
     return {"token": token.get("token"), "logProbability": token.get("logprob")}
 
 
+def encoded(body: object) -> bytes:
+    """*body*, decoded from any JSON, as JSON on one line. Never raises: what no UTF-8 can hold is replaced, and what is
+    nested too deep becomes null."""
+    try:
+        return msgspec.json.encode(body)
+    except (ValueError, RecursionError):  # half a surrogate pair
+        pass
+    try:
+        text = json.dumps(body, ensure_ascii=False, default=_decoded).encode("utf-8", "replace")
+        return msgspec.json.encode(json.loads(text))  # NaN is null
+    except (ValueError, RecursionError):
+        return b"null"
+
+
+def _decoded(raw: object) -> Any:
+    return loose(bytes(raw)) if isinstance(raw, msgspec.Raw) else None
+
+
 def read_citations(grounding: Any, text: str) -> list[Citation]:
     """The web pages that *text* rests on. The API counts its places in bytes of UTF-8."""
     if not isinstance(grounding, dict):
         return []
     pages = [_page(each) for each in _list(grounding.get("groundingChunks"))]
     found = []
-    raw = text.encode("utf-8", "replace")
+    place = Places(text)
     for support in _list(grounding.get("groundingSupports")):
         if not isinstance(support, dict):
             continue
         segment = support.get("segment")
         segment = segment if isinstance(segment, dict) else {}
-        start, end = _place(raw, segment.get("startIndex") or 0), _place(raw, segment.get("endIndex"))
+        start, end = place.of_byte(segment.get("startIndex") or 0), place.of_byte(segment.get("endIndex"))
         quote = segment.get("text")
         for index in _list(support.get("groundingChunkIndices")):
             if type(index) is int and 0 <= index < len(pages) and pages[index][0]:
                 url, title = pages[index]
                 found.append(Citation(url, title, quote if isinstance(quote, str) else "", start, end))
     return found or [Citation(url, title) for url, title in pages if url]
+
+
+def cites(grounding: Any) -> bool:
+    """Whether *grounding* tells of pages."""
+    return isinstance(grounding, dict) and bool(_list(grounding.get("groundingChunks")))
 
 
 def _list(given: Any) -> list[Any]:
@@ -280,25 +305,75 @@ def _page(given: Any) -> tuple[str, str]:
     return (url if isinstance(url, str) else "", title if isinstance(title, str) else "")
 
 
-def _place(raw: bytes, index: Any) -> int | None:
-    return len(raw[:index].decode("utf-8", "ignore")) if type(index) is int and index >= 0 else None
+class Places:
+    """Places in *text*, as characters and as bytes of UTF-8. Each is found without going through all the text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._raw = text.encode("utf-8", "replace")
+        self._plain = len(self._raw) == len(text)
+        self._chars: list[int] = []
+        """Characters before each block of `_BLOCK` bytes, and bytes before each block of as many characters."""
+        self._bytes: list[int] = []
+        if not self._plain:
+            blocks = (self._raw[at : at + _BLOCK] for at in range(0, len(self._raw), _BLOCK))
+            self._chars = [*accumulate(map(_characters, blocks), initial=0)]
+            pieces = (text[at : at + _BLOCK] for at in range(0, len(text), _BLOCK))
+            self._bytes = [*accumulate((len(each.encode("utf-8", "replace")) for each in pieces), initial=0)]
+
+    def of_byte(self, index: object) -> int | None:
+        """The character at byte *index*, in its middle too; None for what is no place."""
+        if type(index) is not int or index < 0:
+            return None
+        raw = self._raw
+        index = min(index, len(raw))
+        if self._plain:
+            return index
+        block = index // _BLOCK
+        found = self._chars[block] + _characters(raw[block * _BLOCK : index])
+        return found - 1 if index < len(raw) and raw[index] & 0xC0 == 0x80 else found
+
+    def of_character(self, index: int) -> int:
+        """The byte at which the character *index* begins."""
+        index = min(max(index, 0), len(self._text))
+        if self._plain:
+            return index
+        block = index // _BLOCK
+        return self._bytes[block] + len(self._text[block * _BLOCK : index].encode("utf-8", "replace"))
+
+
+_BLOCK = 1024
+_CONTINUED = bytes(range(0x80, 0xC0))
+
+
+def _characters(raw: bytes) -> int:
+    """How many characters begin in *raw*, a piece of UTF-8."""
+    return len(raw.translate(None, _CONTINUED))
+
+
+_MOST_QUOTED = 1_000_000
 
 
 def write_citations(citations: list[Citation], text: str) -> dict[str, Any]:
-    """`groundingMetadata` for *citations* of *text*."""
+    """`groundingMetadata` for *citations* of *text*, each once; beyond `_MOST_QUOTED` without the words that they
+    quote, which their places tell as well."""
     pages: dict[tuple[str, str], int] = {}
     supports = []
-    for citation in citations:
+    place = Places(text)
+    quoted = 0
+    for citation in dict.fromkeys(citations):
         if not citation.url:
             continue
         index = pages.setdefault((citation.url, citation.title), len(pages))
         if citation.end is not None:
             start = citation.start or 0
-            segment = {
-                "startIndex": len(text[:start].encode("utf-8", "replace")),
-                "endIndex": len(text[: citation.end].encode("utf-8", "replace")),
-                "text": citation.quote or text[start : citation.end],
+            segment: dict[str, object] = {
+                "startIndex": place.of_character(start),
+                "endIndex": place.of_character(citation.end),
             }
+            quoted += len(citation.quote) or max(0, citation.end - start)
+            if quoted <= _MOST_QUOTED:
+                segment["text"] = citation.quote or text[start : citation.end]
             supports.append({"segment": segment, "groundingChunkIndices": [index]})
     chunks = [{"web": {"uri": url, **({"title": title} if title else {})}} for url, title in pages]
     return {"groundingChunks": chunks, **({"groundingSupports": supports} if supports else {})} if chunks else {}

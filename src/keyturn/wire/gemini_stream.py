@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
 from keyturn.core import (
     Cited,
     Delta,
@@ -31,8 +29,9 @@ from keyturn.core import (
 
 from . import gemini_shapes as shapes
 from .dialect import Context
-from .gemini_answer import encoded, shows_thoughts, write_call, write_thought
+from .gemini_answer import shows_thoughts, write_call, write_thought
 from .gemini_fields import DIALECT
+from .gemini_shapes import encoded
 from .gemini_signatures import pack_bytes
 from .jsontext import loose
 from .signatures import marked_redacted
@@ -55,6 +54,8 @@ class GeminiReader(EventReader):
         self._stopped: set[int] = set()
         self._calls: dict[int, int] = {}
         self._texts: dict[int, list[str]] = {}
+        self._grounding: dict[int, object] = {}
+        """The latest of each choice: chunks repeat what was told before, and add to it."""
         self._cited: set[tuple[int, object]] = set()
 
     def take(self, name: str, data: bytes, out: list[Delta]) -> None:
@@ -88,7 +89,7 @@ class GeminiReader(EventReader):
         items = loose(rest)
         for item in items if isinstance(items, list) else ():
             if self.error is None:
-                self.take("", msgspec.json.encode(item), out)
+                self.take("", encoded(item), out)
         self._over = True
         return out
 
@@ -107,16 +108,24 @@ class GeminiReader(EventReader):
                     logprobs = b""
         if logprobs:
             out.append(TextDelta("", choice, logprobs))
-        if candidate.groundingMetadata is not None:
-            for citation in shapes.read_citations(candidate.groundingMetadata, "".join(self._texts.get(choice, ()))):
-                key = (choice, citation)
-                if key not in self._cited:
-                    self._cited.add(key)
-                    out.append(Cited(citation, choice))
+        if shapes.cites(candidate.groundingMetadata):
+            self._grounding[choice] = candidate.groundingMetadata
         if candidate.finishReason:
+            self._cite(choice, out)
             self._open.discard(choice)
             self._stopped.add(choice)
             out.append(Stopped(shapes.stop_of(candidate.finishReason, choice in self._calls), choice))
+
+    def _cite(self, choice: int, out: list[Delta]) -> None:
+        """Tell what the text so far rests on, once."""
+        grounding = self._grounding.pop(choice, None)
+        if grounding is None:
+            return
+        for citation in shapes.read_citations(grounding, "".join(self._texts.get(choice, ()))):
+            key = (choice, citation)
+            if key not in self._cited:
+                self._cited.add(key)
+                out.append(Cited(citation, choice))
 
     def _part(self, part: shapes.Part, choice: int, logprobs: bytes, out: list[Delta]) -> bool:
         """Append what *part* says; whether it took the *logprobs*."""
@@ -132,13 +141,14 @@ class GeminiReader(EventReader):
                 out.append(Signed(signature, choice))
             return not part.thought
         if (call := part.functionCall) is not None:
+            self._cite(choice, out)  # its text ends here
             index = self._calls.get(choice, 0)
             self._calls[choice] = index + 1
             out.append(ToolStarted(index, call.id or "", call.name or "", choice, signature=signature))
             out.append(ToolDelta(index, shapes.args_of(call), choice))
             out.append(ToolEnded(index, choice))
         elif (blob := part.inlineData) is not None:
-            raw = msgspec.json.encode({"inlineData": {"mimeType": blob.mimeType or "", "data": blob.data or ""}})
+            raw = encoded({"inlineData": {"mimeType": blob.mimeType or "", "data": blob.data or ""}})
             out.append(ForeignPart(Foreign(DIALECT, "inlineData", raw), choice))
         elif (foreign := part.foreign()) is not None:
             out.append(ForeignPart(Foreign(DIALECT, *foreign), choice))
@@ -150,15 +160,17 @@ class GeminiReader(EventReader):
 class _Call:
     """A call of a tool that is still being told."""
 
-    __slots__ = ("arguments", "id", "name", "signature")
+    __slots__ = ("arguments", "ended", "id", "name", "signature")
 
     def __init__(self, started: ToolStarted, identity: str) -> None:
         self.id = identity
         self.name = flat_name(started.name, started.namespace)
         self.signature = started.signature
         self.arguments: list[str] = []
+        self.ended = False
 
     def part(self) -> dict[str, Any]:
+        self.ended = True
         signed = {"thoughtSignature": pack_bytes(self.signature)} if self.signature is not None else {}
         return write_call(self.id, self.name, "".join(self.arguments), signed)
 
@@ -280,7 +292,7 @@ class GeminiWriter:
 
     def _signed(self, delta: Signed) -> list[dict[str, Any]] | None:
         after = self._after.get(delta.choice)
-        if isinstance(after, _Call) and after in self._calls.values() and after.signature is None:
+        if isinstance(after, _Call) and not after.ended and after.signature is None:
             after.signature = delta.signature
             return None
         if delta.signature.dialect == DIALECT and after is not True:

@@ -24,8 +24,10 @@ from keyturn.errors import BadRequest, Untranslatable
 from .dialect import Target
 from .gemini_contents import mime_by_name
 from .gemini_fields import DIALECT
+from .notes import note as tell
 from .signatures import accepted
 from .tools import flat_name
+from .unanswered import Unanswered
 
 UNSIGNED = "skip_thought_signature_validator"
 """Stands for the signature of a call that another model made (docs: thought signatures)."""
@@ -61,8 +63,12 @@ class TurnWriter:
         self._target = target
         self._notes = notes
         self._contents: list[Content] = []
-        self._calls: list[ToolUse] = []
+        self._calls: Unanswered[ToolUse] = Unanswered()
         """Calls of the last model turn that wait for their result."""
+        self._called = False
+        """The last turn is the model's and holds a call."""
+        self._answers = 0
+        """Results at the head of the last turn, which is the user's."""
 
     def write(self, messages: Sequence[Message]) -> list[Content]:
         """The `contents` for *messages*."""
@@ -82,8 +88,7 @@ class TurnWriter:
         return self._contents
 
     def _note(self, note: str) -> None:
-        if note not in self._notes:
-            self._notes.append(note)
+        tell(self._notes, note)
 
     def _add(self, role: str, parts: list[dict[str, Any]]) -> None:
         if not parts:
@@ -92,12 +97,12 @@ class TurnWriter:
             self._contents[-1]["parts"] += parts
         else:
             self._contents.append({"role": role, "parts": parts})
+            self._called, self._answers = False, 0
 
     def _model(self, parts: Sequence[Part]) -> None:
         written: list[dict[str, Any]] = []
         pending = ""
-        self._calls = [*self._calls, *(part for part in parts if isinstance(part, ToolUse))]
-        first = not (self._contents and self._contents[-1]["role"] == "model" and _has_call(self._contents[-1]))
+        first, called = not self._called, False
         for part in parts:
             if isinstance(part, Reasoning):
                 if part.signature is None and part.text:
@@ -111,7 +116,8 @@ class TurnWriter:
                     signature = signature or (UNSIGNED if self._target.signed_calls else "")
                 if signature:
                     call["thoughtSignature"] = signature
-                first = False
+                first, called = False, True
+                self._calls.add(part, part.id, part.name)
                 written.append(call)
             elif isinstance(part, Text):
                 signature = self._signed(part.signature)
@@ -122,6 +128,7 @@ class TurnWriter:
         if pending:
             written.append({"text": "", "thoughtSignature": pending})
         self._add("model", written)
+        self._called = self._called or called
 
     def _signed(self, signature: Signature | None) -> str:
         if signature is None:
@@ -152,26 +159,27 @@ class TurnWriter:
 
     def _results(self, results: list[ToolResult]) -> None:
         responses, beside = [], []
-        order = {use.id: index for index, use in enumerate(self._calls)}
-        for result in sorted(results, key=lambda each: order.get(each.id, 0)):
-            use = next((use for use in self._calls if use.id == result.id), None)
+        for result in sorted(results, key=lambda each: self._calls.place(each.id)):
+            use = self._calls.with_id(result.id)
             if use is None:
                 raise BadRequest(
                     f"A tool result answers the call {result.id[:80]!r}, but the turn before it has no such call. "
                     "Send each result right behind the turn that called the tool.",
                     param="messages",
                 )
-            self._calls.remove(use)
             response, media = self._response(use, result)
             responses.append({"functionResponse": response})
             beside += media
-        if self._contents and self._contents[-1]["role"] == "user":  # more results of the same turn
-            parts = self._contents[-1]["parts"]
-            count = sum("functionResponse" in part for part in parts)
-            parts[count:count] = responses
-            parts += beside
-        else:
-            self._add("user", responses + beside)
+        if not (self._contents and self._contents[-1]["role"] == "user"):
+            self._contents.append({"role": "user", "parts": []})
+            self._called, self._answers = False, 0
+        self._put_answers(responses)
+        self._contents[-1]["parts"] += beside
+
+    def _put_answers(self, responses: list[dict[str, Any]]) -> None:
+        """Put *responses* behind the results that the last turn has already."""
+        self._contents[-1]["parts"][self._answers : self._answers] = responses
+        self._answers += len(responses)
 
     def _response(self, use: ToolUse, result: ToolResult) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The functionResponse for *result*, and media that stand beside it."""
@@ -193,12 +201,11 @@ class TurnWriter:
 
     def _fill(self) -> None:
         """Answer the calls that nobody answered: the API wants as many results as calls."""
-        unanswered, self._calls = self._calls, []
-        if not unanswered or not self._contents or self._contents[-1]["role"] != "user":
-            self._calls = unanswered if self._contents and self._contents[-1]["role"] == "model" else []
+        if self._contents and self._contents[-1]["role"] == "model":
             return
-        parts = self._contents[-1]["parts"]
-        count = sum("functionResponse" in part for part in parts)
+        unanswered = self._calls.rest()
+        if not unanswered or not self._contents:
+            return
         missing = [
             {"name": flat_name(use.name, use.namespace), "response": {"error": "no result"}} for use in unanswered
         ]
@@ -206,7 +213,7 @@ class TurnWriter:
             if use.id:
                 response["id"] = use.id
             self._note(f"added an empty result of {use.name}: Gemini wants one for each call")
-        parts[count:count] = [{"functionResponse": response} for response in missing]
+        self._put_answers([{"functionResponse": response} for response in missing])
 
     def _media(self, media: Media) -> dict[str, Any]:
         if media.detail in ("low", "high", "original"):
@@ -227,10 +234,6 @@ class TurnWriter:
             )
         heading = "\n".join(line for line in (media.name, media.context) if line)
         return {"text": f"{heading}\n\n{media.text}" if heading else media.text}
-
-
-def _has_call(content: Content) -> bool:
-    return any("functionCall" in part for part in content["parts"])
 
 
 def _call(use: ToolUse) -> dict[str, Any]:

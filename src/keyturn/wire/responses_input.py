@@ -45,7 +45,8 @@ class _Turns:
         self._role: Role | None = None
         self.calls: dict[str, str] | None = {}
         """Names of the tools called so far, by call id; None once earlier calls may be hidden in a compaction."""
-        self._signed: ToolUse | None = None
+        self._text: int | None = None
+        """Where in the parts the last text stands."""
         self.pending: Reasoning | None = None
         """Reasoning that is nothing but a signature of Gemini's, for the next call or the text before it."""
 
@@ -65,6 +66,8 @@ class _Turns:
             if isinstance(part, ToolUse) and self.pending is not None:
                 part = structs.replace(part, signature=self.pending.signature)
                 self.pending = None
+            if isinstance(part, Text):
+                self._text = len(self._parts)
             self._parts.append(part)
 
     def result(self, part: ToolResult) -> None:
@@ -83,18 +86,15 @@ class _Turns:
         self._sign_text()
         if self._role is not None and self._parts:
             self.messages.append(Message(self._role, tuple(self._parts)))
-        self._parts, self._role = [], None
+        self._parts, self._role, self._text = [], None, None
 
     def _sign_text(self) -> None:
         signed, self.pending = self.pending, None
-        if signed is None or self._role != "assistant":
+        if signed is None or self._role != "assistant" or self._text is None:
             return
-        for at in range(len(self._parts) - 1, -1, -1):
-            part = self._parts[at]
-            if isinstance(part, Text):
-                if part.signature is None:
-                    self._parts[at] = structs.replace(part, signature=signed.signature)
-                return
+        part = self._parts[self._text]
+        if isinstance(part, Text) and part.signature is None:
+            self._parts[self._text] = structs.replace(part, signature=signed.signature)
 
 
 def read_input(body: Fields) -> list[Message]:

@@ -10,8 +10,10 @@ from keyturn.core import Foreign, Media, Message, Origin, Part, Reasoning, Refus
 from keyturn.errors import Untranslatable
 
 from .media import data_url
+from .notes import note as tell
 from .responses_parse import DIALECT
 from .signatures import accepted
+from .unanswered import Unanswered
 
 Item = dict[str, object]
 
@@ -30,8 +32,8 @@ class ItemWriter:
         self._cache_marks = cache_marks
         self._notes = notes
         self._items: list[Item | msgspec.Raw] = []
-        self._made: list[tuple[str, str]] = []
-        """Names and made ids of calls that had no id and are not answered yet."""
+        self._made: Unanswered[str] = Unanswered()
+        """Made ids of calls that had no id and are not answered yet."""
         self._calls = 0
 
     def write(self, messages: Sequence[Message], place: int = 0) -> list[Item | msgspec.Raw]:
@@ -47,8 +49,7 @@ class ItemWriter:
         return self._items
 
     def note(self, text: str) -> None:
-        if text not in self._notes:
-            self._notes.append(text)
+        tell(self._notes, text)
 
     def _said(self, role: str, parts: Sequence[Part], place: str) -> None:
         content: list[Item] = []
@@ -122,7 +123,7 @@ class ItemWriter:
         call_id = part.id
         if not call_id:
             call_id = f"call_{self._calls}"
-            self._made.append((part.name, call_id))
+            self._made.add(call_id, call_id, part.name)
         self._calls += 1
         item: Item = {"type": "custom_tool_call" if part.free else "function_call", "call_id": call_id}
         item["name"] = part.name
@@ -146,10 +147,9 @@ class ItemWriter:
 
     def _found(self, name: str, place: str) -> str:
         """The id that was made for the call that a result without an id answers: the first open one of its name."""
-        for at, (called, call_id) in enumerate(self._made):
-            if called == name or not name:
-                del self._made[at]
-                return call_id
+        found = self._made.named(name) if name else self._made.oldest()
+        if found is not None:
+            return found
         raise Untranslatable(f"`{place}` answers a call of {name or 'a tool'} that was not made before.", param=place)
 
     def _foreign(self, part: Foreign) -> None:

@@ -77,21 +77,19 @@ class Message:
         self._parts: list[dict[str, object]] = []
         self._kind = ""
         self._said: list[str] = []
+        self.length = 0
+        """Characters of the open part."""
         self._notes: list[object] = []
         self._logprobs: list[msgspec.Raw] = []
         self._frame = (b"", b"")
         sink.emit("response.output_item.added", output_index=self.index, item=self._item("in_progress"))
-
-    @property
-    def length(self) -> int:
-        """Characters of the open part."""
-        return sum(map(len, self._said))
 
     def text(self, text: str, logprobs: list[msgspec.Raw]) -> None:
         """More text."""
         if self._kind != "output_text":
             self._begin("output_text", "response.output_text.delta")
         self._said.append(text)
+        self.length += len(text)
         self._logprobs += logprobs
         tail = b',"logprobs":%b' % _encode(logprobs) if logprobs else b',"logprobs":[]'
         self._sink.delta(self._frame, text, tail)
@@ -101,6 +99,7 @@ class Message:
         if self._kind != "refusal":
             self._begin("refusal", "response.refusal.delta")
         self._said.append(text)
+        self.length += len(text)
         self._sink.delta(self._frame, text)
 
     def cite(self, note: object) -> None:
@@ -136,6 +135,7 @@ class Message:
     def _begin(self, kind: str, event: str) -> None:
         self.close_part()
         self._kind, self._said, self._notes, self._logprobs = kind, [], [], []
+        self.length = 0
         self._sink.emit("response.content_part.added", **self._where(), part=self._part(""))
         self._frame = _frame(event, **self._where())
 

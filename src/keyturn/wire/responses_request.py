@@ -116,7 +116,8 @@ def _choice(body: Fields, tools: tuple[Tool, ...], others: dict[str, bytes]) -> 
     if kind == "allowed_tools":
         mode, given_tools = _mode(choice, "mode"), list(choice.objects("tools"))
     listed = [each for each in given_tools if each.text("type") in ("function", "custom")]
-    names = tuple(_chosen(each, tools) for each in listed)
+    named = _named(tools)
+    names = tuple(_chosen(each, named) for each in listed)
     if not listed or len(listed) < len(given_tools) or any(tool.namespace for tool in tools):
         others["tool_choice"] = whole(choice)
     return ToolChoice(mode, names)
@@ -126,17 +127,26 @@ def _mode(choice: Fields, name: str) -> Literal["auto", "any", "none"]:
     return _MODES[choice.one_of(name, _MODES) or "auto"]
 
 
-def _chosen(choice: Fields, tools: tuple[Tool, ...]) -> str:
-    """The flat name of the tool that is meant: a namespace need not be stated."""
-    name, namespace = choice.needed_text("name"), choice.text("namespace")
+def _named(tools: tuple[Tool, ...]) -> dict[tuple[str, str], str]:
+    """The flat names of *tools* by name and namespace, and by what may stand for them: a namespace need not be stated,
+    but a name that is whole without one goes before."""
+    found: dict[tuple[str, str], str] = {}
     for tool in tools:
         flat = flat_name(tool.name, tool.namespace)
-        if (name, namespace) == (tool.name, tool.namespace) or (not namespace and name == flat):
-            return flat
-    inside = next((tool.namespace for tool in tools if name == tool.name and not namespace), None)
-    if inside is None:
+        found.setdefault((tool.name, tool.namespace), flat)
+        found.setdefault((flat, ""), flat)
+    for tool in tools:
+        found.setdefault((tool.name, ""), flat_name(tool.name, tool.namespace))
+    return found
+
+
+def _chosen(choice: Fields, named: dict[tuple[str, str], str]) -> str:
+    """The flat name of the tool that is meant."""
+    name = choice.needed_text("name")
+    flat = named.get((name, choice.text("namespace")))
+    if flat is None:
         refuse(choice.at("name"), f"is {name[:80]!r}, and none of the `tools` is called so.")
-    return flat_name(name, inside)
+    return flat
 
 
 def _shape(body: Fields, others: dict[str, bytes]) -> tuple[Shape | None, str]:
