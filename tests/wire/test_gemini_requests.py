@@ -537,3 +537,9 @@ def test_older_schemas_are_not_written_out_without_end() -> None:
     }
     with pytest.raises(Untranslatable, match="too large"):
         to_openapi(json.dumps(schema).encode(), "tools")
+
+
+def test_of_two_spellings_of_the_largest_output_the_larger_is_held() -> None:
+    config = {"maxOutputTokens": 1, "max_output_tokens": 60_000}
+    body = json.dumps({"contents": [{"parts": [{"text": "Hi"}]}], "generationConfig": config}).encode()
+    assert parse_generate(body, {}, "m", stream=False, array=False).max_output == 60_000

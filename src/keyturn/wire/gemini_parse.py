@@ -175,6 +175,8 @@ def _config(raw: bytes | None) -> GeminiFields:
 
 
 def _max_output(config: GeminiFields) -> int | None:
-    """Below 1 means no bound."""
-    given = config.whole("maxOutputTokens")
+    """Below 1 means no bound. Of two spellings the larger: which one counts, the upstream decides."""
+    given, twice = config.whole("maxOutputTokens"), config.value.get("max_output_tokens")
+    if given is not None and isinstance(twice, int):
+        given = max(given, twice)
     return None if given is None or given < 1 else min(given, _MOST_OUTPUT)
