@@ -468,7 +468,17 @@ def test_a_call_that_waits_gets_all_that_is_its_own() -> None:
             Stopped("tool_calls"),
         )
     )
-    assert brief[1:-2] == ["+tool_use", "", "{0}", "-", "+tool_use", "", "{1", "}", "{}", "-"] + [
+    assert brief[1:-2] == [
+        "+tool_use",
+        "",
+        "{0}",
+        "-",
+        "+tool_use",
+        "",
+        "{1",
+        "}",
+        "{}",
+        "-",
         "+text",
         "then",
         "-",
