@@ -388,7 +388,8 @@ def test_mistakes_are_told_with_their_place(messages: Any, members: dict[str, An
 @pytest.mark.parametrize("kind", [[], {}, ["reasoning.text"], None, 1])
 def test_thinking_of_an_unknown_kind_is_passed_over(kind: Any) -> None:
     details = [{"type": kind, "text": "a"}, {"type": "reasoning.text", "index": [], "text": "b"}]
-    assert said({"role": "assistant", "content": "c", "reasoning_details": details}) == (Reasoning("b"), Text("c"))
+    (turn,) = turns({"role": "assistant", "content": "c", "reasoning_details": details})
+    assert turn.parts == (Reasoning("b"), Text("c"))
 
 
 @pytest.mark.parametrize(
