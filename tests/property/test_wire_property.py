@@ -208,6 +208,8 @@ def told(chunks: list[bytes], max_event: int) -> tuple[object, ...] | None:
 
 @given(raw=raw_streams, places=st.lists(st.integers(0, 10_000), max_size=12), bound=st.sampled_from([60, 1 << 20]))
 @example(raw=b"x\n\r\r\n\n\r\ndata: [DONE]\n\r\n", places=[2], bound=1 << 20)
+@example(raw=b"data: [DONE]\n\n" + b"x" * 70, places=[14], bound=60)
+@example(raw=b"data: [DONE]\n\n" + b"x" * 70 + b"\n\n", places=[14], bound=60)
 def test_where_a_stream_is_cut_changes_nothing(raw: bytes, places: list[int], bound: int) -> None:
     whole = told([raw], bound)
     assert told(cut(raw, places), bound) == whole

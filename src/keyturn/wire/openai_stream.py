@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from keyturn.core import Usage
+from keyturn.errors import TransportError
 
 from .jsontext import loose
 from .sse import Splitter, read_event, split
@@ -120,7 +121,13 @@ class ChatStream:
             self.relayed_bytes += len(chunk)
             self._events += 1
             return chunk
-        block = self._splitter.feed(chunk)
+        try:
+            block = self._splitter.feed(chunk)
+        except TransportError:
+            relayed = self._sift(self._splitter.before)
+            if self.done or self.error is not None:  # what follows is nobody's concern
+                return relayed
+            raise
         if not block:
             return b""
         if self.started and (events := _objects(block)) and _is_plain(block):

@@ -36,13 +36,15 @@ class Splitter:
     Raises TransportError `too_large` for an event of more than *max_event* bytes.
     """
 
-    __slots__ = ("_has_cr", "_max_event", "rest")
+    __slots__ = ("_has_cr", "_max_event", "before", "rest")
 
     def __init__(self, max_event: int) -> None:
         self._max_event = max_event
         self._has_cr = False
         self.rest = bytearray()
         """The unfinished event."""
+        self.before = b""
+        """After a refusal: the events of the same chunk that were complete before the one that is too large."""
 
     def feed(self, chunk: bytes) -> bytes:
         """All events that are complete now, as they came; empty when none is."""
@@ -56,12 +58,14 @@ class Splitter:
         cut = max(lead, self._last_end(searched))
         block = bytes(rest[:cut])
         del rest[:cut]
-        if len(rest) > self._max_event:
-            self._refuse()
         if cut > self._max_event:
+            at = 0
             for event in split(block):
                 if len(event) > self._max_event and event[0] not in _NEWLINES:
-                    self._refuse()
+                    self._refuse(block[:at])
+                at += len(event)
+        if len(rest) > self._max_event:
+            self._refuse(block)
         return block
 
     def _last_end(self, searched: int) -> int:
@@ -75,7 +79,8 @@ class Splitter:
             end = searched + match.end()
         return end
 
-    def _refuse(self) -> None:
+    def _refuse(self, before: bytes) -> None:
+        self.before = before
         raise TransportError("too_large", f"an event of the stream is larger than {self._max_event} bytes", sent=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from keyturn.core import Delta, Usage
+from keyturn.errors import TransportError
 
 from .jsontext import loose
 from .sse import Event, Splitter, read_event, split
@@ -31,7 +32,13 @@ class EventReader:
         """What *chunk* completes. Raises TransportError `too_large`."""
         out: list[Delta] = []
         if not self._over:
-            block = self._splitter.feed(chunk)
+            try:
+                block = self._splitter.feed(chunk)
+            except TransportError:
+                self._read(split(self._splitter.before), out)
+                if self.done or self.error is not None:  # what follows is nobody's concern
+                    return out
+                raise
             if block and not self._read_usual(block, out):
                 self._read(split(block), out)
         return out
@@ -123,12 +130,21 @@ class StreamWatch:
         """The events that are complete now, as they came. Raises TransportError `too_large`."""
         if self._over:
             return b""
-        block = self._splitter.feed(chunk)
+        try:
+            block = self._splitter.feed(chunk)
+        except TransportError:
+            relayed = self._sift(self._splitter.before)
+            if self.done or self.error is not None:
+                return relayed
+            raise
         if not block:
             return b""
         if self.started and not any(mark in block for mark in self.marks):
             self.relayed_bytes += len(block)
             return block
+        return self._sift(block)
+
+    def _sift(self, block: bytes) -> bytes:
         relayed = []
         for event in split(block):
             if self._relays(event):
