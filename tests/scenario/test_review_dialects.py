@@ -17,6 +17,7 @@ from keyturn.errors import BadRequest, UnknownPath
 from keyturn.server.paths import find
 from keyturn.simulator import Fault
 from tests.scenario.shapes import ask, assert_whole, body, play
+from tests.scenario.test_callers import callers, named
 from tests.support import virtual
 from tests.support.raw_upstream import RawUpstream, says, streamed
 from tests.support.world import Answer, World
@@ -188,3 +189,18 @@ def test_a_method_of_gemini_that_is_not_served_is_unknown(method: str) -> None:
     with pytest.raises(UnknownPath, match="streamGenerateContent"):
         endpoint.check_method("POST", argument)
     assert find(b"/v1/models/deepseek/r1:free")[0].check_method("GET", "deepseek/r1:free") is None
+
+
+def test_counting_is_a_request_of_its_caller_all_the_same() -> None:
+    """Beyond the caller's own limit nobody is asked, and the answer is an estimate."""
+
+    async def story() -> None:
+        async with World({"gemini": 1}, files={"callers.yaml": callers({"ci": "rpm: 2"})}) as world:
+            asked = json.dumps(body("gemini", "gemini/gemini-2.5-flash")).encode()
+            for number in range(4):
+                call = read_call("gemini", asked, {}, "gemini/gemini-2.5-flash:countTokens")
+                reply = await count(world.gateway, call, named(world, "ci"), new_id(world.clock.wall()))
+                assert ("x-keyturn-estimated" in Answer(reply, []).headers) == (number > 1)
+            assert len(world.seen()) == 2
+
+    virtual.run(story)

@@ -194,7 +194,8 @@ class Reserving:
         attempt = Attempt(new_id(self._clock.wall()), deployment.provider, deployment.model, credential.shown, now)
         needed: list[Claim] = claims(limits, self._cost(run, deployment)) if limits else []
         if run.call.kind == "count":  # providers count counting apart (Anthropic and Gemini, rate limits)
-            needed = []
+            own = (limit for limit in run.own if limit.metric == "requests" and not run.counted)
+            needed = claims(own, SMALL)  # the owner of this gateway did not say so of its callers
         elif run.own:
             cost = self._own_cost(run, entry)
             if cost is None:
