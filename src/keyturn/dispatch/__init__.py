@@ -4,7 +4,7 @@ from .answering import request_ids
 from .build import build
 from .clock import SystemClock, Watch, draw, new_id
 from .counting import cost, count, first_asked
-from .doors import DOORS, GEMINI_METHODS, read_call
+from .doors import DOORS, GEMINI_METHODS, Door, read_call
 from .events import Alarm, CallEnded, Cooled, Event, Events, Reloaded, Rotated
 from .gateway import Gateway
 from .models import ModelRow
@@ -20,6 +20,7 @@ __all__ = [
     "ByteStream",
     "CallEnded",
     "Cooled",
+    "Door",
     "Event",
     "Events",
     "Gateway",

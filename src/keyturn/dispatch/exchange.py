@@ -43,7 +43,8 @@ from keyturn.wire import (
     with_call_ids,
 )
 
-from .clock import Watch, draw, new_id
+from .bounds import watch_of
+from .clock import draw, new_id
 from .declared import SECONDS, window_of
 from .run import Failed, Grant, Run
 
@@ -53,8 +54,6 @@ if TYPE_CHECKING:
 BYTES_PER_TOKEN = 4
 LARGEST_ANSWER = 64 * 1024 * 1024
 LARGEST_ERROR = 1024 * 1024
-END_OF_TOOL = 1.0
-"""Seconds that a tool may take to be ended after its own timeout."""
 MOST_HELD = 4 * 1024 * 1024
 """Bytes of preamble that are held back before a stream's first content."""
 REPORT_EVERY = 5.0
@@ -73,23 +72,6 @@ WORDS = {
 }
 """What faults that the transport does not put into words are called in the log and in errors."""
 OK = Outcome("ok", "request", None, False, False, False, {})
-REASONING = (
-    "o1",
-    "o3",
-    "o4",
-    "gpt-5",
-    "gemini-3",
-    "2.5-pro",
-    "reason",
-    "think",
-    "-r1",
-    "qwq",
-    "magistral",
-    "deep-research",
-)
-"""Parts of the names of models that think before they speak."""
-THINKING = frozenset({"reasoning_effort", "reasoning", "thinking"})
-"""Members of requests that ask for it."""
 
 
 class Exchange:
@@ -137,25 +119,7 @@ class Exchange:
         self.stream: AnswerStream | None = None
         self.chunks: AsyncIterator[bytes] | None = None
         self.held = b""
-        self.watch = self._watch()
-
-    def _watch(self) -> Watch:
-        """The nearest of the bounds of this attempt until its first content."""
-        run, timeouts = self._run, self.timeouts
-        now = self._gateway.clock.mono()
-        if not run.call.stream:
-            phase, length = "no_content", timeouts.no_content
-        else:
-            phase, length = "first_token", timeouts.first_token
-            model = self._grant.entry.candidate.deployment.model.lower()
-            if not THINKING.isdisjoint(run.call.members) or any(part in model for part in REASONING):
-                length = max(length, timeouts.reasoning_first_token)
-        if self.provider.tool is not None:  # many print nothing until they have all; their own timeout ends them
-            length = max(length, self.provider.tool.timeout + END_OF_TOOL)
-        bound = min(run.deadline, run.content_by)
-        if now + length < bound:
-            return Watch(self._gateway.clock, now + length, phase)
-        return Watch(self._gateway.clock, bound, "deadline")
+        self.watch = watch_of(gateway, run, grant, self.provider)
 
     def prepare(self) -> None:
         """Write the request. Raises Untranslatable when this upstream's dialect cannot say it, and BadRequest."""

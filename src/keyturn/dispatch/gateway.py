@@ -9,8 +9,6 @@ from typing import Any
 
 from keyturn.config import Config, DataFolder
 from keyturn.core import (
-    FAULTS,
-    QUOTAS,
     Call,
     Caller,
     Candidate,
@@ -33,23 +31,18 @@ from keyturn.core import (
     advance,
     needs_listing,
     permitted,
-    refusal,
     resolve,
-    together,
 )
 from keyturn.errors import (
-    BadUpstream,
-    BudgetExhausted,
     DeadlineExceeded,
     Draining,
     KeyturnError,
-    RequestExceedsLimit,
     TransportError,
     Untranslatable,
 )
 from keyturn.stores import Ledger, LiveState
 
-from . import answering, overview
+from . import answering, overview, unanswered
 from .carried import Carried
 from .clock import Watch
 from .declared import budgets
@@ -152,7 +145,7 @@ class Gateway:
                     await self._move_on(run)
                     continue
             if isinstance(grant, Exhausted):
-                return self._given_up(run, grant)
+                return unanswered.given_up(self, run, grant)
             large = run.call.size > LARGE_BODY
             exchange = await self._prepared_apart(run, grant) if large else self._prepared(run, grant)
             if exchange is None:
@@ -176,7 +169,7 @@ class Gateway:
                 return answering.as_it_came(self, run, failed)
             run.remember(failed)
             if isinstance(move, Refuse):
-                raise self._stopped(run, move)
+                raise unanswered.stopped(run, move)
             resend = move.resend if isinstance(move, TryNext) else None
 
     def _prepared(self, run: Run, grant: Grant) -> Exchange | None:
@@ -267,56 +260,6 @@ class Gateway:
             gone = (each for each in run.deployments if each not in left)
             run.trail.refusals.extend(f"{each}: lately its provider had no such model" for each in gone)
             run.deployments = left
-
-    def _given_up(self, run: Run, shortage: Exhausted) -> Reply:
-        """Nothing is left to try: the first final answer, if that is all that stood in the way, or the refusal."""
-        first = run.first_final
-        if first is not None and (run.finals | run.inexpressible.keys()).issuperset(run.deployments):
-            return answering.as_it_came(self, run, first)
-        waiting = shortage.limits or shortage.busy or shortage.faults or run.progress.meanings & (QUOTAS | FAULTS)
-        if first is not None and not waiting:  # the others have no usable key: they say nothing of the request
-            return answering.as_it_came(self, run, first)
-        if run.inexpressible and run.inexpressible.keys() >= set(run.deployments):
-            raise next(iter(run.inexpressible.values()))
-        raise self._refusal(run, shortage)
-
-    def _stopped(self, run: Run, move: Refuse) -> KeyturnError:
-        """The bounds of one call are reached, though candidates may be left for the next."""
-        if run.progress.meanings <= QUOTAS:
-            return refusal(run.progress, together([]), run.call.model, 1.0)
-        return self._explained(run, BadUpstream(f"no usable answer for {run.call.model}: {move.why}"))
-
-    def _refusal(self, run: Run, shortage: Exhausted) -> KeyturnError:
-        """The error that tells the truth, with the moment at which asking again will help."""
-        if run.too_big is not None and not run.progress.attempts and not (shortage.limits or shortage.busy):
-            limit = run.too_big
-            return RequestExceedsLimit(
-                f"this request needs more than {limit.capacity} {limit.metric.replace('_', ' ')}, the "
-                f"{limit.source} limit of every key for {run.call.model}: send less, or ask a model with a higher limit"
-            )
-        if run.unpriced and not run.progress.attempts:
-            unknown = ", ".join(map(str, sorted(run.unpriced)))
-            return BudgetExhausted(
-                f"a budget applies to this call, and nobody knows what {unknown} costs: give its route a price in "
-                "models.yaml"
-            )
-        if self.clock.mono() >= min(run.deadline, run.content_by):
-            return DeadlineExceeded(f"no key for {run.call.model} was free before the call's deadline")
-        return self._explained(run, refusal(run.progress, shortage, run.call.model, self._returns(run, shortage)))
-
-    def _explained(self, run: Run, error: KeyturnError) -> KeyturnError:
-        last = run.trail.attempts[-1] if run.trail.attempts else None
-        if isinstance(error, BadUpstream) and last is not None and last.detail:
-            error.message += f"; the last, {last.provider}: {last.detail}"
-        return error
-
-    def _returns(self, run: Run, shortage: Exhausted) -> float | None:
-        """Seconds until some candidate may be used, those that were tried in this call included."""
-        now, wait = self.clock.mono(), max(shortage.wait, run.generation.reserving.backlog(run))
-        for deployment, orders in run.progress.tried.items():
-            entries = run.generation.pools.of(deployment).entries
-            wait = min([wait, *(run.generation.reserving.returns(entries[order], now) for order in orders)])
-        return wait if wait < FOREVER else None
 
     def stream_ended(self, stream: RelayStream) -> None:
         """The client has all of *stream*, or left."""

@@ -1,0 +1,71 @@
+"""What a call is told when nothing is left to try: the truth, and when asking again will help."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyturn.core import FAULTS, QUOTAS, Exhausted, Refuse, refusal, together
+from keyturn.errors import BadUpstream, BudgetExhausted, DeadlineExceeded, KeyturnError, RequestExceedsLimit
+
+from . import answering
+from .reply import Reply
+from .run import Run
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+
+FOREVER = float("inf")
+
+
+def given_up(gateway: Gateway, run: Run, shortage: Exhausted) -> Reply:
+    """Nothing is left to try: the first final answer, if that is all that stood in the way. Raises the refusal else."""
+    first = run.first_final
+    if first is not None and (run.finals | run.inexpressible.keys()).issuperset(run.deployments):
+        return answering.as_it_came(gateway, run, first)
+    waiting = shortage.limits or shortage.busy or shortage.faults or run.progress.meanings & (QUOTAS | FAULTS)
+    if first is not None and not waiting:  # the others have no usable key: they say nothing of the request
+        return answering.as_it_came(gateway, run, first)
+    if run.inexpressible and run.inexpressible.keys() >= set(run.deployments):
+        raise next(iter(run.inexpressible.values()))
+    raise _refusal(gateway, run, shortage)
+
+
+def stopped(run: Run, move: Refuse) -> KeyturnError:
+    """The bounds of one call are reached, though candidates may be left for the next."""
+    if run.progress.meanings <= QUOTAS:
+        return refusal(run.progress, together([]), run.call.model, 1.0)
+    return _explained(run, BadUpstream(f"no usable answer for {run.call.model}: {move.why}"))
+
+
+def _refusal(gateway: Gateway, run: Run, shortage: Exhausted) -> KeyturnError:
+    if run.too_big is not None and not run.progress.attempts and not (shortage.limits or shortage.busy):
+        limit = run.too_big
+        return RequestExceedsLimit(
+            f"this request needs more than {limit.capacity} {limit.metric.replace('_', ' ')}, the "
+            f"{limit.source} limit of every key for {run.call.model}: send less, or ask a model with a higher limit"
+        )
+    if run.unpriced and not run.progress.attempts:
+        unknown = ", ".join(map(str, sorted(run.unpriced)))
+        return BudgetExhausted(
+            f"a budget applies to this call, and nobody knows what {unknown} costs: give its route a price in "
+            "models.yaml"
+        )
+    if gateway.clock.mono() >= min(run.deadline, run.content_by):
+        return DeadlineExceeded(f"no key for {run.call.model} was free before the call's deadline")
+    return _explained(run, refusal(run.progress, shortage, run.call.model, _returns(gateway, run, shortage)))
+
+
+def _explained(run: Run, error: KeyturnError) -> KeyturnError:
+    last = run.trail.attempts[-1] if run.trail.attempts else None
+    if isinstance(error, BadUpstream) and last is not None and last.detail:
+        error.message += f"; the last, {last.provider}: {last.detail}"
+    return error
+
+
+def _returns(gateway: Gateway, run: Run, shortage: Exhausted) -> float | None:
+    """Seconds until some candidate may be used, those that were tried in this call included."""
+    now, wait = gateway.clock.mono(), max(shortage.wait, run.generation.reserving.backlog(run))
+    for deployment, orders in run.progress.tried.items():
+        entries = run.generation.pools.of(deployment).entries
+        wait = min([wait, *(run.generation.reserving.returns(entries[order], now) for order in orders)])
+    return wait if wait < FOREVER else None
