@@ -24,14 +24,14 @@ run: setup ## serve the gateway on 127.0.0.1:8000
 demo: setup ## watch a rehearsed story on simulated providers
 	@exec $(BIN)/keyturn demo $(ARGS)
 
-bot: setup ## run the Discord bot (not in this version)
+bot: setup ## run the Discord bot
 	@exec $(BIN)/keyturn bot $(ARGS)
 
-watch: setup ## watch a folder of tasks (not in this version)
+watch: setup ## watch a folder of tasks
 	@exec $(BIN)/keyturn watch $(ARGS)
 
 test: setup ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: setup ## check style, format and types
 	@$(BIN)/ruff check .

@@ -7,7 +7,9 @@ import ipaddress
 import logging
 import os
 import re
+import shutil
 import socket
+import tempfile
 from asyncio import runners
 from collections.abc import Generator
 from typing import Any
@@ -87,8 +89,11 @@ class _AsyncioErrors(logging.Handler):
 
 
 OWNERS_SETTINGS = re.compile(
-    r"_API_KEY(_\d+)?$|_API_BASE$|_MODELS$|_CHAT_MODEL$|^(KEYTURN|PROXY|QUOTA_GROUP|KEY_PLAN|KEY_WEIGHTS|ROTATION_MODE|"
-    r"PROVIDER_PRIORITY|MAX_CONCURRENT_REQUESTS|LIMITS|USE_PAID|FREE_ONLY|ALLOWED_MODEL|TIMEOUT|GLOBAL_TIMEOUT)(_|$)"
+    r"_API_KEY(_\d+)?$|_API_BASE$|_MODELS$|_(CHAT|EMBEDDING)_MODEL$|_(ACCESS|REFRESH)_TOKEN(_\d+)?$|_WEBHOOK_URL$|"
+    r"^(KEYTURN|PROXY|QUOTA_GROUPS?|KEY_PLAN|KEY_WEIGHTS|KEY_PRIORITIES|ROTATION_MODE|PROVIDER_PRIORITY|LIMITS|USE_PAID|"
+    r"FREE_ONLY|ALLOWED_MODEL|TIMEOUT|GLOBAL_TIMEOUT|(MAX|OPTIMAL)_CONCURRENT_REQUESTS|CONCURRENCY_MULTIPLIER|FAIR_CYCLE|"
+    r"CUSTOM_CAP|EXHAUSTION_COOLDOWN|SESSION_STICKINESS|(IGNORE|WHITELIST)_MODELS|CACHE|COALESCE|EQUIVALENTS|METRICS|OTEL|G4F|"
+    r"VERTEX|AZURE|HUGGINGFACE|GOOGLE_APPLICATION|DISCORD|ORCHESTRATOR|OBSIDIAN_VAULT|REDIS|DATABASE)(_|$)"
 )
 """Variables of whoever runs the tests that would change what the tests see, and keys that they must never touch."""
 
@@ -97,6 +102,10 @@ def pytest_configure(config: pytest.Config) -> None:
     patch = pytest.MonkeyPatch()
     for name in [name for name in os.environ if OWNERS_SETTINGS.search(name)]:
         patch.delenv(name)
+    patch.setenv("PYTEST_DEBUG_TEMPROOT", os.environ.get("PYTEST_DEBUG_TEMPROOT") or tempfile.gettempdir())
+    own = tempfile.mkdtemp(prefix="keyturn-tests-")  # tests look what is left in it, and others run beside them
+    patch.setattr(tempfile, "tempdir", own)
+    config.add_cleanup(lambda: shutil.rmtree(own, ignore_errors=True))
     patch.setattr(socket, "socket", _LoopbackSocket)
     patch.setattr(socket, "getaddrinfo", _resolve_local)
     patch.setattr(runners, "_cancel_all_tasks", _note_tasks)

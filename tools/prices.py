@@ -40,7 +40,7 @@ OURS = {
 }
 """Their name of a provider -> ours. Providers that Keyturn does not know are left out."""
 
-BORROWS = {"azure": ["openai", "anthropic", "deepseek", "xai"]}
+BORROWS = {"azure": ["openai", "anthropic", "deepseek", "xai"], "vertex": ["gemini"]}
 """Providers that sell the models of others at the same price."""
 
 PRICES = {"input": "input_mtok", "cached": "cache_read_mtok", "output": "output_mtok"}

@@ -25,14 +25,18 @@ KeyturnError
 │   ├── NoValidCredentials   503 no_valid_credentials
 │   ├── Draining             503 draining
 │   ├── UpstreamInterrupted  (event) upstream_interrupted: a stream cut after output
-│   └── DeadlineExceeded     504 deadline
+│   ├── DeadlineExceeded     504 deadline
+│   └── ProviderExhaustedError  what the library raises for all of these but a cut stream; a RuntimeError too
 ├── DataFolderInUse          another process owns the data folder
+├── NoToken                  an account got no token; never leaves dispatch
 └── TransportError           an upstream could not be reached or broke off; never leaves dispatch
 
 `code` is stable and documented; `status` is the HTTP status that the edge answers with.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class KeyturnError(Exception):
@@ -41,6 +45,8 @@ class KeyturnError(Exception):
     code: str = "internal_error"
     status: int = 500
     should_retry: bool | None = None
+    trail: Mapping[str, object] | None = None
+    """In the library: the story of the call that failed, its attempts, refusals and notes; else None."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -168,7 +174,7 @@ class HeadersTooLarge(RequestError):
 class UpstreamRefused(RequestError):
     """An upstream's own answer to a client's mistake, on its way into another dialect: its status, its words."""
 
-    def __init__(self, message: str, status: int, code: str) -> None:
+    def __init__(self, message: str, status: int = 400, code: str = "bad_request") -> None:
         super().__init__(message)
         self.status = status
         self.code = code
@@ -220,10 +226,48 @@ class DeadlineExceeded(PoolError):
     status = 504
 
 
+class ProviderExhaustedError(PoolError, RuntimeError):
+    """What a call of the library raises when nothing could answer; its text begins with "All API keys exhausted".
+
+    *code* and *status* say why, as the gateway would: `capacity` 429, `bad_upstream` 502, `no_valid_credentials` 503,
+    `deadline` 504 and so on.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "no_valid_credentials",
+        status: int = 503,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.code = code
+        self.status = status
+
+
+NoAvailableKeysError = ProviderExhaustedError
+"""The older name of the same."""
+
+
 class DataFolderInUse(KeyturnError):
     """Another process owns the data folder."""
 
     code = "data_folder_in_use"
+
+
+class NoToken(KeyturnError):
+    """An account got no token. *final*: asking again is of no use until its owner has done something.
+
+    Otherwise *retry_after* says in how many seconds to ask again.
+    """
+
+    code = "no_token"
+    status = 502
+
+    def __init__(self, message: str, *, final: bool = False, retry_after: float = 0.0) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.final = final
 
 
 class TransportError(KeyturnError):

@@ -39,12 +39,18 @@ def test_chat_asks_the_usual_model(groq: Terminal) -> None:
     assert "groq/llama-3.3-70b-versatile" in groq.run("chat", "Hello").stdout
 
 
-def test_chat_without_any_model_says_how_to_name_one(groq: Terminal) -> None:
-    groq.set(GROQ_MODELS="some-model")
-    result = groq.run("chat", "Hello")
+def test_RTE_08_chat_without_a_model_asks_the_defaults_of_all_providers(groq: Terminal) -> None:
+    result = groq.run("chat", "--trace", "Hello")
+    assert "groq/llama3-8b-8192" in result.stdout
+    assert "groq → llama3-8b-8192" in result.stderr
+
+
+def test_chat_without_any_model_says_how_to_name_one(terminal: Terminal) -> None:
+    terminal.set(TOGETHER_API_KEY="tgp_one", TOGETHER_MODELS="some-model")
+    result = terminal.run("chat", "Hello")
     assert result.exit_code == 2
-    assert "groq/some-model" in result.stderr
-    assert "GROQ_CHAT_MODEL" in result.stderr
+    assert "together/some-model" in result.stderr
+    assert "TOGETHER_CHAT_MODEL" in result.stderr
 
 
 def test_chat_tells_why_there_is_no_answer(groq: Terminal) -> None:

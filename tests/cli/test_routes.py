@@ -54,7 +54,8 @@ def test_routes_list(terminal: Terminal) -> None:
     write(terminal.cwd)
     terminal.set(GROQ_API_KEY="gsk_planted_1")
     rows = {row["name"]: row for row in json.loads(terminal.run("routes", "list", "--json").stdout)}
-    assert set(rows) == {"fast", "dear", "senior_dev", "llama", "large"}
+    assert set(rows) == {"fast", "dear", "senior_dev", "llama", "large", "auto"}
+    assert (rows["auto"]["kind"], rows["auto"]["chain"]) == ("default", ["groq/llama3-8b-8192"])
     assert rows["senior_dev"]["budget_usd"] == 200
     assert rows["large"]["chain"] == ["mistral/mistral-large-latest"]
     assert (rows["large"]["paid"], rows["large"]["price_tier"]) == (True, "performance")
@@ -110,13 +111,6 @@ def test_limits_list(terminal: Terminal) -> None:
     assert by_models["groq", "llama-3.1-8b-instant"]["from"].endswith("config/limits.yaml:1")
     assert by_models["groq", "gone"]["limits"] == "not offered"
     assert "not offered" in terminal.run("limits", "list", "groq").stdout
-
-
-def test_bot_and_watch_say_that_they_are_not_there_yet(terminal: Terminal) -> None:
-    for name in ("bot", "watch"):
-        result = terminal.run(name)
-        assert result.exit_code == 1
-        assert "not part of this version" in result.output
 
 
 @pytest.mark.realtime

@@ -1,4 +1,7 @@
-"""The official `openai` SDK in its two kinds, and one gateway over a pool in which most keys fail on purpose."""
+"""The official `openai` SDK in its two kinds, and one gateway over a pool in which most keys fail on purpose.
+
+What takes `EACH_WAY` is run a second time with the pool in this process, behind `transport_for_openai()`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ import pytest
 from keyturn.dispatch import SystemClock, draw
 from keyturn.simulator import KeyRule, Simulator
 from tests.support.serving import Served, Upstreams, serve, simulate
+
+from .in_process import InProcess
 
 DEAD, LIMITED, BROKEN, SLOW = "sk-dead-1111", "sk-limited-2222", "sk-broken-3333", "sk-slow-4444"
 """The keys of openai in the order in which they are tried; only the last one ever answers."""
@@ -37,41 +42,70 @@ MOST_GENERATORS = 10
 T = TypeVar("T")
 
 
+EACH_WAY = pytest.mark.parametrize("way", ["http", "in_process"], indirect=True)
+
+
 @pytest.fixture(scope="package")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Upstreams]]:
-    simulator = Simulator(SystemClock(), draw, keys=KEYS, models=MODELS, keep_bodies=True)
-    with simulate(simulator) as upstreams:
-        environ = {f"OPENAI_API_KEY_{number}": key for number, key in enumerate(KEYS["openai"], 1)}
-        environ |= {
-            f"{name.upper()}_API_BASE": f"{upstreams.url}/{name}/v1"
-            for name in ("openai", "groq", "deepseek", "mistral")
-        }
-        environ |= {
-            "GROQ_API_KEY": "gsk_good",
-            "DEEPSEEK_API_KEY_1": "sk-revoked-1",
-            "DEEPSEEK_API_KEY_2": "sk-revoked-2",
-            "DEEPSEEK_MODELS": "deepseek-chat",
-            "MISTRAL_API_KEY": "mistral-good",
-            "LIMITS_MISTRAL": "rpm=2",
-        }
-        with serve(tmp_path_factory.mktemp("gateway"), environ) as gateway:
-            yield gateway, upstreams
+def simulated() -> Iterator[Upstreams]:
+    with simulate(Simulator(SystemClock(), draw, keys=KEYS, models=MODELS, keep_bodies=True)) as upstreams:
+        yield upstreams
+
+
+@pytest.fixture(scope="package")
+def environment(simulated: Upstreams) -> dict[str, str]:
+    """What the pool is configured with."""
+    environ = {f"OPENAI_API_KEY_{number}": key for number, key in enumerate(KEYS["openai"], 1)}
+    environ |= {
+        f"{name.upper()}_API_BASE": f"{simulated.url}/{name}/v1" for name in ("openai", "groq", "deepseek", "mistral")
+    }
+    return environ | {
+        "GROQ_API_KEY": "gsk_good",
+        "DEEPSEEK_API_KEY_1": "sk-revoked-1",
+        "DEEPSEEK_API_KEY_2": "sk-revoked-2",
+        "DEEPSEEK_MODELS": "deepseek-chat",
+        "MISTRAL_API_KEY": "mistral-good",
+        "LIMITS_MISTRAL": "rpm=2",
+    }
+
+
+@pytest.fixture(scope="package")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, simulated: Upstreams, environment: dict[str, str]
+) -> Iterator[tuple[Served, Upstreams]]:
+    with serve(tmp_path_factory.mktemp("gateway"), environment) as gateway:
+        yield gateway, simulated
+
+
+@pytest.fixture(scope="package")
+def in_process(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[InProcess]:
+    pool = InProcess(tmp_path_factory.mktemp("pool"), environment)
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
-def gateway(running: tuple[Served, Upstreams]) -> Served:
-    """The gateway, with every cooldown of earlier tests cleared."""
-    running[0].reset()
-    return running[0]
+def way(request: pytest.FixtureRequest) -> str:
+    """How the pool is reached: over `http` unless a test is run each way."""
+    found: str = getattr(request, "param", "http")
+    return found
 
 
 @pytest.fixture
-def upstreams(running: tuple[Served, Upstreams]) -> Upstreams:
+def gateway(way: str, request: pytest.FixtureRequest) -> Served | InProcess:
+    """The gateway, or the pool in this process, with every cooldown of earlier tests cleared."""
+    found: Served | InProcess
+    found = request.getfixturevalue("in_process") if way == "in_process" else request.getfixturevalue("running")[0]
+    found.reset()
+    return found
+
+
+@pytest.fixture
+def upstreams(simulated: Upstreams) -> Upstreams:
     """The providers, with an empty log and no faults but the usual ones."""
-    running[1].settled()
-    running[1].script(*FAULTS)
-    running[1].forget()
-    return running[1]
+    simulated.settled()
+    simulated.script(*FAULTS)
+    simulated.forget()
+    return simulated
 
 
 class Sdk(ABC):
@@ -80,9 +114,10 @@ class Sdk(ABC):
     *ask* is given the client and calls one of its methods; of an asynchronous client the result is awaited.
     """
 
-    def __init__(self, base_url: str, api_key: str) -> None:
+    def __init__(self, base_url: str, api_key: str, pool: InProcess | None = None) -> None:
         self.sent: list[Any] = []
         self.options: dict[str, Any] = {"base_url": base_url, "api_key": api_key, "max_retries": 0}
+        self.pool = pool
 
     @abstractmethod
     def call(self, ask: Callable[[Any], Any]) -> Any:
@@ -125,7 +160,11 @@ class Sync(Sdk):
             return list(stream), stream.get_final_completion()
 
     def _client(self) -> openai.OpenAI:
-        http_client = openai.DefaultHttpxClient(event_hooks={"request": [self.sent.append]})
+        if self.pool is not None:
+            http_client = self.pool.transport("openai", asynchronous=False)
+            http_client.event_hooks = {"request": [self.sent.append]}
+        else:
+            http_client = openai.DefaultHttpxClient(event_hooks={"request": [self.sent.append]})
         return openai.OpenAI(http_client=http_client, **self.options)
 
 
@@ -163,7 +202,11 @@ class Async(Sdk):
         async def note(request: Any) -> None:
             self.sent.append(request)
 
-        http_client = openai.DefaultAsyncHttpxClient(event_hooks={"request": [note]})
+        if self.pool is not None:
+            http_client = self.pool.transport("openai", asynchronous=True)
+            http_client.event_hooks = {"request": [note]}
+        else:
+            http_client = openai.DefaultAsyncHttpxClient(event_hooks={"request": [note]})
         return openai.AsyncOpenAI(http_client=http_client, **self.options)
 
 
@@ -174,9 +217,19 @@ def kind(request: pytest.FixtureRequest) -> type[Sdk]:
 
 
 @pytest.fixture
-def sdk(kind: type[Sdk], gateway: Served, upstreams: Upstreams) -> Sdk:
+def sdk(kind: type[Sdk], gateway: Served | InProcess, upstreams: Upstreams) -> Sdk:
     """A client of the gateway: tests that take it run once with each kind."""
-    return kind(gateway.base_url, gateway.caller_key)
+    pool = gateway if isinstance(gateway, InProcess) else None
+    return kind(gateway.base_url, gateway.caller_key, pool)
+
+
+def options_of(gateway: Served | InProcess, sdk: str = "openai", *, asynchronous: bool = False) -> dict[str, Any]:
+    """What a client of *sdk* is made with to reach the gateway, or the pool in this process."""
+    url = gateway.base_url if sdk == "openai" else gateway.url
+    found: dict[str, Any] = {"base_url": url, "api_key": gateway.caller_key, "max_retries": 0}
+    if isinstance(gateway, InProcess):
+        found["http_client"] = gateway.transport(sdk, asynchronous=asynchronous)
+    return found
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:

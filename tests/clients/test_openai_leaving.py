@@ -11,16 +11,12 @@ import pytest
 
 from tests.support.serving import Served, Upstreams
 
-from .conftest import run, say
+from .conftest import EACH_WAY, options_of, run, say
 
-pytestmark = pytest.mark.realtime
+pytestmark = [pytest.mark.realtime, EACH_WAY]
 
 QUICKLY = 0.25
 ASKED: Any = {"model": "groq/llama-3.1-8b-instant", "messages": say("Hello")}
-
-
-def options(gateway: Served, **more: Any) -> Any:
-    return {"base_url": gateway.base_url, "api_key": gateway.caller_key, "max_retries": 0, **more}
 
 
 def assert_let_go(upstreams: Upstreams, left: float) -> None:
@@ -34,7 +30,7 @@ def assert_let_go(upstreams: Upstreams, left: float) -> None:
 
 def test_a_stream_is_closed_early(gateway: Served, upstreams: Upstreams) -> None:
     upstreams.script({"does": "hang", "at_chunk": 3})
-    with openai.OpenAI(**options(gateway)) as client:
+    with openai.OpenAI(**options_of(gateway)) as client:
         stream: Any = client.chat.completions.create(**ASKED, stream=True)
         assert next(stream).choices[0].delta.role == "assistant"
         left = time.monotonic()
@@ -47,7 +43,7 @@ def test_an_asynchronous_stream_is_closed_early(gateway: Served, upstreams: Upst
     upstreams.script({"does": "hang", "at_chunk": 3})
 
     async def main() -> float:
-        async with openai.AsyncOpenAI(**options(gateway)) as client:
+        async with openai.AsyncOpenAI(**options_of(gateway, asynchronous=True)) as client:
             stream: Any = await client.chat.completions.create(**ASKED, stream=True)
             async for chunk in stream:
                 assert chunk.choices[0].delta.role == "assistant"
@@ -64,7 +60,7 @@ def test_an_asynchronous_stream_is_closed_early(gateway: Served, upstreams: Upst
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_gives_up_before_the_answer(gateway: Served, upstreams: Upstreams, stream: bool) -> None:
     upstreams.script({"does": "hang"})
-    with openai.OpenAI(**options(gateway, timeout=0.3)) as client, pytest.raises(openai.APITimeoutError):
+    with openai.OpenAI(**options_of(gateway), timeout=0.3) as client, pytest.raises(openai.APITimeoutError):
         client.chat.completions.create(**ASKED, stream=stream)
     assert_let_go(upstreams, time.monotonic())
     assert gateway.states()["groq-0"] == "healthy"
@@ -75,7 +71,7 @@ def test_a_task_that_is_cancelled(gateway: Served, upstreams: Upstreams, stream:
     upstreams.script({"does": "hang"})
 
     async def main() -> None:
-        async with openai.AsyncOpenAI(**options(gateway)) as client:
+        async with openai.AsyncOpenAI(**options_of(gateway, asynchronous=True)) as client:
             call = asyncio.ensure_future(client.chat.completions.create(**ASKED, stream=stream))
             while not upstreams.seen(model="llama-3.1-8b-instant"):
                 await asyncio.to_thread(upstreams.running)

@@ -15,7 +15,9 @@ from pydantic import BaseModel
 from keyturn.simulator import Exchange
 from tests.support.serving import Served, Upstreams
 
-from .conftest import BROKEN, DEAD, FAULTS, LIMITED, SLOW, Sdk, run, say, text_of
+from .conftest import BROKEN, DEAD, EACH_WAY, FAULTS, LIMITED, SLOW, Sdk, options_of, run, say, text_of
+
+pytestmark = EACH_WAY
 
 GPT = "openai/gpt-4o"
 HELLO = "This is the Keyturn simulator (openai/gpt-4o): … You said: Hello"
@@ -227,6 +229,7 @@ def test_embeddings(sdk: Sdk, upstreams: Upstreams) -> None:
 def test_models(sdk: Sdk) -> None:
     page = sdk.call(lambda client: client.models.list())
     owners = {model.id: model.owned_by for model in page.data}
+    assert owners.pop("auto") == "keyturn"
     assert owners["groq/openai/gpt-oss-20b"] == "groq"
     assert owners["openai/gpt-4o-mini"] == "openai", "three bad keys hide the list of the provider"
     assert set(owners.values()) == {"openai", "groq", "deepseek", "mistral"}
@@ -246,8 +249,7 @@ def test_an_id_with_a_slash(sdk: Sdk, upstreams: Upstreams) -> None:
 
 def test_many_calls_at_once_over_one_client(gateway: Served, upstreams: Upstreams) -> None:
     async def main() -> list[Any]:
-        options: Any = {"base_url": gateway.base_url, "api_key": gateway.caller_key, "max_retries": 0}
-        async with openai.AsyncOpenAI(**options) as client:
+        async with openai.AsyncOpenAI(**options_of(gateway, asynchronous=True)) as client:
             return await asyncio.gather(*(one(client, number) for number in range(30)))
 
     async def one(client: openai.AsyncOpenAI, number: int) -> Any:

@@ -144,12 +144,12 @@ def test_CFG_51_provider_priority() -> None:
     assert configured(PROVIDER_PRIORITY_GOOGLE="1", PROVIDER_PRIORITY_GROQ="5").tiers == {"gemini": 1, "groq": 5}
 
 
-@pytest.mark.parametrize("value", ["first", "0", "-1", "1.5"])
+@pytest.mark.parametrize("value", ["first", "0", "-1", "1.5", "11"])
 def test_CFG_51_a_wrong_priority_is_noted_and_the_default_kept(value: str) -> None:
     config = configured(PROVIDER_PRIORITY_GROQ=value)
     assert config.tiers == {}
     assert config.notes == (
-        f"PROVIDER_PRIORITY_GROQ: '{value}' is not a whole number from 1 up; the default tier is used",
+        f"PROVIDER_PRIORITY_GROQ: '{value}' is not a whole number from 1 to 10; the default tier is used",
     )
 
 
@@ -264,4 +264,4 @@ def test_the_example_file_is_right_in_every_line(tmp_path: Path) -> None:
     keys = {f"{name}_API_KEY_{number}": f"{name}{number}" for name in ("GROQ", "GEMINI") for number in (1, 2, 3)}
     config = load(keys, cwd=tmp_path)
     assert config.notes == ()
-    assert list(config.providers) == ["gemini", "groq", "ollama", "myserver"]
+    assert list(config.providers) == ["gemini", "vertex", "groq", "ollama", "g4f", "myserver"]

@@ -213,7 +213,7 @@ def test_ready_and_parked_always_partition_the_pool(story: list[tuple[str, int, 
 def test_who_holds_the_prompt_cache_is_preferred() -> None:
     pool, view = make(3)
     assert holder_in(pool, 7, 10, (), 0.0) is None
-    pool.holds(pool.entries[2], 7)
+    pool.holds(pool.entries[2], 7, 0.0)
     found = holder_in(pool, 7, 10, (), 0.0)
     assert found is pool.entries[2]
     assert holder_in(pool, 7, 10, (2,), 0.0) is None, "it was tried in this call"
@@ -225,7 +225,7 @@ def test_who_holds_the_prompt_cache_is_preferred() -> None:
 
 def test_who_rests_is_not_preferred_for_its_cache() -> None:
     pool, view = make(2)
-    pool.holds(pool.entries[1], 7)
+    pool.holds(pool.entries[1], 7, 0.0)
     block(view, pool, 1, 30.0)
     assert holder_in(pool, 7, 10, (), 0.0) is None
     assert holder_in(pool, 7, 10, (), 31.0) is pool.entries[1]
@@ -234,7 +234,7 @@ def test_who_rests_is_not_preferred_for_its_cache() -> None:
 def test_the_conversations_remembered_are_bounded() -> None:
     pool, _ = make(2)
     for number in range(5000):
-        pool.holds(pool.entries[0], number)
+        pool.holds(pool.entries[0], number, 0.0)
     assert len(pool.holders) == 4096
     assert holder_in(pool, 0, 10, (), 0.0) is None
     assert holder_in(pool, 4999, 10, (), 0.0) is pool.entries[0]

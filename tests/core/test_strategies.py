@@ -32,7 +32,7 @@ from keyturn.core import (
     scopes_of,
     strategy_named,
 )
-from keyturn.core.selection import FADING
+from keyturn.core.entries import FADING
 
 SMALL = Cost(10, 0, 1)
 
@@ -369,4 +369,4 @@ def test_the_free_ones_are_always_those_of_the_ready(story: list[tuple[str, int,
             pool.revive(now)
         else:
             pool.unpark(entry)
-        assert pool.free == [each for each in pool.ready if each in (0, 2, 5)]
+        assert pool.ranks[0].free == [each for each in pool.ready if each in (0, 2, 5)]

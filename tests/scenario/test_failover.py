@@ -271,7 +271,8 @@ def test_embeddings_fail_over_too() -> None:
 def test_models_are_merged_and_a_broken_list_breaks_nothing() -> None:
     async def story(world: World) -> None:
         rows = await world.gateway.models()
-        assert {row.provider for row in rows} == {"groq"}
+        assert {row.provider for row in rows} == {"groq", "keyturn"}
+        assert rows.pop().id == "auto"
         assert all(row.id.startswith("groq/") for row in rows)
         fetched = len(world.upstream.select(kind="models"))
         await world.gateway.models()

@@ -401,7 +401,7 @@ def test_a_list_that_a_call_waits_for_is_not_taken_from_it_by_a_reload() -> None
                 await later(world, 1)
                 world.gateway.adopt(world.config())
             assert (await asking).status == 200
-            assert {row.provider for row in await listing} == {"groq", "mistral"}
+            assert {row.provider for row in await listing} == {"groq", "mistral", "keyturn"}
 
     virtual.run(story)
 

@@ -98,6 +98,7 @@ async def live(folder: Path, environ: Mapping[str, str]) -> AsyncIterator[Live]:
     """A gateway that *environ* configures, with GOOD beside it; nothing may be left over when it ends."""
     clock = SystemClock()
     settings = {"GROQ_API_KEY": KEY, "TOGETHER_API_KEY": "always-good-key", "PROXY_API_KEY": CALLER_KEY}
+    settings["KEYTURN_EQUIVALENTS"] = "off"  # GOOD must not answer for BAD
     config = load({**settings, **environ}, cwd=folder)
     row = replace(CATALOG["together"], local_app="good", base_url="http://good/together/v1")
     config = replace(config, providers={**config.providers, "together": row})

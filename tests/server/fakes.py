@@ -82,6 +82,7 @@ class FakeGateway:
         self.changes: list[tuple[str, str | None]] = []
         self.closed = False
         self.keep_answer = 0
+        self.tracer = None
         self.idle = asyncio.Event()
 
     async def handle(self, call: Call, caller: Caller, call_id: str) -> Reply:

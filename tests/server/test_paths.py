@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from keyturn.dispatch import PLACES, place_at, spoken
 from keyturn.errors import UnknownPath
 from keyturn.server import ENDPOINTS
-from keyturn.server.paths import WrongMethod, find, spoken
+from keyturn.server.paths import WrongMethod, find
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,17 @@ def test_every_endpoint_is_found_by_its_own_path() -> None:
         for name, value in (("{id}", "x"), ("{method}", "generateContent")):
             path = path.replace(name, value)
         assert find(path.encode())[0] is endpoint
+
+
+def test_what_is_found_in_process_is_what_is_served() -> None:
+    for place in PLACES:
+        path = place.path.replace("{id}", "x/y").replace("{method}", "countTokens").encode()
+        found = place_at(path)
+        assert found is not None
+        endpoint, argument = find(path)
+        assert (found[0].path, found[1], found[0].dialect) == (endpoint.path, argument, endpoint.dialect)
+    assert place_at(b"/healthz") is None
+    assert place_at(b"/admin/keys") is None
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta", "v1alpha", "v1beta1", "v1beta/v1beta"])

@@ -117,6 +117,11 @@ class World:
             name: row if row.tool else replace(row, local_app=APP, base_url=f"http://simulator/{name}/v1")
             for name, row in config.providers.items()
         }
+        rows |= {
+            name: replace(row, endpoints={each: f"http://simulator/{name}/{each}/v1" for each in row.endpoints})
+            for name, row in rows.items()
+            if row.endpoints
+        }
         return replace(config, providers=rows)
 
     def held(self) -> int:

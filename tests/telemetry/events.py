@@ -18,7 +18,7 @@ BODY: Mapping[str, bytes] = {"model": b'"groq/llama"', "messages": b'[{"role":"u
 def attempt(
     key: str = "groq-1:9f3a1c", meaning: str = "ok", *, at: float = 1000.0, ms: float = 38.0, **more: Any
 ) -> Attempt:
-    made = Attempt("a", "groq", "llama", key, at, meaning, ended=at + ms / 1000)
+    made = Attempt("a", "groq", "llama", key, at, meaning, ended=at + ms / 1000, tier=2)
     for name, value in more.items():
         setattr(made, name, value)
     return made
@@ -62,5 +62,7 @@ def make_gateway(clock: Clock | None = None) -> Gateway:
         inflight=3,
         room=SimpleNamespace(waiting=2),
         keep_answer=0,
+        generation=SimpleNamespace(sharing=None),
+        transport=SimpleNamespace(open_connections=5),
     )
     return cast(Gateway, fake)

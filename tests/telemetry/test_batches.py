@@ -69,7 +69,7 @@ def test_the_metrics_page_is_up_to_the_moment() -> None:
         gateway = make_gateway()
         telemetry = Telemetry(gateway, io.StringIO())
         gateway.events.emit(served())
-        page = telemetry.metrics_page().decode()
+        page = (telemetry.metrics_page() or b"").decode()
         telemetry.close()
         assert 'keyturn_keys{provider="groq",state="healthy"} 2.0' in page
         assert "keyturn_inflight_requests 3.0" in page
@@ -85,7 +85,7 @@ def test_a_log_that_is_not_read_holds_up_nothing_and_what_it_misses_is_counted()
         telemetry = Telemetry(gateway, out)
         for _ in range(MOST_WAITING + 500):
             gateway.events.emit(Alarm("look"))
-        page = telemetry.metrics_page().decode()
+        page = (telemetry.metrics_page() or b"").decode()
         assert "keyturn_log_lines_dropped_total 500.0" in page
         assert f"keyturn_alarms_total {MOST_WAITING + 500}.0" in page
         out.released.set()
@@ -101,7 +101,7 @@ def test_a_log_that_is_gone_costs_only_its_lines() -> None:
         telemetry = Telemetry(gateway, Gone())
         gateway.events.emit(served())
         telemetry.close()
-        page = telemetry.metrics_page().decode()
+        page = (telemetry.metrics_page() or b"").decode()
         assert "keyturn_log_lines_dropped_total 1.0" in page
 
     virtual.run(main)

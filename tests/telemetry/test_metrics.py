@@ -35,9 +35,11 @@ def test_a_served_call_with_a_failover() -> None:
     assert (
         value(samples, "keyturn_requests_total", **api, model_alias="groq/llama", status_class="2xx", outcome="ok") == 1
     )
-    assert value(samples, attempts, **model, result="rate_limited") == 1
-    assert value(samples, attempts, **model, result="ok") == 1
-    moved = {"from_provider": "groq", "to_provider": "groq", "reason": "rate_limited"}
+    assert value(samples, attempts, **model, tier="2", result="rate_limited") == 1
+    assert value(samples, attempts, **model, tier="2", result="ok") == 1
+    assert value(samples, "keyturn_served_total", provider="groq", tier="2", fallback="none") == 1
+    assert value(samples, "keyturn_attempt_duration_seconds_count", provider="groq", tier="2") == 2
+    moved = {"from_provider": "groq", "to_provider": "groq", "reason": "rate_limited", "tier": "2"}
     assert value(samples, "keyturn_failovers_total", **moved) == 1
     assert value(samples, "keyturn_tokens_total", **model, kind="input") == 12
     assert value(samples, "keyturn_tokens_total", **model, kind="output") == 40

@@ -61,4 +61,4 @@ def test_the_clients_own_name_counts_first() -> None:
     one, other = call("openai_chat", LONG), call("openai_chat", LONG + "?", "Yes", "So")
     one.conversation = other.conversation = "mine"
     assert conversation_of(one) == conversation_of(other)
-    assert conversation_of(one) == (hash("mine"), True)
+    assert conversation_of(one) == (hash(("", "mine")), True)

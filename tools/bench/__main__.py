@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 import uvloop
 
-from . import loading, picking, process, translating
+from . import fallback, loading, picking, process, translating
 from .load import load
 from .upstream import Upstream
 
@@ -77,6 +78,24 @@ async def throughput(gateway: Callable[[int], process.Server], rounds: int, seco
         if not stream:
             gates.append(Gate(f"a translated call: {ratio:.2f} times a relayed one (at most 2.5)", ratio <= 2.5))
     return gates
+
+
+async def library(rounds: int, seconds: float) -> Gate:
+    """A call of AsyncClient beside a bare aiohttp call, both made by one process on the second core."""
+    upstream = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", 0)
+    port = str(upstream.sockets[0].getsockname()[1])
+    command = [sys.executable, "-m", "tools.bench.calling", port, str(rounds), str(int(1000 * seconds))]
+    calling = await asyncio.create_subprocess_exec(
+        *command, cwd=process.ROOT, stdout=subprocess.PIPE, preexec_fn=lambda: process.pin(0, process.CORES[-1])
+    )
+    said, _ = await calling.communicate()
+    upstream.close()
+    if calling.returncode:
+        raise SystemExit("the measurement of the library failed")
+    samples = json.loads(said)
+    row("CPU µs, library call", (ours for ours, _ in samples), (bare for _, bare in samples), "aiohttp")
+    ratio = median(ours / bare for ours, bare in samples)
+    return Gate(f"a call of AsyncClient: {ratio:.2f} times a bare aiohttp call (at most 1.6)", ratio <= 1.6)
 
 
 def chunks() -> Gate:
@@ -149,6 +168,8 @@ def main(gateway: Callable[[int], process.Server] = process.keyturn) -> int:
 
     with gateway(process.free_port()) as idle:
         gates = uvloop.run(throughput(gateway, rounds, seconds))
+        gates.append(uvloop.run(library(rounds, seconds)))
+        gates += [Gate(*each) for each in uvloop.run(fallback.gates(rounds, seconds / 2))]
         gates.append(startup(gateway, rounds))
         gates.append(chunks())
         gates.append(flatness())

@@ -63,7 +63,11 @@ class Upstream(asyncio.Protocol):
                 self._transport.write(STREAM_HEAD)
                 self._stream(0)
             else:
-                self._transport.write(PLAIN)
+                self._transport.write(self.plain())
+
+    def plain(self) -> bytes:
+        """The next whole answer."""
+        return PLAIN
 
     def _stream(self, position: int) -> None:
         if self._transport.is_closing():

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .output import counted
+from .output import keys_counted
 from .pool import known_models, usual_model
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ def banner(config: Config, url: str) -> Iterator[str]:
         yield "DEMO: no key is configured. Only models named demo/… are served, by a simulator: no answer is real."
         yield "`keyturn keys add PROVIDER` adds a key; it is used within a moment."
     for name, keys in config.credentials.items():
-        count = sum(1 for key in keys if key.secret)
+        said = keys_counted(keys)
         if not config.demo and config.providers[name].tool is None:
-            yield f"{name}: {counted(count, 'key')}{_turn(config, name)}" if count else f"{name}: no key needed"
+            yield f"{name}: {said}{_turn(config, name)}" if said else f"{name}: no key needed"
     yield from _tools(config)
     paid = "routes marked paid may be used" if config.use_paid else "routes marked paid are skipped"
     yield f"USE_PAID_MODELS={str(config.use_paid).lower()}: {paid}"

@@ -12,7 +12,7 @@ import click
 from keyturn.core import dollars
 from keyturn.errors import ConfigError
 
-from .output import counted, json_option, print_json, print_table, say
+from .output import counted, json_option, keys_counted, print_json, print_table, say
 from .setup import Place, place_options, read_config
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def check(**place: Any) -> None:
         raise
     for note in config.notes:
         say(f"note: {note}")
-    keys = sum(1 for found in config.credentials.values() for key in found if key.secret)
-    said = [counted(len(config.providers), "provider"), counted(keys, "key")]
+    keys = [key for found in config.credentials.values() for key in found]
+    said = [counted(len(config.providers), "provider"), keys_counted(keys) or "0 keys"]
     roles = sum(1 for name in config.names.values() if name.kind == "role")
     for number, thing in ((len(config.routes), "route"), (roles, "role"), (len(config.callers), "caller")):
         if number:
@@ -115,6 +115,8 @@ def settings(config: Config) -> Iterator[Setting]:
     caller = "<secret>" if config.caller_key else str(config.data / "caller.key")
     yield Setting("caller_key", caller, origin.of("caller_key", "PROXY_API_KEY"))
     yield Setting("use_paid", config.use_paid, origin.of("use_paid", "USE_PAID_MODELS", "FREE_ONLY_MODE"))
+    groups = f"{len(config.equivalents.groups)} groups"
+    yield Setting("equivalents", groups, origin.of("equivalents", "KEYTURN_EQUIVALENTS"))
     if config.price_tiers is not None:
         yield Setting("price_tiers", sorted(config.price_tiers), origin.of("price_tiers", "ALLOWED_MODEL_TIERS"))
     yield Setting("cooldown.profile", config.cooldown, origin.of("cooldown.profile"))
@@ -124,6 +126,10 @@ def settings(config: Config) -> Iterator[Setting]:
         old = {"silence": "TIMEOUT_READ_STREAMING", "total": "TIMEOUT_READ_NON_STREAMING"}.get(name, "")
         variable = ORIGINS.get(name, f"TIMEOUT_{name.upper()}")
         yield Setting(f"timeouts.{name}", value, origin.of(f"timeouts.{name}", variable, old))
+    for section, shared in (("cache", config.cache), ("coalesce", config.coalesce)):
+        for name, value in asdict(shared).items() if shared is not None else ():
+            variable = f"{section}_{name}".upper()
+            yield Setting(f"{section}.{name}", value, origin.of(f"{section}.{name}", variable))
     for provider in config.providers:
         yield from _provider(config, provider, origin)
     for provider, variable in config.unset.items():
@@ -162,7 +168,8 @@ def _provider(config: Config, name: str, origin: _Origins) -> Iterator[Setting]:
     rotation = config.rotations.get(name)
     plans = {key.plan for key in config.credentials[name] if key.plan}
     families: tuple[tuple[str, Any, str], ...] = (
-        ("base_url", row.base_url or None, "{}_API_BASE"),
+        ("base_url", None if row.endpoints else row.base_url or None, "{}_API_BASE"),
+        *((f"endpoints.{end}", url, f"{{}}_{end.upper()}_API_BASE") for end, url in row.endpoints.items()),
         ("cmd", list(row.tool.argv) if row.tool is not None else None, ""),
         ("tier", config.tiers.get(name, row.tier), "PROVIDER_PRIORITY_{}"),
         ("plan", next(iter(plans), None), "KEY_PLAN_{}"),
@@ -171,12 +178,17 @@ def _provider(config: Config, name: str, origin: _Origins) -> Iterator[Setting]:
         ("max_concurrent", config.max_concurrent.get(name), "MAX_CONCURRENT_REQUESTS_PER_KEY_{}"),
         ("limits", _limits(config.limits.get(name, ())) or None, "LIMITS_{}"),
         ("models", list(config.static_models.get(name, ())) or None, "{}_MODELS"),
-        ("chat_model", config.chat_models.get(name), "{}_CHAT_MODEL"),
+        ("chat_model", config.chat_models.get(name, row.chat_model) or None, "{}_CHAT_MODEL"),
+        ("embedding_model", config.embedding_models.get(name, row.embedding_model) or None, "{}_EMBEDDING_MODEL"),
     )
     for setting, value, family in families:
         if value is None:
             continue
         names = [family.format(spelling) for spelling in spellings] if family else []
+        if setting == "endpoints.main":  # two more names of it
+            names += [f"{spelling}_API_BASE" for spelling in spellings]
+            if not any(each in config.origins for each in names):
+                names = [config.origins.get(f"{name}.base_url", "")]
         if setting == "max_concurrent":
             mode = config.strategies.get(name, "balanced").upper()
             names = [*(f"{variable}_{mode}" for variable in names), *names]
@@ -187,8 +199,8 @@ def _provider(config: Config, name: str, origin: _Origins) -> Iterator[Setting]:
     for key in config.credentials[name]:
         said = {"plan": key.plan, "weight": None if key.weight == 1 else key.weight, "group": _group(config, name, key)}
         extra = "".join(f" {word}={value}" for word, value in said.items() if value is not None)
-        shown = f"{key.shown}{extra}" if key.secret else "(none needed)"
-        yield Setting(f"{name}.key", shown, origin.of(f"{name}.key", key.origin) if key.secret else key.origin)
+        shown = f"{key.shown}{extra}" if key.keyed else "(none needed)"
+        yield Setting(f"{name}.key", shown, origin.of(f"{name}.key", key.origin) if key.keyed else key.origin)
 
 
 def _group(config: Config, name: str, key: Any) -> str | None:

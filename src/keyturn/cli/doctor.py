@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -15,11 +15,12 @@ import click
 from keyturn.errors import ConfigError, KeyturnError
 
 from .entry import CONFIG_INVALID, FAILED
-from .output import counted, json_option, print_json, print_table
+from .output import counted, json_option, keys_counted, print_json, print_table
 from .setup import Place, place_options, read_config
 
 if TYPE_CHECKING:
     from keyturn.config import Config, DataFolder, Owner
+    from keyturn.core import Credential
 
 
 class Finding(NamedTuple):
@@ -73,13 +74,26 @@ def _providers(config: Config) -> Iterator[Finding]:
             said = f"{tool.argv[0]} is on the PATH" if tool.found else f"not used: {tool.argv[0]} is not on the PATH"
             yield Finding(name, "ok", said)
             continue
-        count = sum(1 for key in keys if key.secret)
+        count = sum(1 for key in keys if key.keyed)
         groups = len({key.group for key in keys})
-        said = counted(count, "key") if count else "no key needed"
+        said = keys_counted(keys) or "no key needed"
         shared = f" in {counted(groups, 'quota group')}" if groups < count else ""
-        yield Finding(name, "ok", f"{said}{shared}, {config.providers[name].base_url}")
+        ends = config.providers[name].endpoints
+        where = ", ".join(f"{end} at {url}" for end, url in ends.items()) or config.providers[name].base_url
+        yield Finding(name, "ok", f"{said}{shared}, {where}")
+        yield from _accounts(config, keys)
     for name, variable in config.unset.items():
         yield Finding(name, "warn", f"no key: set {variable}")
+
+
+def _accounts(config: Config, keys: Sequence[Credential]) -> Iterator[Finding]:
+    """Who logs in instead of holding a key, and whether somebody has to do something for that."""
+    for key in keys:
+        if key.account is not None:
+            from .login import needs_login
+
+            lacking = needs_login(config, key)
+            yield Finding(key.shown, "warn" if lacking else "ok", lacking or f"{key.account.who}, from {key.origin}")
 
 
 def _files(config: Config) -> Iterator[Finding]:
@@ -160,18 +174,19 @@ def _running(owner: Owner, folder: DataFolder) -> Iterator[Finding]:
 
 
 def _online(config: Config) -> Iterator[Finding]:
-    from .probe import probe
+    from .probe import probe, questions
 
     if config.demo:
         return
     firsts = [keys[0] for keys in config.credentials.values()]
-    for found in asyncio.run(probe(config, firsts)):
+    for found in asyncio.run(probe(config, questions(config, firsts))):
         state: Literal["ok", "warn", "fail"] = (
             "ok" if found.meaning == "ok" else "fail" if found.status is None and found.meaning != "unknown" else "warn"
         )
         status = f", status {found.status}" if found.status else ""
         said = f": {found.message}" if found.message else ""
-        yield Finding(f"{found.credential.provider} online", state, f"{found.meaning}{status}{said}")
+        name = f"{found.credential.provider} {found.endpoint}".strip()
+        yield Finding(f"{name} online", state, f"{found.meaning}{status}{said}")
 
 
 def _print_environment(place: Place, as_json: bool) -> None:
@@ -179,7 +194,7 @@ def _print_environment(place: Place, as_json: bool) -> None:
     from keyturn.config import VARIABLES
 
     config = read_config(place)
-    keys = {key.origin: key.shown for found in config.credentials.values() for key in found if key.secret}
+    keys = {key.origin: key.shown for found in config.credentials.values() for key in found if key.keyed}
     rows = [
         {"variable": name, "value": keys.get(name, "<secret>" if "_API_KEY" in name else "set"), "from": origin}
         for name, origin in sorted(_variables(config.origins).items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import IO, Any
 
 import click
@@ -18,6 +19,7 @@ COMMANDS = {
     "callers": ("callers", "List, add and revoke callers of the gateway."),
     "models": ("models", "List the models that can be asked for."),
     "routes": ("routes", "List routes, and explain who would answer one."),
+    "login": ("login", "Log in to a provider that allows it: OpenRouter, Hugging Face."),
     "limits": ("limits", "List the limits that are declared."),
     "chat": ("chat", "Ask one question and print the answer."),
     "connect": ("connect", "Point a tool at this gateway: Claude Code, Codex, Cursor, …"),
@@ -27,8 +29,8 @@ COMMANDS = {
     "config": ("configuration", "Show or check the configuration."),
     "doctor": ("doctor", "Say what is set up, what is missing and what is in the way."),
     "simulator": ("simulator", "Serve simulated providers."),
-    "bot": ("bot", "Run the Discord bot (not in this version)."),
-    "watch": ("watch", "Watch a folder of tasks (not in this version)."),
+    "bot": ("bot", "Run the Discord bot."),
+    "watch": ("watch", "Answer files that are dropped into a folder."),
 }
 """Command → the module that holds it as `command`, and its one line in `--help`."""
 
@@ -88,10 +90,19 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         ctx.exit()
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print it.")
-def main() -> None:
-    """One endpoint that never runs out of keys.
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """One endpoint that never runs out of keys. Without a command, on a terminal: a menu.
 
     Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 configuration invalid.
     """
+    if ctx.invoked_subcommand is not None:
+        return
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        from .menu import open_menu
+
+        open_menu(main)
+    else:
+        click.echo(ctx.get_help())

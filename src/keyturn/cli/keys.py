@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from keyturn.config import Config
     from keyturn.core import Credential
 
+    from .probe import Finding
+
 
 @click.group()
 def command() -> None:
@@ -77,12 +79,21 @@ def _configured(config: Config) -> list[dict[str, Any]]:
             "key": key.shown,
             "state": "disabled" if key.fingerprint in disabled else "configured" if _there(config, key) else "missing",
             "until": None,
-            "reason": "disabled" if key.fingerprint in disabled else None,
+            "reason": "disabled" if key.fingerprint in disabled else _lacking(config, key) or None,
             "limits": [limit._asdict() | unknown for limit in config.limits.get(key.provider, ())],
         }
         for keys in config.credentials.values()
         for key in keys
     ]
+
+
+def _lacking(config: Config, key: Credential) -> str:
+    """What an account lacks to give tokens."""
+    if key.account is None:
+        return ""
+    from .login import needs_login
+
+    return needs_login(config, key)
 
 
 def _there(config: Config, key: Credential) -> bool:
@@ -98,36 +109,42 @@ def _there(config: Config, key: Credential) -> bool:
 def test(key: str | None, as_json: bool, **place: Any) -> None:
     """Ask every provider one cheap question with each key (or with KEY) and say what the answer means.
 
-    Exits with 1 when a key did not work.
+    Of g4f each of its five endpoints has a line: one that is not set is `not_set`, and counts as no failure. Exits
+    with 1 when a key or an endpoint did not work.
     """
-    from .probe import probe
+    from .probe import probe, questions, unset_endpoints
 
     config = read_config(Place(**place))
     if config.demo:
         raise click.UsageError("no key is configured; `keyturn keys add PROVIDER` adds one")
-    findings = asyncio.run(probe(config, keys_named(config, key)))
-    rows = [
-        {
-            "provider": finding.credential.provider,
-            "key": finding.credential.shown,
-            "variable": finding.credential.origin,
-            "meaning": finding.meaning,
-            "status": finding.status,
-            "ms": round(finding.seconds * 1000),
-            "message": finding.message,
-        }
-        for finding in findings
-    ]
+    named = keys_named(config, key)
+    rows = [_finding(each) for each in asyncio.run(probe(config, questions(config, named)))]
+    rows += [_finding(each) for each in unset_endpoints(config, named)]
     if as_json:
         print_json(rows)
     else:
         print_table(("KEY", "VARIABLE", "MEANING", "STATUS", "MS", "MESSAGE"), [_tested(row) for row in rows])
-    if any(row["meaning"] != "ok" for row in rows):
+    if any(row["meaning"] not in ("ok", "not_set") for row in rows):
         sys.exit(1)
 
 
+def _finding(finding: Finding) -> dict[str, Any]:
+    """One row of `keys test --json`."""
+    return {
+        "provider": finding.credential.provider,
+        "key": finding.credential.shown,
+        "variable": finding.credential.origin,
+        "endpoint": finding.endpoint or None,
+        "meaning": finding.meaning,
+        "status": finding.status,
+        "ms": round(finding.seconds * 1000),
+        "message": finding.message,
+    }
+
+
 def _tested(row: dict[str, Any]) -> tuple[object, ...]:
-    return row["key"], row["variable"], row["meaning"], row["status"] or "-", row["ms"], row["message"][:100]
+    said = f"{row['endpoint']}: {row['message']}" if row["endpoint"] else row["message"]
+    return row["key"], row["variable"], row["meaning"], row["status"] or "-", row["ms"], said[:100]
 
 
 @command.command()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from keyturn.core import Credential
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -26,6 +30,13 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def keys_counted(keys: Sequence[Credential]) -> str:
+    """`2 keys and 1 account`; empty when none is needed."""
+    accounts = sum(1 for key in keys if key.account is not None)
+    numbers = ((sum(1 for key in keys if key.secret), "key"), (accounts, "account"))
+    return " and ".join(counted(count, thing) for count, thing in numbers if count)
 
 
 def counted(count: int, thing: str) -> str:

@@ -37,16 +37,19 @@ def open_pool(config: Config, folder: DataFolder | None = None) -> Gateway:
 
 def usual_model(config: Config) -> str | None:
     """The route to ask when none is named: the `<P>_CHAT_MODEL` of the first provider by tier, or the demo."""
-    ranked = sorted(config.providers.values(), key=lambda each: (config.tiers.get(each.name, each.tier), each.name))
-    for provider in ranked:
-        if provider.name in config.chat_models:
-            return f"{provider.name}/{config.chat_models[provider.name]}"
+    for name in config.by_tier():
+        if name in config.chat_models:
+            return f"{name}/{config.chat_models[name]}"
     return "demo/echo" if config.demo else None
 
 
 def model_to_ask(config: Config, model: str | None) -> str:
-    """*model*, or the usual one. Raises UsageError, naming some models, when there is neither."""
-    chosen = model or usual_model(config)
+    """*model*, or the default of whoever can answer, or the demo. Raises UsageError, naming some models, when there is
+    none."""
+    from keyturn.config import default_models
+    from keyturn.core import AUTO
+
+    chosen = model or (AUTO if default_models(config).get("chat") else usual_model(config))
     if chosen is None:
         examples = known_models(config)[:5]
         hint = f" One of {', '.join(examples)};" if examples else ""

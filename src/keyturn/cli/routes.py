@@ -25,7 +25,7 @@ def command() -> None:
 @place_options
 @json_option
 def list_routes(as_json: bool, **place: Any) -> None:
-    """List every role, alias and route id with what stands behind it."""
+    """List every role, alias and route id with what stands behind it, and `auto` for calls without a model."""
     rows = list(_rows(read_config(Place(**place))))
     if as_json:
         print_json(rows)
@@ -48,7 +48,8 @@ def list_routes(as_json: bool, **place: Any) -> None:
 
 
 def _rows(config: Config) -> Iterator[dict[str, Any]]:
-    from keyturn.core import dollars
+    from keyturn.config import default_models
+    from keyturn.core import AUTO, dollars
 
     for route in config.names.values():
         yield {
@@ -72,6 +73,18 @@ def _rows(config: Config) -> Iterator[dict[str, Any]]:
             "strategy": "in_order",
             "paid": any(each.paid for each in facts),
             "price_tier": ", ".join(sorted(tiers)) or None,
+            "budget_usd": None,
+        }
+    defaults = default_models(config).get("chat", ())
+    if defaults and AUTO not in config.names and AUTO not in config.routes:
+        yield {
+            "name": AUTO,
+            "kind": "default",
+            "chain": [str(each) for each in defaults],
+            "providers": [],
+            "strategy": "in_order",
+            "paid": None,
+            "price_tier": None,
             "budget_usd": None,
         }
 
@@ -134,7 +147,8 @@ def explained(told: dict[str, Any]) -> Iterator[str]:
         for deployment in step["deployments"]:
             price = deployment["usd_per_million"]
             cost = "price unknown" if price is None else f"{price['input']:g} / {price['output']:g} USD per million"
-            yield f"  {number}. {deployment['provider']}/{deployment['model']} ({cost})"
+            same = f", the same model, provider tier {deployment['provider_tier']}" if deployment["stands_in"] else ""
+            yield f"  {number}. {deployment['provider']}/{deployment['model']} ({cost}{same})"
             for row in deployment["candidates"]:
                 if row["state"] == "free":
                     yield f"       {row['key']}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import click
 
@@ -13,6 +14,8 @@ from .setup import Place, place_options, read_config
 
 if TYPE_CHECKING:
     from keyturn.config import Config
+    from keyturn.dispatch import Gateway
+    from keyturn.telemetry import Exporting, Telemetry
 
 
 @click.command()
@@ -57,7 +60,7 @@ def command(
     config = read()
     from keyturn.config import DataFolder
     from keyturn.server import run
-    from keyturn.telemetry import Telemetry, redact_libraries
+    from keyturn.telemetry import redact_libraries
 
     from .banner import banner
     from .pool import open_pool
@@ -67,14 +70,12 @@ def command(
     written = True
     try:
         gateway = open_pool(config, folder)
-        as_json = config.server.log_format == "json"
-        recordings = config.data / "requests" if config.server.log_requests else None
         redact_libraries(gateway.redactor, sys.stderr)
-        telemetry = Telemetry(gateway, sys.stderr, as_json=as_json, recordings=recordings)
+        telemetry, told = telling(config, gateway)
 
         def on_ready(url: str) -> None:
-            for line in banner(config, url):
-                telemetry.say(line) if as_json else say(line)
+            for line in (*told, *banner(config, url)):
+                telemetry.say(line) if config.server.log_format == "json" else say(line)
 
         try:
             code = run(gateway, folder=folder, observer=telemetry, on_ready=on_ready, read=read)
@@ -85,3 +86,38 @@ def command(
     if not written:
         os._exit(code)  # at its end Python would wait for the log for ever
     sys.exit(code)
+
+
+def telling(config: Config, gateway: Gateway) -> tuple[Telemetry, tuple[str, ...]]:
+    """What tells of the gateway, as the configuration wants it, and what to say of it at the start."""
+    from keyturn.telemetry import Telemetry
+
+    exporting, told = exported(config, gateway)
+    telemetry = Telemetry(
+        gateway,
+        sys.stderr,
+        as_json=config.server.log_format == "json",
+        recordings=config.data / "requests" if config.server.log_requests else None,
+        figures=config.server.metrics,
+        exporting=exporting,
+    )
+    return telemetry, told
+
+
+def exported(config: Config, gateway: Gateway) -> tuple[Exporting | None, tuple[str, ...]]:
+    """What exports traces and metrics, if the configuration asks for it, and what to say of it at the start.
+
+    Without the extra that it needs the gateway serves all the same: the variables are often set for a whole platform.
+    """
+    from keyturn.errors import KeyturnError
+    from keyturn.telemetry import export
+
+    if config.otel is None:
+        return None, ()
+    try:
+        exporting = export(config.otel, gateway)
+    except KeyturnError as error:
+        return None, (f"note: OTEL_EXPORTER_OTLP_… is set, but {error.message}",)
+    sent = [name for name in ("traces", "metrics") if getattr(config.otel, name)]
+    hosts = sorted({urlsplit(getattr(config.otel, name)).netloc.rpartition("@")[2] for name in sent})
+    return exporting, (f"OpenTelemetry: {' and '.join(sent)} go to {', '.join(hosts)}",)

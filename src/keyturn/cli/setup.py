@@ -21,6 +21,12 @@ class Place(NamedTuple):
     data: Path | None
     env_file: Path | None
 
+    @property
+    def for_client(self) -> dict[str, Any]:
+        """The same as arguments of the library's clients."""
+        said = {"config": self.config, "data_dir": self.data, "env_file": self.env_file}
+        return {name: path for name, path in said.items() if path is not None}
+
 
 def place_options(command: Command) -> Command:
     """Adds `--config`, `--data` and `--env-file`, handed to the command as `config`, `data` and `env_file`."""

@@ -78,14 +78,15 @@ def _append(file: Path, variable: str, secret: str, stamp: str) -> Path | None:
     present = before or b""
     ending = b"\r\n" if b"\r\n" in present else b"\n"
     start = ending if present and not present.endswith((b"\n", b"\r")) else b""
-    after = present + start + f"{variable}={_quoted(secret)}".encode() + ending
+    after = present + start + f"{variable}={quoted(secret)}".encode() + ending
     values, _ = parse_env(after.decode(), file.name)
     if variable not in values or values[variable].text != secret:
         raise ConfigError([f"{file}: a quote in it is never closed, so the new line would be lost; close it first"])
     return rewrite(file, before, after, stamp)
 
 
-def _quoted(secret: str) -> str:
+def quoted(secret: str) -> str:
+    """*secret* as the value of a line in an env file."""
     if PLAIN.match(secret):
         return secret
     escaped = secret.replace("\\", "\\\\").replace("'", "\\'")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Literal
 from urllib.parse import urlsplit
 
+PlainHttp = Literal["loopback", "private", "anywhere"]
+"""Where plain http may lead: to this machine, to private networks too, or wherever it likes."""
 PRIVATE_NETWORKS = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -24,8 +27,8 @@ SINGLE_LABEL = re.compile(r"(?!0[xX])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_-]+\Z")
 """A name without dots, as containers have them; a number in disguise (`0x7f000001`, `2130706433`) is none."""
 
 
-def base_url(text: str) -> str:
-    """*text* as a base URL without a slash at its end.
+def base_url(text: str, plain_http: PlainHttp = "private") -> str:
+    """*text* as a base URL without a slash at its end. *plain_http*: where it may begin with http://.
 
     Raises ValueError saying why not and what to write instead; it never quotes the URL, which may hold a secret.
     """
@@ -46,8 +49,11 @@ def base_url(text: str) -> str:
         raise ValueError("holds a query or a fragment; end it with the path, a key goes into the _API_KEY variable")
     if port == 0 or not (_address(host) or HOST.match(host)):
         raise ValueError("has no valid host and port; write https://host/v1")
-    if parts.scheme == "http" and not is_private(host):
+    if parts.scheme == "http" and plain_http == "private" and not is_private(host):
         raise ValueError("must start with https://: plain http is for this machine and private networks only")
+    if parts.scheme == "http" and plain_http == "loopback" and not is_loopback(host):
+        said = "plain http is for this machine only, unless G4F_ALLOW_INSECURE_HTTP=true allows it everywhere"
+        raise ValueError(f"must start with https://: {said}")
     path = parts.path.rstrip("/")
     if path.endswith("/chat/completions"):
         raise ValueError("ends in /chat/completions; write the base URL, without that")

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
-from keyturn.core import Credential, fingerprint
+from keyturn.core import Account, Credential, Secret, fingerprint
 from keyturn.providers import (
     CATALOG,
     DIALECT_NAMES,
@@ -19,8 +19,11 @@ from keyturn.providers import (
     speaking,
 )
 
+from .accounts import Accounts
 from .addresses import base_url, completed
 from .filed import Filed, FiledProvider
+from .g4f import BASES, G4F, KEYS_OF_ONE, at_endpoints, find_endpoints, meant
+from .priorities import key_priorities
 from .report import listed
 from .settings import Settings, as_integer, as_number, choose
 
@@ -62,6 +65,11 @@ class KeyText(NamedTuple):
     origin: str
     secret: str
     filed: bool = False
+    account: Account | None = None
+    """It is no key but an account that gives tokens."""
+
+    def fingerprint(self, provider: str) -> str:
+        return fingerprint(provider, self.secret) if self.account is None else self.account.fingerprint(provider)
 
 
 class Declared(NamedTuple):
@@ -71,8 +79,11 @@ class Declared(NamedTuple):
     groups: dict[str, str]
     plans: dict[str, str]
     weights: dict[str, str]
+    priorities: dict[str, str]
     dialects: dict[str, str]
     filed: Filed
+    endpoints: dict[str, str]
+    """Those of G4F: name -> base URL."""
 
 
 class Found(NamedTuple):
@@ -83,20 +94,32 @@ class Found(NamedTuple):
     unset: dict[str, str]
 
 
-def find_providers(settings: Settings, filed: Filed, claimed: Collection[str] = ()) -> Found:
+NO_ACCOUNTS = Accounts({})
+
+
+def find_providers(
+    settings: Settings, filed: Filed, claimed: Collection[str] = (), accounts: Accounts = NO_ACCOUNTS
+) -> Found:
     """The providers in the catalog's order and then by name. *claimed*: variables of others' keys."""
     add_custom_names(settings)
+    bases = settings.per_provider(after=BASE_SUFFIX)
+    endpoints, first = find_endpoints(settings, bases.get(G4F), filed.providers.get(G4F))
+    if first:
+        bases[G4F] = first
     declared = Declared(
-        settings.per_provider(after=BASE_SUFFIX),
+        bases,
         settings.per_provider(before="QUOTA_GROUP_"),
         settings.per_provider(before="KEY_PLAN_"),
         settings.per_provider(before="KEY_WEIGHTS_"),
+        settings.per_provider(before="KEY_PRIORITIES_"),
         settings.per_provider(after="_DIALECT"),
         filed,
+        endpoints,
     )
     variables = key_variables(settings, {*claimed, *filed.claimed()})
     found = Found({}, {}, {})
     names = {key.provider for key in variables} | declared.bases.keys() | filed.providers.keys()
+    names |= accounts.found.keys()
     for name in [*(known for known in CATALOG if known in names), *sorted(names - CATALOG.keys())]:
         entry = filed.providers.get(name)
         if entry is not None and entry.cli is not None:
@@ -105,7 +128,10 @@ def find_providers(settings: Settings, filed: Filed, claimed: Collection[str] = 
             continue
         provider = _provider(settings, name, declared)
         own = [key for key in variables if key.provider == name]
-        keys = _credentials(settings, provider, _texts(settings, own, entry), declared)
+        if name in accounts.bases:
+            provider = replace(provider, base_url=accounts.bases[name])
+        texts = _texts(settings, own, entry)
+        keys = _credentials(settings, provider, texts + _signed(texts, accounts, name), declared)
         if keys and not provider.base_url:
             settings.report.note(keys[0].origin, f"not used: {name} has no address without {_base_variable(provider)}")
         elif keys:
@@ -141,14 +167,27 @@ def _texts(settings: Settings, variables: list[KeyVariable], entry: FiledProvide
     return texts + [KeyText(number, name, settings.text(name) or "") for number, name in family]
 
 
+def _signed(texts: list[KeyText], accounts: Accounts, provider: str) -> list[KeyText]:
+    """The accounts of one provider; a number that a key has already is not given again."""
+    taken = {key.number for key in texts if key.secret}
+    found = []
+    for number, origin, account in accounts.of(provider):
+        number = number if number not in taken else max(taken) + 1
+        taken.add(number)
+        found.append(KeyText(number, origin, "", account=account))
+    return found
+
+
 def add_custom_names(settings: Settings) -> None:
     """Makes a provider of every `<NAME>_API_BASE` whose name no provider has."""
     for variable in sorted(settings.values):
         prefix = variable.removesuffix(BASE_SUFFIX)
         if prefix == variable or not PREFIX.match(prefix) or prefix in NO_PREFIXES or not settings.is_set(variable):
             continue
-        if settings.names.find(prefix) is None:
-            if near := settings.names.nearest(prefix):
+        if settings.names.find(prefix) is None and variable not in BASES:
+            if endpoint := meant(variable):
+                settings.report.note(variable, f"taken as a server of your own; was {endpoint} meant?")
+            elif near := settings.names.nearest(prefix):
                 settings.report.note(variable, f"taken as a server of your own; was {near}{BASE_SUFFIX} meant?")
             settings.names.add(prefix.lower())
 
@@ -157,6 +196,8 @@ def _provider(settings: Settings, name: str, declared: Declared) -> Provider:
     """The catalog's row, or a server of the owner's own, with the base URL and the dialect that are set for it."""
     entry = declared.filed.providers.get(name)
     dialect = _dialect(settings, declared.dialects.get(name)) or (entry.dialect if entry is not None else None)
+    if name == G4F:
+        return speaking(at_endpoints(CATALOG[name], declared.endpoints), dialect or CATALOG[name].dialect)
     url = _address(settings, name, declared, entry)
     if name not in CATALOG:
         return custom(name, url, dialect or "openai_chat")
@@ -217,6 +258,8 @@ def key_variables(settings: Settings, claimed: Collection[str] = ()) -> list[Key
 
 
 def _not_a_key_variable(settings: Settings, name: str) -> str:
+    if name.upper() in KEYS_OF_ONE:
+        return "is not read: the endpoints of G4F share its keys; did you mean G4F_API_KEY?"
     prefix, _, rest = name.upper().partition("_API_KEY")
     number = rest.strip("_S")
     ending = f"_API_KEY_{number}" if number.isdecimal() else "_API_KEY"
@@ -236,34 +279,44 @@ def _credentials(
     secrets: dict[str, KeyText] = {}
     numbered: dict[int, list[str]] = {key.number: [] for key in texts}
     for key in texts:
-        if not key.secret:
+        if not key.secret and key.account is None:
             continue
-        if flaw := key_flaw(key.secret):
+        if key.account is None and (flaw := key_flaw(key.secret)):
             settings.report.problem(key.origin, flaw)
             continue
-        mark = fingerprint(provider.name, key.secret)
+        mark = key.fingerprint(provider.name)
         numbered[key.number].append(mark)
         if mark in secrets:
             if secrets[mark].filed == key.filed:
-                settings.report.note(key.origin, f"is the same key as {secrets[mark].origin}; it is used once")
+                what = "key" if key.account is None else "account"
+                settings.report.note(key.origin, f"is the same {what} as {secrets[mark].origin}; it is used once")
             continue
-        if not key.filed and provider.name not in declared.bases:
+        if not key.filed and key.account is None and provider.name not in declared.bases:
             _note_whose_it_looks(settings, provider, key)
         secrets[mark] = key
     if not secrets:
         return _without_key(settings, provider, declared)
-    groups = _groups(settings, provider.name, declared, numbered)
+    one_project = [mark for mark, key in secrets.items() if key.account is not None and provider.name == "vertex"]
+    groups = dict.fromkeys(one_project, min(one_project, default="")) | _groups(
+        settings, provider.name, declared, numbered
+    )
     weights = _weights(settings, declared.weights.get(provider.name), numbered)
+    priorities = key_priorities(
+        settings, provider.name, declared.priorities.get(provider.name), declared.filed, numbered, _number
+    )
     plan = _plan(settings, provider.name, declared)
     return tuple(
-        Credential.of(
+        Credential(
             provider.name,
-            key.secret,
+            Secret(key.secret),
             key.number,
-            group=groups.get(mark, mark),
+            mark,
+            groups.get(mark, mark),
             plan=plan,
             weight=weights.get(mark, 1.0),
+            priority=priorities.get(mark),
             origin=key.origin,
+            account=key.account,
         )
         for mark, key in secrets.items()
     )
@@ -301,6 +354,8 @@ def _without_key(settings: Settings, provider: Provider, declared: Declared) -> 
 
 
 def _base_variable(provider: Provider) -> str:
+    if provider.name == G4F:
+        return f"one of {', '.join(BASES)}"
     return f"{(provider.variables or (provider.name.upper(),))[0]}{BASE_SUFFIX}"
 
 

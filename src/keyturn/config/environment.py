@@ -45,6 +45,12 @@ def choose_env_file(environ: Mapping[str, str], env_file: Path | None, cwd: Path
     return asked
 
 
+def value_of(environ: Mapping[str, str], env_file: Path | None, cwd: Path, name: str) -> str:
+    """What one variable is set to, in *environ* or the env file; empty when it is not. Raises ConfigError."""
+    values, _ = merge(environ, choose_env_file(environ, env_file, cwd), cwd)
+    return values[name].text.strip() if name in values else ""
+
+
 def merge(environ: Mapping[str, str], env_file: Path | None, cwd: Path) -> tuple[dict[str, Value], list[str]]:
     """All variables with their origin, and notes. What is set in *environ*, even to nothing, is never overridden."""
     values: dict[str, Value] = {}

@@ -11,6 +11,7 @@ from keyturn.providers import CATALOG, DialectName, Provider, known, nearest, pl
 
 from .addresses import base_url
 from .files import Files, Read
+from .g4f import G4F, plain_http
 from .model import Rotation, Strategy
 from .settings import Settings
 from .tools import cli_provider
@@ -30,6 +31,18 @@ class FiledKey(NamedTuple):
     secret: str
     origin: str
     """The variable it is made of, else its place in the file."""
+
+
+class FiledBlock(NamedTuple):
+    """What an entry of `providers:` says, and where."""
+
+    written: str
+    block: HttpProvider
+    source: Read[ModelsFile]
+
+    def place(self, *path: str | int) -> str:
+        """`config/models.yaml:12` of one of its members."""
+        return self.source.at("providers", self.written, *path)
 
 
 class FiledProvider(NamedTuple):
@@ -62,11 +75,14 @@ class Filed:
     tiers: dict[str, int] = field(default_factory=dict)
     static_models: dict[str, tuple[str, ...]] = field(default_factory=dict)
     chat_models: dict[str, str] = field(default_factory=dict)
+    embedding_models: dict[str, str] = field(default_factory=dict)
     max_concurrent: dict[str, int] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     """`groq.plan` -> its place."""
     spoiled: frozenset[str] = frozenset()
     """Names of entries that are wrong: nothing more is to be said of those who refer to them."""
+    blocks: dict[str, FiledBlock] = field(default_factory=dict)
+    """Of providers that are called over HTTP: all that their entries say."""
 
     def claimed(self) -> Iterator[str]:
         """Variables that hold keys although no name of a provider begins them."""
@@ -154,7 +170,7 @@ def _url(name: str, block: HttpProvider, source: Read[ModelsFile], settings: Set
         settings.report.problem(place, f"providers.{name}.base_url: {said}")
         return None
     try:
-        return base_url(block.base_url)
+        return base_url(block.base_url, plain_http(settings) if _canonical(name) == G4F else "private")
     except ValueError as refusal:
         settings.report.problem(place, f"providers.{name}.base_url: {refusal}")
         return None
@@ -200,6 +216,10 @@ def _rest(filed: Filed, entry: FiledProvider, written: str, block: Any, source: 
         if block.cmd is not None:
             said("cmd", "cmd")
         return
+    filed.blocks[name] = FiledBlock(written, block, source)
+    if block.embedding_model is not None:
+        filed.embedding_models[name] = block.embedding_model
+        said("embedding_model", "embedding_model")
     if block.max_concurrent is not None and block.max_concurrent > 0:
         filed.max_concurrent[name] = block.max_concurrent
         said("max_concurrent", "max_concurrent")

@@ -13,18 +13,22 @@ from keyturn.core import Credential, Secret
 from keyturn.providers import CATALOG, nearest
 
 from . import pools
+from .accounts import find_accounts
 from .addresses import is_loopback
 from .ceilings import find_callers, key_variables_of, limit_rules, specs_of
 from .credentials import find_providers, key_flaw
 from .environment import choose_env_file, merge
+from .equivalents import find_equivalents
 from .filed import filed_providers
 from .files import Files, read_files
 from .model import Config, FileStamp, Options, ServerSettings, Timeouts
 from .names import Names
+from .otel import otel_of
 from .report import Report, listed
 from .routing import ProviderNames, add_endpoints, find_routing
 from .sections import Filled, cooldown_of, sections_of, timeouts_of
 from .settings import Settings, as_integer, choose
+from .sharing import cache_of, coalesce_of
 from .variables import VARIABLES
 
 NO_OPTIONS = Options()
@@ -35,6 +39,8 @@ HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(:[0-9]+)?\Z|\[[0-9A
 WITHOUT_EFFECT = {
     "TIMEOUT_WRITE": "has no effect: writing a request is bounded by TIMEOUT_TOTAL",
     "TIMEOUT_POOL": "has no effect: calls never wait for a connection, only for a key (TIMEOUT_QUEUE_WAIT)",
+    "OAUTH_REFRESH_INTERVAL": "has no effect: each token is renewed some minutes before its own end",
+    "SKIP_OAUTH_INIT_CHECK": "has no effect: no start ever asks anybody to log in",
 }
 OLD_NAMES = frozenset({"TIMEOUT_READ_STREAMING", "TIMEOUT_READ_NON_STREAMING", *WITHOUT_EFFECT})
 
@@ -63,7 +69,9 @@ def _assembled(settings: Settings, files: Files, options: Options, cwd: Path, en
     filled = Filled(files)
     filed = filed_providers(files, settings)
     add_endpoints(files, filed, settings)
-    providers, credentials, unset = find_providers(settings, filed, key_variables_of(files))
+    data = _data(settings, options, cwd)
+    accounts = find_accounts(settings, data, cwd)
+    providers, credentials, unset = find_providers(settings, filed, key_variables_of(files), accounts)
     demo = all(provider.tool is not None for provider in providers.values())
     if demo:
         providers = {DEMO: CATALOG[DEMO], **providers}
@@ -72,6 +80,7 @@ def _assembled(settings: Settings, files: Files, options: Options, cwd: Path, en
     names = ProviderNames(settings, filed)
     routing = find_routing(files, filed, settings)
     callers = find_callers(files, settings)
+    keys = tuple(FileStamp(path, path.exists()) for path in accounts.files)
     config = Config(
         providers=providers,
         credentials=credentials,
@@ -80,11 +89,13 @@ def _assembled(settings: Settings, files: Files, options: Options, cwd: Path, en
         max_concurrent=pools.max_concurrent(settings, modes, filed.max_concurrent),
         limits=pools.limits(settings),
         static_models=_joined(filed.static_models, pools.static_models(settings)),
-        chat_models=filed.chat_models | pools.chat_models(settings),
+        chat_models=filed.chat_models | pools.default_models(settings, "_CHAT_MODEL"),
+        embedding_models=filed.embedding_models | pools.default_models(settings, "_EMBEDDING_MODEL"),
+        equivalents=find_equivalents(files, filled, settings, names),
         timeouts=_timeouts(settings, timeouts_of(filled, settings)),
         server=_server(settings, options, filled),
         caller_key=_caller_key(settings),
-        data=_data(settings, options, cwd),
+        data=data,
         use_paid=_use_paid(settings, filled),
         price_tiers=_price_tiers(settings, filled),
         demo=demo,
@@ -92,7 +103,7 @@ def _assembled(settings: Settings, files: Files, options: Options, cwd: Path, en
         origins={},
         env_file=env_file,
         folder=files.folder,
-        files=(*files.stamps, FileStamp(env_file or cwd / ".env", env_file is not None)),
+        files=(*files.stamps, *keys, FileStamp(env_file or cwd / ".env", env_file is not None)),
         rotations=filed.rotations,
         limit_rules=limit_rules(files, settings, names),
         default_limits=specs_of(files.limits.content.default_limits) if files.limits is not None else (),
@@ -103,6 +114,10 @@ def _assembled(settings: Settings, files: Files, options: Options, cwd: Path, en
         callers=callers.by_key,
         default_caller=callers.own,
         cooldown=cooldown_of(filled),
+        cache=cache_of(filled, settings),
+        coalesce=coalesce_of(filled, settings),
+        modes=pools.modes(settings, modes, filed),
+        otel=otel_of(settings),
         sections=sections_of(filled, settings),
         unset=unset,
     )
@@ -122,6 +137,7 @@ def _timeouts(settings: Settings, usual: Timeouts) -> Timeouts:
             settings.report.note(name, said)
     silence = settings.seconds("TIMEOUT_READ_STREAMING", usual.silence)
     total = settings.seconds("TIMEOUT_READ_NON_STREAMING", usual.total)
+    adaptive = settings.switch("TIMEOUT_ADAPTIVE")
     return Timeouts(
         connect=settings.seconds("TIMEOUT_CONNECT", usual.connect),
         tls=settings.seconds("TIMEOUT_TLS", usual.tls),
@@ -133,6 +149,8 @@ def _timeouts(settings: Settings, usual: Timeouts) -> Timeouts:
         to_content=settings.seconds("GLOBAL_TIMEOUT", usual.to_content),
         queue_wait=settings.seconds("TIMEOUT_QUEUE_WAIT", usual.queue_wait),
         models_ttl=usual.models_ttl,
+        adaptive=usual.adaptive if adaptive is None else adaptive,
+        adaptive_floor=settings.seconds("TIMEOUT_ADAPTIVE_FLOOR", usual.adaptive_floor),
     )
 
 
@@ -148,6 +166,8 @@ def _server(settings: Settings, options: Options, filled: Filled) -> ServerSetti
         given[name] = filled.value("server", name)
     if (port := _port(settings)) is not None:
         given["port"] = port
+    metrics = settings.switch("METRICS_ENABLED")
+    given["metrics"] = filled.value("server", "metrics") if metrics is None else metrics
     for name in ("host", "port", "workers", "trust_local", "log_requests", "log_format"):
         said = getattr(options, name)
         given[name] = given.get(name) if said is None else said
@@ -226,11 +246,12 @@ def _note_oddities(settings: Settings, config: Config) -> None:
             f"Keyturn listens on {server.host}; name here the hosts that callers use, others are refused",
         )
     for name, provider in config.providers.items():
-        parts = urlsplit(provider.base_url)
-        if parts.port and parts.port == server.port and is_loopback(parts.hostname or ""):
-            settings.report.notes.append(
-                f"{name} is reached at port {parts.port} of this machine, which is Keyturn's own port"
-            )
+        for url in dict.fromkeys((provider.base_url, *provider.endpoints.values())):
+            parts = urlsplit(url)
+            if parts.port and parts.port == server.port and is_loopback(parts.hostname or ""):
+                settings.report.notes.append(
+                    f"{name} is reached at port {parts.port} of this machine, which is Keyturn's own port"
+                )
     for name, keys in config.credentials.items():
         numbers = [key.number for key in keys]
         twice = sorted({number for number in numbers if numbers.count(number) > 1})
@@ -244,7 +265,7 @@ def _note_misspelled(settings: Settings) -> None:
     known = [variable.name for variable in VARIABLES if "<" not in variable.name]
     for name in sorted(settings.values):
         if (
-            not name.startswith(("KEYTURN_", "TIMEOUT_"))
+            not name.startswith(("KEYTURN_", "TIMEOUT_", "CACHE_ROUTE", "COALESCE_"))
             or name in known
             or name in OLD_NAMES
             or not settings.is_set(name)

@@ -7,12 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from keyturn.core import Caller, Credential, Deployment, ModelFacts, Route, Secret
-from keyturn.providers import Provider
+from keyturn.core import Caller, Credential, Deployment, Equivalents, ModelFacts, Route, Secret
+from keyturn.providers import Provider, known, plain_name
+
+from .modes import Modes
 
 Strategy = Literal["balanced", "round_robin", "sequential", "weighted", "fastest", "cheapest"]
 CooldownProfile = Literal["adaptive", "fixed", "patient"]
 LogFormat = Literal["console", "json"]
+EquivalentsMode = Literal["shipped", "own", "off"]
+"""Which groups of the same model are used: the shipped ones and those of models.yaml, these alone, or none."""
+SharingScope = Literal["caller", "shared"]
+"""Who is given the answer that one caller caused: that caller alone, or everybody who may ask for the name."""
 
 
 class LimitSpec(NamedTuple):
@@ -69,6 +75,47 @@ class Timeouts:
     """How long a call waits for a credential when none is free."""
     models_ttl: float = 300.0
     """How long a provider's list of models is believed."""
+    adaptive: bool = False
+    """*first_token* and *no_content* follow what each deployment usually takes, while somebody else is left to ask."""
+    adaptive_floor: float = 10.0
+    """They are never made shorter than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """Whose answers are kept, and how many. Sizes in bytes."""
+
+    routes: tuple[str, ...]
+    """Names as clients ask for them, with shell wildcards."""
+    ttl: float = 300.0
+    """Seconds that an answer is given again."""
+    max_entries: int = 10_000
+    max_bytes: int = 64 * 1024 * 1024
+    """Of all answers together."""
+    max_answer: int = 1024 * 1024
+    """A larger answer is not kept."""
+    scope: SharingScope = "caller"
+
+
+@dataclass(frozen=True, slots=True)
+class CoalesceSettings:
+    """Which identical calls are answered by one call upstream while it is under way."""
+
+    routes: tuple[str, ...]
+    max_buffer: int = 1024 * 1024
+    """Bytes of an answer up to which another call may still join, and by which a slow client may stay behind."""
+    scope: SharingScope = "caller"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTelemetrySettings:
+    """Where traces and metrics go over OTLP: whole URLs, empty for what is not exported."""
+
+    traces: str
+    metrics: str
+    service: str = ""
+    """`OTEL_SERVICE_NAME`; empty leaves it to `OTEL_RESOURCE_ATTRIBUTES`, else it is `keyturn`."""
+    headers: Mapping[str, Secret] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +134,8 @@ class ServerSettings:
     max_body: int = 32 * 1024 * 1024
     max_headers: int = 32 * 1024
     drain_seconds: float = 30.0
+    metrics: bool = True
+    """`METRICS_ENABLED`: figures are kept and `/metrics` shows them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +175,7 @@ class Config:
     limits: Mapping[str, tuple[LimitSpec, ...]]
     static_models: Mapping[str, tuple[str, ...]]
     chat_models: Mapping[str, str]
+    """What a provider is asked for when a call names no model; where nothing is said, the catalog's."""
     timeouts: Timeouts
     server: ServerSettings
     caller_key: Secret | None
@@ -165,8 +215,34 @@ class Config:
     default_caller: Caller = field(default_factory=Caller)
     """Who presents `PROXY_API_KEY` (or the key in the data folder): may have limits in callers.yaml too."""
     cooldown: CooldownProfile = "adaptive"
+    embedding_models: Mapping[str, str] = field(default_factory=dict)
+    """The same as *chat_models* for embeddings."""
+    equivalents: Equivalents = field(default_factory=Equivalents)
+    """Who serves the same model as whom."""
+    cache: CacheSettings | None = None
+    coalesce: CoalesceSettings | None = None
+    otel: OpenTelemetrySettings | None = None
+    """None: nothing is exported."""
+    modes: Modes = field(default_factory=Modes)
+    """How keys are used beyond their order."""
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The sections of settings.toml that other programs than the gateway read: general, discord, vault, …"""
+
+    def tier_of(self, provider: str) -> int:
+        """The provider tier of *provider*, 1 first: of any name or alias, configured or not."""
+        row = self.providers.get(provider) or known(provider)
+        name = row.name if row is not None else plain_name(provider)
+        if row is None and name in self.providers:
+            row = self.providers[name]
+        return self.tiers.get(name, row.tier if row is not None else Provider(name).tier)
+
+    def by_tier(self) -> tuple[str, ...]:
+        """The providers that can be used, by provider tier, then by name; a last resort whose tier nobody set last."""
+        return tuple(sorted(self.providers, key=lambda name: (self.last_resort(name), self.tier_of(name), name)))
+
+    def last_resort(self, provider: str) -> bool:
+        """Whether *provider* is asked only when nobody else can answer: by the catalog, unless its tier was set."""
+        return self.providers[provider].last_resort and provider not in self.tiers
 
     def find_keys(self, text: str) -> tuple[Credential, ...]:
         """The credentials that *text* names: a label `groq-2`, the shown form, a whole provider,

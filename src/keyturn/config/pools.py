@@ -8,10 +8,16 @@ from typing import Literal, cast, get_args
 
 import msgspec
 
+from .fair import fair_cycles
+from .filed import Filed
+from .groups import custom_caps, model_groups, model_lists
 from .model import LimitSpec, Strategy
-from .settings import Settings, as_integer, choose
+from .modes import STICKINESS, Modes
+from .priorities import multipliers, needed_priorities, soft_targets, whole_numbers
+from .settings import Settings, as_integer, as_number, choose
 
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
+LAST_TIER = 10
 LIMIT_NAMES: dict[str, tuple[Literal["requests", "tokens", "concurrency"], Literal["minute", "day", "inflight"]]] = {
     "rpm": ("requests", "minute"),
     "tpm": ("tokens", "minute"),
@@ -34,15 +40,44 @@ def strategies(settings: Settings) -> dict[str, Strategy]:
     return found
 
 
+def modes(settings: Settings, used: Mapping[str, Strategy], filed: Filed) -> Modes:
+    """All that is said of how keys are used beyond their order. *used*: the strategies."""
+    if settings.is_set("ROTATION_TOLERANCE"):
+        said = "has no effect: balanced takes the key with the smallest used share; ROTATION_MODE_<P>=weighted draws"
+        settings.report.note("ROTATION_TOLERANCE", said)
+    return Modes(
+        soft=soft_targets(settings, used, filed),
+        multipliers=multipliers(settings, used, filed),
+        needed=needed_priorities(settings, filed),
+        groups=model_groups(settings, filed),
+        caps=custom_caps(settings, filed),
+        fair=fair_cycles(settings, used, filed),
+        lists=model_lists(settings, filed),
+        stickiness=_stickiness(settings),
+    )
+
+
+def _stickiness(settings: Settings) -> float:
+    text = settings.text("SESSION_STICKINESS_TTL")
+    seconds = as_number(text) if text is not None else STICKINESS
+    if seconds is None or seconds < 0:
+        settings.report.problem(
+            "SESSION_STICKINESS_TTL", f"{settings.report.quote(text or '')} is no number of seconds"
+        )
+        return STICKINESS
+    return seconds
+
+
 def tiers(settings: Settings) -> dict[str, int]:
-    """`PROVIDER_PRIORITY_<P>`; what is no whole number from 1 up is noted and the default kept."""
+    """`PROVIDER_PRIORITY_<P>`; what is no whole number from 1 to 10 is noted and the default kept."""
     found: dict[str, int] = {}
     for provider, variable in settings.per_provider(before="PROVIDER_PRIORITY_").items():
         text = settings.text(variable) or ""
         tier = as_integer(text)
-        if tier is None or tier < 1:
+        if tier is None or not 1 <= tier <= LAST_TIER:
             quoted = settings.report.quote(text)
-            settings.report.note(variable, f"{quoted} is not a whole number from 1 up; the default tier is used")
+            said = f"{quoted} is not a whole number from 1 to {LAST_TIER}; the default tier is used"
+            settings.report.note(variable, said)
         else:
             found[provider] = tier
     return found
@@ -51,33 +86,7 @@ def tiers(settings: Settings) -> dict[str, int]:
 def max_concurrent(settings: Settings, modes: dict[str, Strategy], filed: Mapping[str, int]) -> dict[str, int]:
     """`MAX_CONCURRENT_REQUESTS_PER_KEY_<P>[_<MODE>]`: the one of the mode in use wins, any of them over *filed*; 0 and
     below mean unlimited."""
-    before = "MAX_CONCURRENT_REQUESTS_PER_KEY_"
-    chosen: dict[str, str] = {}
-    for variable in sorted(name for name in settings.values if name.startswith(before)):
-        spelling, mode = variable.removeprefix(before), ""
-        for strategy in STRATEGIES:
-            if settings.names.find(spelling) is None and spelling.endswith(f"_{strategy.upper()}"):
-                spelling, mode = spelling.removesuffix(f"_{strategy.upper()}"), strategy
-        provider = settings.names.find(spelling)
-        if settings.text(variable) is None:
-            continue
-        if provider is None:
-            settings.report.note(variable, settings.names.unknown(spelling, before, f"_{mode.upper()}" if mode else ""))
-        elif mode == modes.get(provider, "balanced") or not mode:
-            chosen[provider] = variable  # in order of name, so one with a mode comes after the one without
-    found = dict(filed)
-    for provider, variable in chosen.items():
-        text = settings.text(variable) or ""
-        bound = as_integer(text)
-        if bound is None:
-            settings.report.problem(
-                variable, f"{settings.report.quote(text)} is not a whole number; -1 means unlimited"
-            )
-        elif bound > 0:
-            found[provider] = bound
-        else:
-            found.pop(provider, None)
-    return found
+    return whole_numbers(settings, "MAX_CONCURRENT_REQUESTS_PER_KEY_", modes, filed)
 
 
 def limits(settings: Settings) -> dict[str, tuple[LimitSpec, ...]]:
@@ -133,9 +142,8 @@ def _model_names(settings: Settings, variable: str, text: str) -> tuple[str, ...
     return tuple(dict.fromkeys(names))
 
 
-def chat_models(settings: Settings) -> dict[str, str]:
-    """`<P>_CHAT_MODEL`."""
+def default_models(settings: Settings, ending: str) -> dict[str, str]:
+    """`<P>_CHAT_MODEL`, `<P>_EMBEDDING_MODEL`: *ending* says which."""
     return {
-        provider: settings.text(variable) or ""
-        for provider, variable in settings.per_provider(after="_CHAT_MODEL").items()
+        provider: settings.text(variable) or "" for provider, variable in settings.per_provider(after=ending).items()
     }

@@ -10,7 +10,7 @@ from keyturn.core import Redactor
 from keyturn.errors import ConfigError
 
 FILE_AND_LINE = re.compile(r"([^:]+\.(?:yaml|toml))(?::([0-9]+))?: ")
-SECRET = re.compile(r"_API_KEY|_BOT_TOKEN\Z|_WEBHOOK_URL\Z")
+SECRET = re.compile(r"_API_KEY|_(?:BOT|ACCESS|REFRESH)_TOKEN\Z|_WEBHOOK_URL\Z|_CLIENT_SECRET(?:_[0-9]+)?\Z")
 """In the names of variables that hold secrets."""
 LONGEST_QUOTE = 60
 SHORTEST_PART = 6

@@ -110,7 +110,7 @@ def find_routing(files: Files, filed: Filed, settings: Settings) -> Routing:
     return routing
 
 
-def _deployment(provider: str, model: str) -> Deployment:
+def deployment_of(provider: str, model: str) -> Deployment:
     """The deployment of *model*, without what its name may carry in front and means nothing (`models/`)."""
     row = CATALOG.get(provider)
     return Deployment(provider, model.removeprefix(row.model_prefix) or model if row is not None else model)
@@ -134,7 +134,7 @@ def _add_routes(routing: Routing, source: Read[ModelsFile], providers: ProviderN
                 step = "providers" if route.providers else "provider"
                 providers.find(written, source.at("provider_routes", at, step))
                 continue
-            deployment = _deployment(name, route.model or route.id)
+            deployment = deployment_of(name, route.model or route.id)
             if deployment in deployments:
                 first = source.at("provider_routes", deployments[deployment])
                 said = f"provider_routes.{route.id}: is at {written} twice (first at {first}); keep one of them"
@@ -191,7 +191,7 @@ def _add_legacy(routing: Routing, source: Read[ModelsFile], providers: ProviderN
         provider = providers.find(model.provider_name, source.at("models", name, "provider_name"))
         if provider is None:
             continue
-        deployment = _deployment(provider, model.model or name)
+        deployment = deployment_of(provider, model.model or name)
         if name not in routing.routes:
             routing.routes[name] = (deployment,)
         _learn(routing.facts, deployment, _legacy_facts(model))

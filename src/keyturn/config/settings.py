@@ -68,15 +68,16 @@ class Settings:
         """The entries of a list separated by commas."""
         return tuple(word for word in (part.strip() for part in (self.text(name) or "").split(",")) if word)
 
-    def per_provider(self, *, before: str = "", after: str = "") -> dict[str, str]:
+    def per_provider(self, *, before: str = "", after: str = "", but: tuple[str, ...] = ()) -> dict[str, str]:
         """The set variables of one family: provider → variable. A provider may be written by any of its names.
 
-        Two that disagree are a problem. A family with a *before* is ours, so an unknown provider in it is noted.
+        What begins as one of *but* is of another family. Two that disagree are a problem. A family with a *before* is
+        ours, so an unknown provider in it is noted.
         """
         found: dict[str, str] = {}
         for variable in sorted(self.values):
             spelling = variable.removeprefix(before).removesuffix(after)
-            if variable != before + spelling + after or not self.is_set(variable):
+            if variable != before + spelling + after or not self.is_set(variable) or variable.startswith(but):
                 continue
             provider = self.names.find(spelling)
             if provider is None:

@@ -16,6 +16,7 @@ Output = Literal["codex_jsonl", "claude_json", "claude_stream_json", "gemini_jso
 Number = Annotated[int, Field(ge=0)]
 Dollars = Annotated[float, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0)]
+Priority = Annotated[int, Field(ge=1, le=99)]
 
 
 class RotationShape(Shape):
@@ -32,6 +33,26 @@ class RotationShape(Shape):
     )
     rotate_each_call: bool = described(
         "`round_robin` moves on with every call, not only after a rate limit.", True, default=False
+    )
+
+
+class FairCycleShape(Shape):
+    """Whether a key that was exhausted waits until the others have been, and what that means."""
+
+    enabled: bool | None = described(
+        "On or off; `FAIR_CYCLE_<P>` wins over it. On under `sequential`, else off, unless said.", True
+    )
+    tracking: Literal["model_group", "credential"] = described(
+        "What is exhausted: the key for one model (and those that share its quota), or the key as a whole.",
+        "credential",
+        default="model_group",
+    )
+    cross_priority: bool = described(
+        "A cycle lasts until the keys of all key priorities are exhausted.", True, default=False
+    )
+    duration_seconds: Seconds = described("After so long a cycle begins anew.", 604800, default=86400.0)
+    exhausted_from_seconds: Seconds = described(
+        "A rest of at least so long means that a key is exhausted.", 600, default=300.0
     )
 
 
@@ -67,7 +88,7 @@ class HttpProvider(Shape):
         "this is missing.",
         "free",
     )
-    priority: Annotated[int, Field(ge=1)] | None = described(
+    priority: Annotated[int, Field(ge=1, le=10)] | None = described(
         "Provider tier, 1 first; `PROVIDER_PRIORITY_<P>` wins over it. The catalog's unless said.", 2
     )
     quota_groups: tuple[tuple[Number, ...], ...] | None = described(
@@ -78,9 +99,54 @@ class HttpProvider(Shape):
     models: tuple[Text, ...] = described(
         "Models that it serves besides those it lists.", ["llama-3.1-8b-instant"], default=()
     )
-    chat_model: Text | None = described("Its model when none is asked for.", "llama-3.1-8b-instant")
+    chat_model: Text | None = described(
+        "Its model when none is asked for; `<P>_CHAT_MODEL` wins over it.", "llama-3.1-8b-instant"
+    )
+    embedding_model: Text | None = described(
+        "The same for embeddings; `<P>_EMBEDDING_MODEL` wins over it.", "text-embedding-3-small"
+    )
     max_concurrent: int | None = described(
         "Calls in flight per key; 0 and below mean unlimited. `MAX_CONCURRENT_REQUESTS_PER_KEY_<P>` wins over it.", 4
+    )
+    optimal_concurrent: int | None = described(
+        "Calls in flight per key up to which a key is preferred; `OPTIMAL_CONCURRENT_REQUESTS_PER_KEY_<P>` wins over "
+        "it.",
+        2,
+    )
+    key_priorities: dict[Number, Priority] = described(
+        "Key number and its priority, 1 first; `KEY_PRIORITIES_<P>` wins over it.", {1: 1, 2: 1, 3: 2}, default={}
+    )
+    key_priority: dict[Text, Priority] = described(
+        "Models (or patterns) that only keys of this priority or a better one may serve; `KEY_PRIORITY_FOR_<P>` wins "
+        "over it.",
+        {"gemini-2.5-pro": 1},
+        default={},
+    )
+    concurrency_multipliers: dict[Priority, Annotated[int, Field(ge=1, le=1000)]] = described(
+        "Key priority and by what `max_concurrent` is multiplied for its keys; "
+        "`CONCURRENCY_MULTIPLIER_<P>_PRIORITY_<N>` wins over it.",
+        {1: 5},
+        default={},
+    )
+    model_quota_groups: dict[Text, Names] = described(
+        "Models (or patterns) that share one quota count together and cool together; `QUOTA_GROUPS_<P>_<NAME>` wins "
+        "over it.",
+        {"flash": ["gemini-2.5-flash", "gemini-2.5-flash-lite"]},
+        default={},
+    )
+    caps: tuple[Text, ...] = described(
+        "Bounds of your own below the provider's, as `CUSTOM_CAP_<P>`, which wins over them, has them.",
+        ["model=gemini-2.5-pro priority=2 requests=40/day cooldown=1h"],
+        default=(),
+    )
+    fair_cycle: FairCycleShape | None = described("How its keys take turns at being exhausted.", {"enabled": True})
+    allow_models: tuple[Text, ...] = described(
+        "Models (or patterns) that may be used whatever `ignore_models` says; `WHITELIST_MODELS_<P>` wins over it.",
+        ["llama-*"],
+        default=(),
+    )
+    ignore_models: tuple[Text, ...] = described(
+        "Models (or patterns) that may not be used; `IGNORE_MODELS_<P>` wins over it.", ["*-preview"], default=()
     )
 
 
@@ -99,7 +165,7 @@ class CliProvider(Shape):
         "Variables that it may see besides PATH, HOME and the like.", ["ANTHROPIC_API_KEY"], default=()
     )
     output: Output | None = described("How it prints its answer; found out from the arguments unless said.", "text")
-    priority: Annotated[int, Field(ge=1)] | None = described("Provider tier, 1 first.", 4)
+    priority: Annotated[int, Field(ge=1, le=10)] | None = described("Provider tier, 1 first.", 4)
     models: tuple[Text, ...] = described("The models that it may be asked for.", ["sonnet"], default=())
     chat_model: Text | None = described("Its model when none is asked for.", "sonnet")
 
@@ -204,6 +270,12 @@ class ModelsFile(Shape):
         "Names for a route, for a chain of them, or for a chain with its own rules.",
         {"fast": ["groq/llama-3.1-8b-instant", "gemini-2.5-flash"]},
         default={},
+    )
+    equivalents: tuple[Annotated[tuple[Text, ...], Field(min_length=2)], ...] = described(
+        "Groups of `provider/model` that are the same model: when one cannot answer, the others are asked, by provider "
+        "tier. Added to the groups that are shipped.",
+        [["openai/gpt-4o", "my_server/gpt-4o"]],
+        default=(),
     )
     models: dict[str, LegacyModel] = described(
         "The older form of routes, still read.", {"my-model": {"provider_name": "openrouter"}}, default={}

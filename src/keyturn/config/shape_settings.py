@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from .model import CooldownProfile, LogFormat
+from .model import CooldownProfile, EquivalentsMode, LogFormat, SharingScope
 from .shape import Shape, Text, described
 from .shape_models import PriceTier
 
 Seconds = Annotated[float, Field(gt=0)] | None
+Count = Annotated[int, Field(gt=0)] | None
 
 
 class ServerShape(Shape):
@@ -28,6 +29,7 @@ class ServerShape(Shape):
     drain_seconds: Annotated[float, Field(ge=0)] | None = described(
         "Seconds that running calls get when the gateway stops; 30 unless said.", 30
     )
+    metrics: bool | None = described("Figures at `/metrics`; true unless said. `METRICS_ENABLED` wins over it.", False)
 
 
 class CooldownShape(Shape):
@@ -55,6 +57,51 @@ class TimeoutsShape(Shape):
     )
     queue_wait: Seconds = described("That a call waits for a key when none is free; 20 unless said.", 20)
     models_ttl: Seconds = described("That a provider's list of models is believed; 300 unless said.", 300)
+    adaptive: bool | None = described(
+        "first_token and no_content follow what each model usually takes; false unless said.", True
+    )
+    adaptive_floor: Seconds = described("The least that `adaptive` makes of them; 10 unless said.", 10)
+
+
+class CacheShape(Shape):
+    """Answers that are kept and given again. `CACHE_<NAME>` wins over each. Off while no routes are named."""
+
+    routes: tuple[Text, ...] | None = described(
+        "Names as clients ask for them, with shell wildcards.", ["fast", "g4f/*"]
+    )
+    ttl: Seconds = described("Seconds that an answer is given again; 300 unless said.", 300)
+    max_entries: Count = described("Answers that are kept; 10,000 unless said.", 10_000)
+    max_bytes: Count = described("Bytes of all of them; 64 MiB unless said.", 67_108_864)
+    max_answer: Count = described("A larger answer is not kept; 1 MiB unless said.", 1_048_576)
+    scope: SharingScope | None = described(
+        "`caller`: an answer is given to the caller who caused it; `shared`: to everybody who may ask for the name; "
+        "caller unless said.",
+        "caller",
+    )
+
+
+class CoalesceShape(Shape):
+    """Identical calls under way share one call upstream. `COALESCE_<NAME>` wins. Off while no routes are named."""
+
+    routes: tuple[Text, ...] | None = described(
+        "Names as clients ask for them, with shell wildcards.", ["fast", "g4f/*"]
+    )
+    max_buffer: Count = described(
+        "Bytes of an answer up to which another call may join, and by which a slow client may stay behind; 1 MiB "
+        "unless said.",
+        1_048_576,
+    )
+    scope: SharingScope | None = described("As in [cache]; caller unless said.", "caller")
+
+
+class RoutingShape(Shape):
+    """Who may answer for whom."""
+
+    equivalents: EquivalentsMode | None = described(
+        "Which groups of the same model are used: `shipped` (and those of models.yaml), `own` (these alone), `off`. "
+        "`KEYTURN_EQUIVALENTS` wins over it; shipped unless said.",
+        "own",
+    )
 
 
 class ProvidersShape(Shape):
@@ -94,7 +141,9 @@ class DiscordShape(OpenSection):
     app_id: int | str | None = described("The application.", "1234567890")
     guild_id: int | str | None = described("The server.", "1234567890")
     commands_channel_id: int | str | None = described("Where it takes commands.", "1234567890")
-    updates_channel_id: int | str | None = described("Where it tells news.", "1234567890")
+    updates_channel_id: int | str | None = described(
+        "Where `keyturn watch` tells what a role answered that has no webhook.", "1234567890"
+    )
     message_content: bool | None = described("It may read messages.", False)
     members: bool | None = described("It may list members.", False)
     presence: bool | None = described("It may see who is there.", False)
@@ -115,12 +164,21 @@ class OrchestratorShape(OpenSection):
     watch_interval: Annotated[float, Field(gt=0)] = described("Seconds between looks.", 1.0, default=1.0)
     max_concurrent_tasks: Annotated[int, Field(ge=1)] = described("Tasks at the same time.", 5, default=5)
     roles: tuple[Text, ...] | None = described(
-        "Roles that it serves; `ORCHESTRATOR_ROLES` wins over it.", ["senior_dev", "junior_dev"]
+        "Roles with a folder of their own in the inbox; all unless said. `ORCHESTRATOR_ROLES` wins over it.",
+        ["senior_dev", "junior_dev"],
     )
 
 
 class WatchShape(OpenSection):
-    """For `keyturn watch`."""
+    """For `keyturn watch`; the bot puts ideas into the same inbox."""
+
+    inbox: str | None = described("Where tasks are dropped.", "inbox")
+    outbox: str | None = described("Where answers land.", "outbox")
+    roles: tuple[Text, ...] | None = described(
+        "Who answers a file of the inbox itself, one after the other: roles or any other names of models. The first "
+        "role unless said.",
+        ["senior_dev"],
+    )
 
 
 class SettingsFile(Shape):
@@ -130,7 +188,10 @@ class SettingsFile(Shape):
     server: ServerShape = described("Where the gateway listens and what it accepts.", default=ServerShape())
     cooldown: CooldownShape = described("How long a key rests after a failure.", default=CooldownShape())
     timeouts: TimeoutsShape = described("Seconds that each phase may take.", default=TimeoutsShape())
+    cache: CacheShape = described("Answers that are kept and given again.", default=CacheShape())
+    coalesce: CoalesceShape = described("Identical calls that share one call upstream.", default=CoalesceShape())
     providers: ProvidersShape = described("What holds for all providers.", default=ProvidersShape())
+    routing: RoutingShape = described("Who may answer for whom.", default=RoutingShape())
     discord: DiscordShape = described("For `keyturn bot`.", default=DiscordShape())
     vault: VaultShape = described("A folder of notes.", default=VaultShape())
     orchestrator: OrchestratorShape = described("For `keyturn watch`.", default=OrchestratorShape())

@@ -1,7 +1,11 @@
 """The pure core: what should happen next? No I/O, no clock, no randomness; decisions are returned."""
 
+from .accounts import Account, AccountKind
 from .attempts import (
     FAULTS,
+    MOST_ATTEMPTS,
+    MOST_FAULTS,
+    MOST_FAULTS_PER_PROVIDER,
     QUOTAS,
     Move,
     Progress,
@@ -14,7 +18,7 @@ from .attempts import (
     stand_by,
     together,
 )
-from .catalog import PRICE_TIERS, ModelFacts, Offer, Route, RouteCatalog, RouteStrategy, facts_of
+from .catalog import AUTO, PRICE_TIERS, ModelFacts, Offer, Route, RouteCatalog, RouteStrategy, facts_of
 from .cooldowns import FOREVER, PROFILES
 from .credentials import (
     Mark,
@@ -30,8 +34,12 @@ from .credentials import (
     model_scope,
     scopes_of,
 )
+from .entries import Entry, Flow, Pace, Rank
+from .equivalents import Equivalents
+from .fair import Cycle, FairRule
 from .gates import Barrier, barrier, permitted
 from .hints import answered_at
+from .latency import Latencies, Like, like
 from .limitbook import Source
 from .limits import Claim, Cost, Denied, Limit, LimitRow, Meters, Window, claims
 from .message import (
@@ -87,19 +95,23 @@ from .model import (
     Credential,
     Deployment,
     Draw,
+    Fallback,
     Kind,
     Meaning,
     Scope,
     Secret,
     TimerHandle,
+    TokenSource,
+    Trace,
     Trail,
     fingerprint,
 )
-from .outcome import GENERIC, Facts, Outcome, Rules, classify, parse_limits, seconds_to_reset
+from .outcome import GENERIC, PAGE, Facts, Outcome, Rules, classify, parse_limits, seconds_to_reset
+from .pool import Exhausted, Pool, Strategy
 from .pricing import NANO, ZERO, Price, cost_of, dollars, nano
 from .redaction import Redactor
-from .routes import Plan, Step, nearest_models, needs_listing, resolve
-from .selection import Entry, Exhausted, Pace, Pool, Strategy, holder_in, peek, pick
+from .routes import ALL_EXHAUSTED, Plan, Step, nearest_models, needs_listing, resolve
+from .selection import holder_in, peek, pick, standing
 from .strategies import (
     STRATEGIES,
     Balanced,
@@ -125,18 +137,26 @@ from .upstream import (
 from .windows import MINUTE, MONTH
 
 __all__ = [
+    "ALL_EXHAUSTED",
+    "AUTO",
     "FAULTS",
     "FOREVER",
     "GENERIC",
     "MINUTE",
     "MONTH",
+    "MOST_ATTEMPTS",
+    "MOST_FAULTS",
+    "MOST_FAULTS_PER_PROVIDER",
     "NANO",
+    "PAGE",
     "PRICE_TIERS",
     "PROFILES",
     "QUOTAS",
     "SPEAKING",
     "STRATEGIES",
     "ZERO",
+    "Account",
+    "AccountKind",
     "Answer",
     "Attempt",
     "Balanced",
@@ -154,23 +174,30 @@ __all__ = [
     "Clock",
     "Cost",
     "Credential",
+    "Cycle",
     "Delta",
     "Denied",
     "Deployment",
     "Draw",
     "Effort",
     "Entry",
+    "Equivalents",
     "Estimate",
     "Estimator",
     "Exhausted",
     "Facts",
+    "FairRule",
+    "Fallback",
     "Fastest",
+    "Flow",
     "Foreign",
     "ForeignPart",
     "HttpRequest",
     "Interpreter",
     "KeyIndex",
     "Kind",
+    "Latencies",
+    "Like",
     "Limit",
     "LimitRow",
     "LocalRequest",
@@ -194,6 +221,7 @@ __all__ = [
     "Price",
     "ProcessRequest",
     "Progress",
+    "Rank",
     "Reasoning",
     "ReasoningDelta",
     "Redactor",
@@ -227,6 +255,7 @@ __all__ = [
     "TextDelta",
     "Thinking",
     "TimerHandle",
+    "TokenSource",
     "Tool",
     "ToolChoice",
     "ToolDelta",
@@ -235,6 +264,7 @@ __all__ = [
     "ToolResult",
     "ToolStarted",
     "ToolUse",
+    "Trace",
     "Trail",
     "Transition",
     "Transport",
@@ -262,6 +292,7 @@ __all__ = [
     "holder_in",
     "judge",
     "key_scope",
+    "like",
     "model_scope",
     "nano",
     "nearest_models",
@@ -275,6 +306,7 @@ __all__ = [
     "scopes_of",
     "seconds_to_reset",
     "stand_by",
+    "standing",
     "strategy_named",
     "together",
 ]

@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 from keyturn.errors import BadUpstream, Capacity, NoValidCredentials, PoolError
 
+from .entries import Entry
 from .model import Deployment
 from .outcome import Outcome
-from .selection import Entry, Exhausted
+from .pool import Exhausted
 
 MOST_ATTEMPTS = 20
 MOST_FAULTS = 4

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from .equivalents import NO_EQUIVALENTS, Equivalents
 from .limitbook import Limit
-from .model import Deployment
+from .model import Deployment, Kind
 from .pricing import Price
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 PRICE_TIERS = ("free", "cheap", "budget", "performance", "ultra")
 RouteStrategy = Literal["in_order", "cheapest", "fastest"]
+AUTO = "auto"
+"""The name of a call that leaves the model to each provider's default, unless the configuration gives it away."""
 PlanKey = tuple[str, str, frozenset[str], bool]
 """Name, kind, needs, stream: what a plan depends on, of all that a call says."""
 
@@ -98,6 +102,25 @@ class Offer(NamedTuple):
     """What names of models may carry in front without meaning another one: `models/`."""
     text_only: bool = False
     """A command line tool: it takes no images, no tools and no schema."""
+    last_resort: bool = False
+    """Asked after everybody else, whatever the tiers are."""
+    complete: bool = False
+    """*models* is all that it offers: its list was read."""
+    allowed: tuple[str, ...] = ()
+    """Models (shell wildcards, small letters) that its owner lets through whatever *ignored* says."""
+    ignored: tuple[str, ...] = ()
+    """Models that its owner lets nobody use, as *ignoring* says."""
+    ignoring: str = ""
+    """The setting that says so."""
+
+    def ignores(self, provider: str, model: str) -> bool:
+        """Whether the owner lets nobody use *model* of this offer, which is *provider*'s."""
+        if not self.ignored:
+            return False
+        spelled = model.lower(), f"{provider}/{model.lower()}"
+        if any(fnmatchcase(each, pattern) for pattern in self.allowed for each in spelled):
+            return False
+        return any(fnmatchcase(each, pattern) for pattern in self.ignored for each in spelled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +146,16 @@ class RouteCatalog:
     """What a deployment costs, for the strategy `cheapest`; None: unknown."""
     spellings: Mapping[tuple[str, str], Deployment] = field(default_factory=dict)
     """Provider and model in small letters -> the deployment as facts and routes spell it."""
+    equivalents: Equivalents = NO_EQUIVALENTS
+    """Who serves the same model as whom."""
+    defaults: Mapping[Kind, tuple[Deployment, ...]] = field(default_factory=dict)
+    """`chat` and `embeddings` -> what each provider is asked for when a call names no model, in order."""
+    without_default: Mapping[Kind, str] = field(default_factory=dict)
+    """The same kinds -> what to set, so that such a call can be answered."""
     plans: dict[PlanKey, Plan] = field(default_factory=dict, repr=False, compare=False)
     """What names resolved to, by name and needs of the call: filled by `resolve`, as good as this snapshot is."""
+    narrowed: dict[tuple[PlanKey, tuple[str, ...]], Plan] = field(default_factory=dict, repr=False, compare=False)
+    """The same without what the routes of a caller do not name, by these routes."""
 
     def provider(self, name: str) -> str | None:
         """The configured provider of that name or alias."""
@@ -150,6 +181,23 @@ class RouteCatalog:
         spelled = self.spellings.get((provider, base.lower()))
         return found if spelled is None else Deployment(provider, spelled.model + variants)
 
+    def rank(self, provider: str) -> tuple[bool, int, str]:
+        """Where *provider* stands among all: the last resort last, else by tier, then by name."""
+        offer = self.offers[provider]
+        return offer.last_resort, offer.tier, provider
+
+    def same_as(self, deployment: Deployment) -> tuple[Deployment, ...]:
+        """The configured deployments that serve the same model as *deployment*, without itself."""
+        return tuple(each for each in self._configured(self.equivalents.of(deployment)) if each != deployment)
+
+    def same_as_named(self, model: str) -> tuple[Deployment, ...]:
+        """The configured deployments that serve what some provider calls *model*."""
+        return self._configured(self.equivalents.named(model))
+
+    def _configured(self, group: Iterable[Deployment]) -> tuple[Deployment, ...]:
+        found = (self.deployment(each.provider, each.model) for each in group if each.provider in self.offers)
+        return tuple(dict.fromkeys(found))
+
     def about(self, deployment: Deployment) -> ModelFacts:
         """What is known of *deployment*, in whatever spelling."""
         found = facts_of(self.facts, deployment)
@@ -167,10 +215,13 @@ class RouteCatalog:
         """Every `provider/model` that is known to be offered."""
         for provider, offer in self.offers.items():
             for model in offer.models or ():
-                yield f"{provider}/{model}"
+                if not offer.ignores(provider, model):
+                    yield f"{provider}/{model}"
 
     def known(self) -> Iterable[str]:
         """Every name that can be asked for, as far as it is known."""
         yield from self.names
         yield from self.routes
+        if self.defaults:
+            yield AUTO
         yield from self.offered()

@@ -31,8 +31,9 @@ flight together counts once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from .cooldowns import FOREVER, TABLE, Row, ScopeKind, State, Table
@@ -48,11 +49,13 @@ REMEMBERED = 3600.0
 """Seconds after its end that a mark still counts for the next step, when there are many."""
 MASS_401_WINDOW = 60.0
 MASS_401_LENGTH = 300.0
+NO_BOUNDS: Mapping[str, float] = MappingProxyType({})
 
 
 BLOCKS: dict[str, Block] = {
     "rate_limited": "limit",
     "daily_quota": "limit",
+    "custom_cap": "limit",
     "overloaded": "fault",
     "server_error": "fault",
     "timeout": "fault",
@@ -103,14 +106,17 @@ class Verdict(NamedTuple):
     alarm: str = ""
 
 
-def scopes_of(candidate: Candidate) -> tuple[ScopeKey, ...]:
-    """The five scopes that a candidate obeys: key, group, group_model, key_model, deployment."""
+def scopes_of(candidate: Candidate, counted: str = "") -> tuple[ScopeKey, ...]:
+    """The five scopes that a candidate obeys: key, group, group_model, key_model, deployment.
+
+    *counted*: what the model's use is counted as when several models share a quota; they then cool together.
+    """
     (provider, model), credential = candidate
     mark, group = credential.fingerprint, credential.group
     return (
         ("key", provider, mark),
         ("group", provider, group),
-        ("group_model", provider, group, model),
+        ("group_model", provider, group, counted or model),
         ("key_model", provider, mark, model),
         ("deployment", provider, model),
     )
@@ -268,6 +274,8 @@ class Report(NamedTuple):
     """`rotation.cooldown_seconds`: the first step of the minute row; later steps are never shorter."""
     table: Table = TABLE
     """That of the cooldown profile."""
+    longest: Mapping[str, float] = NO_BOUNDS
+    """Meaning -> seconds that a cooldown may last at most, whoever says more; `server_error` stands for every fault."""
 
 
 SUCCESSES: frozenset[Meaning] = frozenset({"ok"})
@@ -312,7 +320,8 @@ def _scope(report: Report, kind: ScopeKind) -> ScopeKey:
 
 
 def _step(marks: Marks, scope: ScopeKey, row: Row, report: Report, draw: Draw, least: int = 1) -> Transition:
-    """The next step of *row* on *scope*, from step *least* on; the provider's own wait wins over the step's length."""
+    """The next step of *row* on *scope*, from step *least* on; the provider's own wait wins over the step's length, and
+    the bound of the report over both."""
     mark = marks.get(scope)
     before = mark.strikes if mark is not None else 0
     late = mark is not None and report.started < mark.since
@@ -329,6 +338,9 @@ def _step(marks: Marks, scope: ScopeKey, row: Row, report: Report, draw: Draw, l
             length = first if count == 1 else max(length, first)
         if row.jitter:
             length += draw() * length * row.jitter
+    if report.longest:
+        fault = row is report.table["server_error"]
+        length = min(length, report.longest.get("server_error" if fault else report.outcome.meaning, FOREVER))
     since = mark.since if late and mark is not None else report.now
     state = row.state if length > 0 else "counting"
     return Transition(scope, state, report.now + length, report.outcome.meaning, count, since)
@@ -368,9 +380,9 @@ def _unauthorised(marks: Marks, report: Report, draw: Draw) -> Verdict:
     return Verdict(changes, alarm)
 
 
-def model_scope(deployment: Deployment, group: str) -> str:
-    """The name under which the limits of one quota group and model are counted."""
-    return f"{deployment.provider}/{group}|{deployment.model}"
+def model_scope(deployment: Deployment, group: str, counted: str = "") -> str:
+    """The name under which the limits of one quota group and model are counted; *counted*: see `scopes_of`."""
+    return f"{deployment.provider}/{group}|{counted or deployment.model}"
 
 
 def credential_scope(credential: Credential) -> str:

@@ -39,6 +39,8 @@ SKIPPED = frozenset(
     "user_id param request openrouter_metadata stack stacktrace traceback patterns @type logprobs url".split()
 )
 NO_CODE = frozenset(("error", "none", "null", "failed", ""))
+BLOCKED = ("just a moment", "shield: status:", "attention required! | cloudflare", "checking your browser")
+"""What guards in front of a server say in plain text, where others send a page."""
 
 
 @dataclass(slots=True)
@@ -143,7 +145,8 @@ def _read_lines(body: bytes, found: Evidence, failed: bool, whole: bool) -> None
             return
     if failed or (whole and not events):
         found.error = True
-        found.page = "error code: 1" in text[:64].lower()  # Cloudflare's own plain text
+        head = text[:256].lower()
+        found.page = "error code: 1" in head[:64] or any(mark in head for mark in BLOCKED)
         _finish(found, [text[:MOST_TEXT]])
 
 

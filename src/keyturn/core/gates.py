@@ -53,10 +53,25 @@ def barrier(deployment: Deployment, call: Call, catalog: RouteCatalog) -> Barrie
         if tier not in catalog.price_tiers:
             named = f"its price tier is {tier}" if tier else "it is paid and has no price tier"
             return Barrier("paid", what, f"{named}, ALLOWED_MODEL_TIERS has {', '.join(sorted(catalog.price_tiers))}")
+    if offer.ignored and offer.ignores(provider, model):
+        return Barrier("withheld", what, f"is left out by {offer.ignoring}")
     for rules in offer.withheld:
         if why := _withheld(model.lower(), rules):
             return Barrier("withheld", what, why)
     return _incapable(what, call, facts, text_only=offer.text_only)
+
+
+def stand_in_barrier(deployment: Deployment, catalog: RouteCatalog, *, must_be_free: bool) -> Barrier | None:
+    """What keeps *deployment* from standing in for the same model elsewhere: its provider is known not to list it, or
+    (*must_be_free*) the model is paid where it was asked for, and nothing says that it is free here."""
+    offer, what = catalog.offers[deployment.provider], str(deployment)
+    if offer.complete and deployment.model not in (offer.models or ()):
+        return Barrier("absent", what, "its provider does not list it")
+    if must_be_free and deployment not in catalog.facts:
+        price = catalog.price(deployment)
+        if price is None or price.blended > 0:
+            return Barrier("paid", what, "the same model is marked paid elsewhere, and nothing says it is free here")
+    return None
 
 
 def _withheld(model: str, rules: Iterable[tuple[str, str]]) -> str:
@@ -94,8 +109,13 @@ def permitted(caller: Caller, name: str, deployments: Iterable[Deployment], cata
     meant = _meant(name, catalog)
     if not meant and _matches(caller, name):
         return True
-    behind = tuple(deployments) or meant
-    return bool(behind) and all(any(_matches(caller, each) for each in _spelled(one, catalog)) for one in behind)
+    behind = (*meant, *deployments)
+    return bool(behind) and all(names(caller, each, catalog) for each in behind)
+
+
+def names(caller: Caller, deployment: Deployment, catalog: RouteCatalog) -> bool:
+    """Whether one of *caller*'s patterns fits *deployment*, under any name of its provider."""
+    return any(_matches(caller, each) for each in _spelled(deployment, catalog))
 
 
 def _meant(name: str, catalog: RouteCatalog) -> tuple[Deployment, ...]:

@@ -12,7 +12,8 @@ from .windows import Window
 Metric = Literal["requests", "tokens", "input_tokens", "output_tokens", "concurrency", "cost"]
 """What is counted. `cost` is in nano-dollars."""
 METRICS: dict[str, Metric] = {name: name for name in get_args(Metric)}
-Source = Literal["declared", "reported", "learned", "default"]
+Source = Literal["declared", "reported", "learned", "default", "cap"]
+"""Who says so; `cap`: the owner, below what the provider allows."""
 Owner = Literal["candidate", "caller"]
 
 BELIEVED = 24 * 3600.0

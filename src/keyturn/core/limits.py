@@ -434,7 +434,7 @@ def _gravity(denied: Denied) -> tuple[bool, bool, float]:
 
 def _stated(limit: Limit) -> bool:
     """Whether the owner or the provider says so: only then may a call be refused for ever. Only owners say budgets."""
-    return (limit.source in ("declared", "reported") and not limit.yields) or limit.metric == "cost"
+    return (limit.source in ("declared", "reported", "cap") and not limit.yields) or limit.metric == "cost"
 
 
 def _actual(claim: Claim, cost: int, usage: Usage | None) -> int:

@@ -109,6 +109,8 @@ def effective_status(found: Evidence, status: int | None) -> int | None:
     """The status that judges: the answer's own, or after a 2xx the one that the body states or implies."""
     if status is not None and not 200 <= status < 300:
         return status
+    if found.page:  # it may quote any number
+        return None
     if found.number is not None and found.number >= 400:
         return found.number
     for code in found.codes:

@@ -6,10 +6,13 @@ import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol
 
 from .limitbook import Limit
 from .message import Usage
+
+if TYPE_CHECKING:
+    from .accounts import Account
 
 Meaning = Literal[
     "rate_limited",
@@ -75,9 +78,34 @@ def fingerprint(provider: str, secret: str) -> str:
     return hashlib.sha256(f"keyturn:{provider}:{secret}".encode()).hexdigest()[:16]
 
 
+class TokenSource(Protocol):
+    """Where the short-lived secret of a credential comes from. Of one event loop."""
+
+    latest: Secret
+    """The token that was got last, whether or not it still holds; empty at first."""
+    trouble: str
+    """Why there is none and what to do about it; empty while all is well."""
+
+    def current(self) -> Secret | None:
+        """The token, None when there is none that still holds."""
+        ...
+
+    async def obtain(self) -> Secret:
+        """The token; waits for a new one when there is none, as long as is reasonable. Raises NoToken."""
+        ...
+
+    def rejected(self, token: Secret) -> bool:
+        """The provider refused *token*. Whether asking for another is worth while: `obtain` then gives that one."""
+        ...
+
+    def reset(self) -> None:
+        """Forget what went wrong: the next `obtain` tries again."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Credential:
-    """One secret for one provider account.
+    """One secret for one provider account, or an account that gives short-lived tokens.
 
     *number* is the variable's own (bare = 0). *group* names the quota group, unique within the provider; by default
     the credential's own fingerprint. Credentials are compared by identity of the object: there is one per secret.
@@ -90,14 +118,25 @@ class Credential:
     group: str
     plan: str | None = None
     weight: float = 1.0
+    priority: int | None = None
+    """Key priority, 1 first; None: none was given."""
     origin: str = ""
     """The variable that it came from; never the value."""
+    account: Account | None = None
+    """Set where tokens take the place of the secret, which is empty then."""
+    tokens: TokenSource | None = None
+    """The tokens of *account*, in a gateway."""
 
     @classmethod
     def of(cls, provider: str, secret: str, number: int = 0, *, group: str = "", **more: Any) -> Credential:
         """A credential with its fingerprint computed; without *group* it is a quota group of its own."""
         mark = fingerprint(provider, secret)
         return cls(provider, Secret(secret), number, mark, group or mark, **more)
+
+    @property
+    def keyed(self) -> bool:
+        """False for the one of a server that needs no key."""
+        return self.account is not None or bool(self.secret)
 
     @property
     def label(self) -> str:
@@ -176,8 +215,14 @@ class Call:
     """`array`: a Gemini stream as one JSON array, not as events."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Headers of the client that belong to the dialect and may be passed on: `anthropic-version`, `anthropic-beta`."""
+    cache_control: str = ""
+    """What the client's `cache-control` says, in lower case: `no-cache`, `no-store`."""
     conversation: str = ""
     """What the client itself calls the conversation (`prompt_cache_key`, `metadata.user_id`, a header), if it does."""
+    served_at: str = ""
+    """Where tracing is on: the path of the HTTP endpoint that it came in at, as a template; empty in the library."""
+    trace_headers: Mapping[str, str] = field(default_factory=dict)
+    """Where tracing is on: `traceparent` and `tracestate` as they came."""
 
 
 @dataclass(slots=True)
@@ -197,6 +242,12 @@ class Attempt:
     usage: Usage | None = None
     resend: bool = False
     """Sent again on the same credential."""
+    tier: int = 0
+    """The tier of its provider."""
+    answered_as: str = ""
+    """The model that a whole answer names; it and *stop* are kept where tracing is on."""
+    stop: str = ""
+    """Why a whole answer ended."""
 
     def brief(self) -> dict[str, object]:
         """The form that error bodies and `--json` output carry."""
@@ -212,6 +263,23 @@ class Attempt:
         """The same with what only the owner sees; *ms* is None while it runs."""
         ms = None if self.ended is None else round((self.ended - self.started) * 1000, 1)
         return {**self.brief(), "ms": ms, "detail": self.detail, "resend": self.resend}
+
+
+Fallback = Literal["none", "later", "last"]
+"""Who answered: the first choice; somebody of a later step or tier; the last tier there is."""
+
+
+class Trace(Protocol):
+    """One call's place in a distributed trace, where tracing is on."""
+
+    @property
+    def trace_id(self) -> str:
+        """32 hex digits."""
+        ...
+
+    def sending(self, attempt: Attempt) -> tuple[tuple[str, str], ...]:
+        """*attempt* is about to be sent: the headers that tell its upstream (W3C Trace Context)."""
+        ...
 
 
 @dataclass(slots=True)
@@ -230,6 +298,12 @@ class Trail:
     """The error code answered, empty when the call was served."""
     ended: float | None = None
     stream: bool = False
+    fallback: Fallback = "none"
+    planned: str = ""
+    """The provider that stands first in the plan, which may be passed over."""
+    trace: Trace | None = None
+    shared: str = ""
+    """Of a call that may share its answer: `hit` (a kept answer), `joined` (another call's), `miss`; else empty."""
 
     def told(self) -> dict[str, object]:
         """The whole story as JSON has it; durations in milliseconds."""

@@ -7,7 +7,7 @@ a class, never an exception.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .evidence import Evidence, read_evidence
@@ -25,6 +25,16 @@ SHORT_MOST = 600.0
 """A minute's limit that asks for more than ten minutes is not believed."""
 HOUR_MOST = 7200.0
 LOAD_MOST = 3600.0
+PAGE = "page"
+"""The code of an outcome that is read from a web page."""
+SENTENCE = 2048
+"""Bytes of an answer in plain text that may be a refusal in words; longer ones are something else."""
+DATA = (b"{", b"[", b'"', b"data:", b"event:", b"id:", b"retry:", b":")
+"""How answers begin that are data, however broken: what they hold may be words of a model."""
+REFUSALS: frozenset[Meaning] = frozenset(
+    ("rate_limited", "daily_quota", "insufficient_credit", "invalid_key", "forbidden", "overloaded")
+)
+"""What a sentence in place of an answer may mean. It is never taken for the client's mistake."""
 HONOURED = frozenset((403, 408, 429, 498, 503, 529))
 """The statuses whose `Retry-After` counts. Some providers send one with every answer; 403 is GitHub's second limit."""
 
@@ -35,8 +45,8 @@ class Facts:
 
     *status* None: no HTTP status, or an error inside a stream that began with 200. *body*: of a stream, the event that
     tells of the error, or all of it. *now*: Unix seconds of the answer (its `date` header, else the clock). *fault*: a
-    `TransportError.kind`, or first_token, silence, no_content (a phase's timeout), garbage (a 200 that is no answer),
-    cut (a stream without its end).
+    `TransportError.kind`, or first_token, silence, no_content (a phase's timeout), garbage (a 200 that is no answer;
+    what it says of itself counts when *body* is a web page or a sentence), cut (a stream without its end).
     """
 
     status: int | None
@@ -91,7 +101,7 @@ def classify(facts: Facts) -> Outcome:
     status = facts.status
     failed = status is not None and not 200 <= status < 300
     if facts.fault is not None and not (failed and status is not None and status >= 400):
-        return _of_fault(facts.fault, status)
+        return _in_words(facts) or _of_fault(facts.fault, status)
     headers = facts.headers
     if not all(name.islower() for name in headers):
         headers = {name.lower(): value for name, value in headers.items()}
@@ -117,6 +127,16 @@ def classify(facts: Facts) -> Outcome:
 def seconds_to_reset(rules: Rules, now: float) -> float | None:
     """Seconds until this provider's day quotas reset; None when that is not known, or they refill continuously."""
     return to_midnight(rules.day_zone, now) if rules.day_zone else None
+
+
+def _in_words(facts: Facts) -> Outcome | None:
+    """What garbage says of itself, when it is a web page or a short sentence; None when it is anything else."""
+    body = facts.body.lstrip() if facts.fault == "garbage" else b""
+    if not body or body.startswith(DATA) or (len(body) > SENTENCE and not body.startswith(b"<")):
+        return None
+    said = classify(replace(facts, fault=None))
+    known = said.meaning in REFUSALS or (said.meaning == "server_error" and said.code == PAGE)
+    return said if known else None
 
 
 def _of_fault(fault: str, status: int | None) -> Outcome:
@@ -146,7 +166,7 @@ def _outcome(
         provider,
         limits,
         told if told is not None else status,
-        found.code[:80],
+        PAGE if found.page else found.code[:80],
         found.message,
         finding is not None and finding.explicit,
         finding is not None and finding.zero,

@@ -27,6 +27,7 @@ _SHAPES = (
     r"(?:hf|gh[opsru])_[A-Za-z0-9*]{20,}",
     r"(?:nvapi|xai|pplx|csk)-[\w*-]{20,}",
     r"AIza[\w*-]{20,}",
+    r"(?:ya29\.|GOCSPX-)[\w*-]{20,}",
     r"AKIA[A-Z0-9]{16}",
     r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}",
 )
@@ -51,6 +52,18 @@ class Redactor:
             for spelling in _spellings(secret.reveal()):
                 lengths = self._by_start.setdefault(spelling[:SHORTEST], {})
                 lengths.setdefault(len(spelling), set()).add(spelling)
+        self._starts = None
+
+    def forget(self, secret: Secret) -> None:
+        """Look for *secret* no more: a token that ended long ago."""
+        for spelling in set(_spellings(secret.reveal())):
+            lengths = self._by_start.get(spelling[:SHORTEST], {})
+            found = lengths.get(len(spelling), set())
+            found.discard(spelling)
+            if not found:
+                lengths.pop(len(spelling), None)
+            if not lengths:
+                self._by_start.pop(spelling[:SHORTEST], None)
         self._starts = None
 
     def text(self, text: str) -> str:

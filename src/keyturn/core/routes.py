@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from keyturn.errors import KeyturnError, ModelNotFound
+from keyturn.errors import BadRequest, KeyturnError, ModelNotFound, NoValidCredentials
 
-from .catalog import Offer, Route, RouteCatalog, RouteStrategy
-from .gates import Barrier, all_barred, barrier, not_permitted, permitted
-from .model import Call, Caller, Deployment
+from .catalog import AUTO, Offer, PlanKey, Route, RouteCatalog, RouteStrategy
+from .equivalents import NO_EQUIVALENTS
+from .gates import Barrier, all_barred, barrier, names, not_permitted, permitted, stand_in_barrier
+from .model import Call, Caller, Deployment, Kind
 from .tokens import likely_tokens
 
 MOST_PLANS = 4096
@@ -19,6 +21,9 @@ OWNER = Caller().name
 DEEPEST = 8
 """Aliases within aliases."""
 UNKNOWN_PRICE = float("inf")
+NOBODY: frozenset[Deployment] = frozenset()
+ALL_EXHAUSTED = "All API keys exhausted across all providers"
+"""How the refusal of a call without a model begins."""
 
 
 class Step(NamedTuple):
@@ -44,6 +49,14 @@ class Plan:
     """It depends on the lists of models that providers give."""
     shortest: int | None = None
     """The smallest context length among its deployments, in tokens; None when none is known."""
+    added: frozenset[Deployment] = NOBODY
+    """Deployments that the name does not write out: those of the same model elsewhere, and defaults. A caller with
+    routes reaches only those that its routes name."""
+    defaults: bool = False
+    """The call named no model: each provider is asked for its default."""
+    primary: frozenset[Deployment] | None = None
+    """The first choice: of the first step, those whose provider tier is not after that of *first*; nobody when *first*
+    was left out. Who else answers is a fallback. None: all of the first step."""
     deployments: tuple[Deployment, ...] = field(init=False)
     """Those of all steps, in order."""
 
@@ -52,6 +65,8 @@ class Plan:
         object.__setattr__(self, "deployments", flat)
         if self.first is None and flat:
             object.__setattr__(self, "first", flat[0])
+        if self.primary is None:
+            object.__setattr__(self, "primary", frozenset(self.steps[0].deployments if self.steps else ()))
 
 
 class _Found(NamedTuple):
@@ -69,6 +84,8 @@ def needs_listing(call: Call, catalog: RouteCatalog) -> bool:
 
 
 def _undeclared(name: str, catalog: RouteCatalog) -> bool:
+    if name == AUTO and name not in catalog.names:
+        return False
     route = catalog.names.get(name)
     if route is not None:
         if route.providers:
@@ -79,8 +96,9 @@ def _undeclared(name: str, catalog: RouteCatalog) -> bool:
 
 
 def resolve(call: Call, caller: Caller, catalog: RouteCatalog) -> Plan:
-    """The plan for *call*. First match: a role or an alias; a route id; `<configured provider or alias>/<rest>`; a bare
-    id that configured providers offer, by provider tier.
+    """The plan for *call*. First match: a role or an alias; a route id; `auto`; `<configured provider or its
+    alias>/<rest>`; a bare id that configured providers offer. The last two are followed by the same model elsewhere,
+    with a step for each provider tier.
 
     Raises ModelNotFound, with the nearest names or the variable to set, NoValidCredentials, PaidRoute, BadRequest when
     nothing behind the name can do what the call needs, and RouteNotAllowed.
@@ -99,8 +117,11 @@ def resolve(call: Call, caller: Caller, catalog: RouteCatalog) -> Plan:
         catalog.plans[key] = plan
     if caller.name != OWNER and not caller.routes:
         plan = _without_tools(plan, caller, catalog)
-    elif not permitted(caller, call.model, plan.deployments, catalog):
-        raise not_permitted(caller, call.model)
+    else:
+        if plan.added and caller.routes:
+            plan = _narrowed(plan, key, call, caller, catalog)
+        if not permitted(caller, call.model, plan.deployments, catalog):
+            raise not_permitted(caller, call.model)
     if plan.shortest is not None and len(plan.deployments) > 1 and likely_tokens(call) > plan.shortest:
         return _without_the_short(plan, call, catalog)
     return plan
@@ -111,15 +132,40 @@ def _without_tools(plan: Plan, caller: Caller, catalog: RouteCatalog) -> Plan:
     tools = [each for each in plan.deployments if catalog.offers[each.provider].text_only]
     if not tools:
         return plan
-    kept = tuple(each for each in plan.deployments if each not in tools)
-    if not kept:
+    if len(tools) == len(plan.deployments):
         raise not_permitted(caller, plan.route)
-    steps = (tuple(each for each in step.deployments if each in kept) for step in plan.steps)
-    refusals = (
-        *plan.refusals,
-        *(f"{each}: not for caller {caller.name}, whose routes do not name it" for each in tools),
-    )
-    return replace(plan, steps=tuple(Step(each) for each in steps if each), refusals=refusals)
+    return _without(plan, tools, caller)
+
+
+def _narrowed(plan: Plan, key: PlanKey, call: Call, caller: Caller, catalog: RouteCatalog) -> Plan:
+    """*plan* without what was added to it and the routes of *caller* do not name."""
+    if plan.defaults and permitted(caller, call.model, (), catalog):
+        return plan
+    found = catalog.narrowed.get((key, caller.routes))
+    if found is None:
+        left = [each for each in plan.deployments if each in plan.added and not names(caller, each, catalog)]
+        found = _without(plan, left, caller) if left else plan
+        if not found.steps:
+            if plan.defaults:
+                raise not_permitted(caller, call.model)
+            return _resolve(call, replace(catalog, equivalents=NO_EQUIVALENTS))
+        if len(catalog.narrowed) >= MOST_PLANS:
+            catalog.narrowed.clear()
+        catalog.narrowed[key, caller.routes] = found
+    return found
+
+
+def _without(plan: Plan, left_out: list[Deployment], caller: Caller) -> Plan:
+    """*plan* without some deployments, which *caller* may not use."""
+    steps = (tuple(each for each in step.deployments if each not in left_out) for step in plan.steps)
+    why = tuple(f"{each}: not for caller {caller.name}, whose routes do not name it" for each in left_out)
+    return _left(plan, tuple(Step(each) for each in steps if each), (*plan.refusals, *why))
+
+
+def _left(plan: Plan, steps: tuple[Step, ...], refusals: tuple[str, ...]) -> Plan:
+    """*plan* with what is left of its steps."""
+    kept = bool(steps) and plan.first in steps[0].deployments
+    return replace(plan, steps=steps, refusals=refusals, primary=plan.primary if kept else NOBODY)
 
 
 def _resolve(call: Call, catalog: RouteCatalog) -> Plan:
@@ -129,13 +175,65 @@ def _resolve(call: Call, catalog: RouteCatalog) -> Plan:
         return _chain(route, call, catalog)
     if name in catalog.routes:
         return _plan(name, [_Found(catalog.routes[name])], call, catalog)
+    if name == AUTO:
+        return _auto(call, catalog)
     head, slash, rest = name.partition("/")
     provider = catalog.provider(head) if slash and rest else None
     if provider is not None:
         if call.kind not in catalog.offers[provider].kinds:
             raise ModelNotFound(f"{provider} offers no {call.kind} here; ask a provider that does", param="model")
-        return _plan(name, [_Found((catalog.deployment(provider, rest),))], call, catalog)
+        asked = catalog.deployment(provider, rest)
+        same = catalog.same_as(asked)
+        return _plan(name, _tiers((asked,), same, catalog, asked), call, catalog, added=frozenset(same))
     return _bare(call, catalog)
+
+
+def _tiers(
+    found: tuple[Deployment, ...], same: tuple[Deployment, ...], catalog: RouteCatalog, asked: Deployment | None = None
+) -> list[_Found]:
+    """A step for each provider tier, with who was *found* by name before who serves the *same* model.
+
+    With *asked*, its own tier is the first step and it is first in that; the lower tiers follow, then the higher ones.
+    A last resort comes after all others.
+    """
+    own = 1 if asked is None else catalog.offers[asked.provider].tier
+
+    def step(deployment: Deployment) -> tuple[bool, bool, int]:
+        offer = catalog.offers[deployment.provider]
+        if deployment == asked:
+            return False, False, own
+        return offer.last_resort, asked is not None and offer.tier < own, offer.tier
+
+    steps: dict[tuple[bool, bool, int], list[Deployment]] = {}
+    for each in sorted((*found, *same), key=lambda one: (step(one), one != asked, one in same, one.provider)):
+        steps.setdefault(step(each), []).append(each)
+    return [_Found(tuple(each), listed=asked is None) for each in steps.values()]
+
+
+def _auto(call: Call, catalog: RouteCatalog) -> Plan:
+    """The plan of a call that names no model: the default of each provider, a step for each provider tier."""
+    if call.kind not in ("chat", "completions", "count", "embeddings"):
+        raise BadRequest(f"{call.model} has no model for {call.kind}: name one", param="model")
+    found = _defaults(call, catalog)
+    advice = catalog.without_default.get(_kind_of_default(call), "give one a key")
+    if not found:
+        raise NoValidCredentials(f"{ALL_EXHAUSTED}: none has a key and a default model; {advice}")
+    try:
+        plan = _plan(call.model, found, call, catalog)
+    except NoValidCredentials as error:
+        raise NoValidCredentials(f"{ALL_EXHAUSTED}: {error.message}; {advice}") from None
+    return replace(plan, added=frozenset(plan.deployments), defaults=True)
+
+
+def _kind_of_default(call: Call) -> Kind:
+    return "embeddings" if call.kind == "embeddings" else "chat"
+
+
+def _defaults(call: Call, catalog: RouteCatalog) -> list[_Found]:
+    steps: dict[tuple[bool, int], list[Deployment]] = {}
+    for each in catalog.defaults.get(_kind_of_default(call), ()):
+        steps.setdefault(catalog.rank(each.provider)[:2], []).append(each)
+    return [_Found(tuple(each)) for each in steps.values()]
 
 
 def _chain(route: Route, call: Call, catalog: RouteCatalog) -> Plan:
@@ -151,6 +249,8 @@ def _steps(route: Route, call: Call, catalog: RouteCatalog, depth: int = 0) -> l
             found.append(_by_providers(entry, route, catalog))
         elif entry in catalog.names and entry != route.name:
             found += _steps(catalog.names[entry], call, catalog, depth + 1)
+        elif entry == AUTO and entry not in catalog.names and entry not in catalog.routes:
+            found += _defaults(call, catalog)
         else:
             found.append(_named(entry, call, catalog))
     return found
@@ -199,14 +299,27 @@ def _by_providers(entry: str, route: Route, catalog: RouteCatalog) -> _Found:
     return _Found(tuple(catalog.deployment(each, entry) for each in found), missing, listed=True)
 
 
-def _plan(name: str, found: list[_Found], call: Call, catalog: RouteCatalog, route: Route | None = None) -> Plan:
+def _plan(
+    name: str,
+    found: list[_Found],
+    call: Call,
+    catalog: RouteCatalog,
+    route: Route | None = None,
+    *,
+    added: frozenset[Deployment] = NOBODY,
+) -> Plan:
     """The plan of what was *found*, without who is barred. Raises when nobody is left."""
     steps: list[Step] = []
     barriers: list[Barrier] = []
+    bars = {one: barrier(one, call, catalog) for each in found for one in each.deployments}
+    if added:
+        paid = any(bar is not None and bar.cause == "paid" for one, bar in bars.items() if one not in added)
+        for one in added:
+            bars[one] = bars[one] or stand_in_barrier(one, catalog, must_be_free=paid)
     for each in found:
         open_ones = []
         for deployment in each.deployments:
-            bar = barrier(deployment, call, catalog)
+            bar = bars[deployment]
             if bar is None:
                 open_ones.append(deployment)
             else:
@@ -226,7 +339,22 @@ def _plan(name: str, found: list[_Found], call: Call, catalog: RouteCatalog, rou
         next((each.deployments[0] for each in found if each.deployments), None),
         any(each.listed for each in found),
         min((length for length in lengths if length), default=None),
+        added,
+        primary=_primary(found, bars, route, catalog),
     )
+
+
+def _primary(
+    found: list[_Found], bars: Mapping[Deployment, Barrier | None], route: Route | None, catalog: RouteCatalog
+) -> frozenset[Deployment]:
+    """Who is no fallback, of what was *found*. Where a step is ordered anew, all of it are equals."""
+    step = next((each.deployments for each in found if each.deployments), ())
+    if not step or bars[step[0]] is not None:
+        return NOBODY
+    if route is not None and route.strategy != "in_order":
+        return frozenset(step)
+    first = catalog.rank(step[0].provider)[:2]
+    return frozenset(each for each in step if bars[each] is None and catalog.rank(each.provider)[:2] <= first)
 
 
 def _ordered(deployments: list[Deployment], route: Route | None, catalog: RouteCatalog) -> tuple[Deployment, ...]:
@@ -256,15 +384,17 @@ def _without_the_short(plan: Plan, call: Call, catalog: RouteCatalog) -> Plan:
             steps.append(Step(tuple(fits)))
     if not steps:
         return plan
-    return Plan(plan.route, tuple(steps), tuple(refusals), plan.role, plan.strategy, plan.first, plan.listed)
+    return replace(_left(plan, tuple(steps), tuple(refusals)), shortest=None)
 
 
-def _offering(name: str, call: Call, catalog: RouteCatalog) -> tuple[list[str], list[tuple[str, Offer]]]:
-    """Who offers a bare id, by provider tier; and everybody, ranked."""
-    ranked = sorted(catalog.offers.items(), key=lambda item: (item[1].tier, item[0]))
+def _offering(
+    name: str, call: Call, catalog: RouteCatalog, *, guess: bool = True
+) -> tuple[list[str], list[tuple[str, Offer]]]:
+    """Who offers a bare id, by provider tier; and everybody, ranked. *guess*: if nobody is known to, who may."""
+    ranked = sorted(catalog.offers.items(), key=lambda item: catalog.rank(item[0]))
     able = [(provider, offer) for provider, offer in ranked if call.kind in offer.kinds and offer.usable]
     found = [provider for provider, offer in able if offer.models is not None and name in offer.models]
-    if not found and name.partition("/")[0].lower().replace("-", "_") not in catalog.unconfigured:
+    if guess and not found and name.partition("/")[0].lower().replace("-", "_") not in catalog.unconfigured:
         nobody_knows = all(offer.models is None for _, offer in able)
         found = [each for each, offer in able if offer.models is None and (nobody_knows or not offer.lists)]
     return found, ranked
@@ -272,15 +402,25 @@ def _offering(name: str, call: Call, catalog: RouteCatalog) -> tuple[list[str], 
 
 def _bare(call: Call, catalog: RouteCatalog) -> Plan:
     name = call.model
-    found, ranked = _offering(name, call, catalog)
-    if not found:
+    same = dict.fromkeys(catalog.same_as_named(name))
+    offering, ranked = _offering(name, call, catalog, guess=not same)
+    found = tuple(catalog.deployment(each, name) for each in offering)
+    for each in found:
+        same.update(dict.fromkeys(catalog.same_as(each)))
+    added = tuple(each for each in same if each not in found)
+    if not found and not added:
         raise _not_found(name, catalog)
-    left = [each for each, _ in ranked if each not in found]
-    others = [f"{each}: {_why_not(catalog.offers[each])}" for each in left]
-    steps = [_Found((catalog.deployment(each, name),), listed=True) for each in found]
-    plan = _plan(name, steps, call, catalog)
-    refusals = (*plan.refusals, *others)
-    return Plan(name, plan.steps, refusals, first=plan.first, listed=True, shortest=plan.shortest)
+    plan = _plan(name, _tiers(found, added, catalog), call, catalog, added=frozenset(added))
+    asked = {each.provider for each in (*found, *added)}
+    others = [f"{each}: {_why_not(catalog.offers[each])}" for each, _ in ranked if each not in asked]
+    first = plan.first
+    head, slash, rest = name.partition("/")
+    missing = catalog.unconfigured.get(head.lower().replace("-", "_")) if slash else None
+    if missing is not None and not found:
+        first = Deployment(head, rest)  # it was asked for by its own name
+        others.insert(0, f"{name}: no key, set {missing}")
+    primary = plan.primary if first == plan.first else NOBODY
+    return replace(plan, refusals=(*plan.refusals, *others), first=first, primary=primary, listed=True)
 
 
 def _why_not(offer: Offer) -> str:

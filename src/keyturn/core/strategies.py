@@ -7,7 +7,8 @@
     fastest        the one that begins to answer soonest, of two drawn
     cheapest       those of plan free first, else as balanced
 
-Each looks at a bounded number of entries, however large the pool is; more only when few of those drawn fit.
+Each chooses within one rank of a pool, the best that has something for the call (see `selection`), and looks at a
+bounded number of entries, however large the pool is; more only when few of those drawn fit.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
+from .entries import Entry, Rank
 from .model import Draw
-from .selection import Entry, Pool, Strategy
+from .pool import Pool, Strategy
 
 EXACT = 64
 """Up to so many eligible credentials `balanced` compares all; above that the best of `SAMPLE` drawn."""
@@ -78,8 +80,10 @@ class Memoryless:
 class Balanced(Memoryless):
     """Least used share of its limits; ties by attempts under way, then last use, then order."""
 
-    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
-        return _least_used(pool, pool.ready, tokens, tried, now, draw)
+    def choose(
+        self, pool: Pool, rank: Rank, tokens: int, tried: Collection[int], now: float, draw: Draw
+    ) -> Entry | None:
+        return _least_used(pool, rank.ready, tokens, tried, now, draw)
 
     def preview(self) -> Strategy:
         return self
@@ -88,9 +92,11 @@ class Balanced(Memoryless):
 class Cheapest(Memoryless):
     """Credentials of plan free for as long as one is there, then the others; among them as balanced."""
 
-    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
-        free = _least_used(pool, pool.free, tokens, tried, now, draw)
-        return free or _least_used(pool, pool.ready, tokens, tried, now, draw)
+    def choose(
+        self, pool: Pool, rank: Rank, tokens: int, tried: Collection[int], now: float, draw: Draw
+    ) -> Entry | None:
+        free = _least_used(pool, rank.free, tokens, tried, now, draw)
+        return free or _least_used(pool, rank.ready, tokens, tried, now, draw)
 
     def preview(self) -> Strategy:
         return self
@@ -99,16 +105,28 @@ class Cheapest(Memoryless):
 class KeyIndex:
     """The position of the credential whose turn it is, from 0: one for all pools of a provider.
 
-    *moves* is called with each new position.
+    *moves* is called with each new position. Each further key priority has an index of its own, which is not
+    remembered beyond this process.
     """
 
-    __slots__ = ("_left", "index", "moves")
+    __slots__ = ("_further", "_left", "index", "moves")
 
     def __init__(self, index: int = 0, moves: Callable[[int], object] = lambda index: None) -> None:
         self.index = index
         self.moves = moves
         self._left: dict[int, float] = {}
         """When a limit moved the index away from each position."""
+        self._further: dict[int, KeyIndex] = {}
+
+    def of(self, grade: int) -> KeyIndex:
+        """The index among the keys of a priority: itself for the best (0)."""
+        return self if not grade else self._further.setdefault(grade, KeyIndex())
+
+    def copy(self) -> KeyIndex:
+        """One that stands where this one does and tells nobody when it moves."""
+        copied = KeyIndex(self.index)
+        copied._further = {grade: KeyIndex(each.index) for grade, each in self._further.items()}
+        return copied
 
     def within(self, count: int) -> int:
         """The position among *count* credentials, however many there were when it was remembered."""
@@ -120,11 +138,20 @@ class KeyIndex:
             self.index = position
             self.moves(position)
 
-    def limited(self, position: int, count: int, started: float, now: float) -> None:
-        """An attempt on *position* that began at *started* met a limit: move on, once for all that ran together."""
-        if position == self.within(count) and started > self._left.get(position, -FOREVER):
+    def limited(
+        self, position: int, count: int, started: float, now: float, among: Sequence[int] | None = None
+    ) -> None:
+        """An attempt on *position* that began at *started* met a limit: move on, once for all that ran together.
+
+        *among*: the positions that take turns, where those are not all.
+        """
+        named, following = self.within(count), (position + 1) % count
+        if among is not None:
+            named = among[bisect_left(among, named) % len(among)]
+            following = among[bisect_left(among, position + 1) % len(among)]
+        if position == named and started > self._left.get(position, -FOREVER):
             self._left[position] = now
-            self.move((position + 1) % count)
+            self.move(following)
 
 
 class RoundRobin:
@@ -137,52 +164,70 @@ class RoundRobin:
         self.turn = KeyIndex() if turn is None else turn
         self.each_call = each_call
 
-    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
-        ready, entries = pool.ready, pool.entries
-        order = self.turn.within(pool.width)
-        if pool.places is not None:
-            order = bisect_left(pool.places, order)
-        start = bisect_left(ready, order)
+    def choose(
+        self, pool: Pool, rank: Rank, tokens: int, tried: Collection[int], now: float, draw: Draw
+    ) -> Entry | None:
+        ready, entries = rank.ready, pool.entries
+        start = bisect_left(ready, self.named(pool, rank))
         for step in range(len(ready)):
             entry = entries[ready[(start + step) % len(ready)]]
             if _fits(entry, tokens, tried, now):
                 if self.each_call:
-                    self.turn.move((pool.place(entry) + 1) % pool.width)
+                    self.turn.of(rank.grade).move((pool.place(entry) + 1) % pool.width)
                 return entry
         return None
 
+    def named(self, pool: Pool, rank: Rank) -> int:
+        """The position in *pool* of the credential whose turn it is, or of the next that the pool has."""
+        order = self.turn.of(rank.grade).within(pool.width)
+        return order if pool.places is None else bisect_left(pool.places, order)
+
     def moved(self, pool: Pool, entry: Entry, started: float = FOREVER, now: float = -FOREVER) -> None:
         if not self.each_call:
-            self.turn.limited(pool.place(entry), pool.width, started, now)
+            turn = self.turn.of(entry.grade)
+            turn.limited(pool.place(entry), pool.width, started, now, entry.rank.places)
 
     def preview(self) -> Strategy:
-        return RoundRobin(KeyIndex(self.turn.index), each_call=self.each_call)
+        return RoundRobin(self.turn.copy(), each_call=self.each_call)
 
 
 class Sequential:
-    """The same credential for as long as it can be used, then the next in order, which is then kept."""
+    """The same credential for as long as it can be used, then the next in order, which is then kept.
 
-    def __init__(self, kept: int = 0) -> None:
-        self._walk = RoundRobin(KeyIndex(kept))
+    One that is only above its soft target is kept all the same: it is asked again once it is below.
+    """
 
-    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
-        entry = self._walk.choose(pool, tokens, tried, now, draw)
-        if entry is not None and not tried:
-            self._walk.turn.move(pool.place(entry))
+    def __init__(self, kept: KeyIndex | None = None) -> None:
+        self._walk = RoundRobin(kept)
+
+    def choose(
+        self, pool: Pool, rank: Rank, tokens: int, tried: Collection[int], now: float, draw: Draw
+    ) -> Entry | None:
+        entry = self._walk.choose(pool, rank, tokens, tried, now, draw)
+        if entry is not None and not tried and not (pool.soft and self._stacked(pool, rank, entry)):
+            self._walk.turn.of(rank.grade).move(pool.place(entry))
         return entry
+
+    def _stacked(self, pool: Pool, rank: Rank, entry: Entry) -> bool:
+        """Whether *entry* stands in only because the kept one has enough to do."""
+        members = rank.members
+        kept = pool.entries[members[bisect_left(members, self._walk.named(pool, rank)) % len(members)]]
+        return kept is not entry and kept.stacked and kept.block is None and kept.spent == entry.spent
 
     def moved(self, pool: Pool, entry: Entry, started: float = FOREVER, now: float = -FOREVER) -> None:
         self._walk.moved(pool, entry, started, now)
 
     def preview(self) -> Strategy:
-        return Sequential(self._walk.turn.index)
+        return Sequential(self._walk.turn.copy())
 
 
 class Weighted(Memoryless):
     """Drawn in proportion to the weights of the credentials."""
 
-    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
-        ready = pool.ready
+    def choose(
+        self, pool: Pool, rank: Rank, tokens: int, tried: Collection[int], now: float, draw: Draw
+    ) -> Entry | None:
+        ready = rank.ready
         if len(ready) <= EXACT:
             few = _eligible(pool, ready, tokens, tried, now)
             point = draw() * sum(entry.candidate.credential.weight for entry in few)
@@ -191,7 +236,7 @@ class Weighted(Memoryless):
                 if point < 0:
                     return entry
             return few[-1] if few else None
-        heaviest, entry = pool.heaviest, pool.entries[ready[0]]
+        heaviest, entry = rank.heaviest, pool.entries[ready[0]]
         for _ in range(SAMPLE * 4):
             few = _drawn(pool, ready, tokens, tried, now, draw, 1)
             if not few:
@@ -214,11 +259,13 @@ class Fastest(Memoryless):
     def __init__(self, *, turns: bool = True) -> None:
         self._turns = turns
 
-    def choose(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> Entry | None:
-        fresh = self._fresh(pool, tokens, tried, now)
+    def choose(
+        self, pool: Pool, rank: Rank, tokens: int, tried: Collection[int], now: float, draw: Draw
+    ) -> Entry | None:
+        fresh = self._fresh(pool, rank, tokens, tried, now)
         if fresh is not None:
             return fresh
-        few = self._two(pool, tokens, tried, now, draw)
+        few = self._two(pool, rank, tokens, tried, now, draw)
         if len(few) < 2:
             return few[0] if few else None
         return min((_delay(entry, now), entry.active, entry.last_used, entry.order, entry) for entry in few)[4]
@@ -226,23 +273,24 @@ class Fastest(Memoryless):
     def preview(self) -> Strategy:
         return Fastest(turns=False)
 
-    def _fresh(self, pool: Pool, tokens: int, tried: Collection[int], now: float) -> Entry | None:
+    def _fresh(self, pool: Pool, rank: Rank, tokens: int, tried: Collection[int], now: float) -> Entry | None:
         """An entry that was never measured and is not just being measured, of the few looked at longest ago."""
-        fresh, entries = pool.fresh, pool.entries
+        fresh, entries = rank.fresh, pool.entries
         if fresh is None:
-            fresh = pool.fresh = deque(range(len(entries)))
+            fresh = rank.fresh = deque(rank.members)
         while fresh and entries[fresh[0]].pace is not None:
             fresh.popleft()
         for place in range(min(SAMPLE, len(fresh))):
             entry = entries[fresh[0 if self._turns else place]]
             if self._turns:
                 fresh.rotate(-1)
-            if entry.pace is None and entry.block is None and not entry.active and _fits(entry, tokens, tried, now):
+            ready = entry.block is None and entry.rank is rank
+            if ready and entry.pace is None and not entry.active and _fits(entry, tokens, tried, now):
                 return entry
         return None
 
-    def _two(self, pool: Pool, tokens: int, tried: Collection[int], now: float, draw: Draw) -> list[Entry]:
-        ready, entries = pool.ready, pool.entries
+    def _two(self, pool: Pool, rank: Rank, tokens: int, tried: Collection[int], now: float, draw: Draw) -> list[Entry]:
+        ready, entries = rank.ready, pool.entries
         count = len(ready)
         if count > 2:
             one, two = int(draw() * count), int(draw() * (count - 1))

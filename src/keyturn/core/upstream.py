@@ -19,11 +19,14 @@ class HttpRequest:
     method: str
     url: str
     headers: tuple[tuple[str, str], ...]
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
+    """Of a request for a token it holds secrets."""
     auth: tuple[str, str, Secret] | None = None
     """Header name, prefix (`Bearer ` or empty), secret."""
     connect_timeout: float = 5.0
     tls_timeout: float = 5.0
+    trace: tuple[tuple[str, str], ...] = ()
+    """Headers of this one request, where tracing is on; the others are the same for many."""
 
 
 @dataclass(frozen=True, slots=True)

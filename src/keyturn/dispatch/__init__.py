@@ -9,6 +9,7 @@ from .events import Alarm, CallEnded, Cooled, Event, Events, Reloaded, Rotated
 from .gateway import Gateway
 from .models import ModelRow
 from .overview import matching, states
+from .paths import PLACES, Place, call_headers, place_at, spellings, spoken, varying
 from .reloading import Reloader
 from .reply import ByteStream, Reply
 from .waiting import WaitingRoom
@@ -16,6 +17,7 @@ from .waiting import WaitingRoom
 __all__ = [
     "DOORS",
     "GEMINI_METHODS",
+    "PLACES",
     "Alarm",
     "ByteStream",
     "CallEnded",
@@ -25,6 +27,7 @@ __all__ = [
     "Events",
     "Gateway",
     "ModelRow",
+    "Place",
     "Reloaded",
     "Reloader",
     "Reply",
@@ -33,13 +36,18 @@ __all__ = [
     "WaitingRoom",
     "Watch",
     "build",
+    "call_headers",
     "cost",
     "count",
     "draw",
     "first_asked",
     "matching",
     "new_id",
+    "place_at",
     "read_call",
     "request_ids",
+    "spellings",
+    "spoken",
     "states",
+    "varying",
 ]

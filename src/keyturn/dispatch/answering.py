@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from keyturn.core import Entry
+from keyturn.core import Deployment, Entry, Fallback
 from keyturn.errors import KeyturnError, UpstreamRefused
 from keyturn.wire import dialect, error_headers, upstream_message
 
@@ -40,12 +40,24 @@ def relayed(gateway: Gateway, run: Run, grant: Grant, exchange: Exchange) -> Rep
         run.trail.status = 200
         return Reply(200, [_media_type(run, exchange), *headers], stream=stream)
     usage = exchange.reply.usage if exchange.reply is not None else None
+    if run.trail.trace is not None and exchange.reply is not None:
+        grant.attempt.answered_as, grant.attempt.stop = exchange.reply.model, exchange.reply.stop or ""
     if run.conversation is not None:
         exchange.holds()
     exchange.finish(OK, usage or exchange.unstated())
     if usage is not None and run.costs:
         gateway.estimator.learn(str(grant.entry.candidate.deployment), run.call, usage)
     return Reply(200, [JSON, *headers], exchange.body)
+
+
+def fallback_of(run: Run, answers: Deployment) -> Fallback:
+    """What *answers*, not the very first to be asked, stands for: the last of several tiers, a later step or tier."""
+    config = run.generation.config
+    tier = config.tier_of(answers.provider)
+    first = min((config.tier_of(each.provider) for each in run.first), default=0)
+    if answers in run.first and tier <= first:
+        return "none"
+    return "last" if first < tier == max(map(config.tier_of, config.providers)) else "later"
 
 
 def _media_type(run: Run, exchange: Exchange) -> tuple[bytes, bytes]:
@@ -112,4 +124,6 @@ def _headers(run: Run, entry: Entry) -> Headers:
     headers.append((b"x-keyturn-attempts", b"%d" % len(run.trail.attempts)))
     if entry.candidate.deployment not in run.first:
         headers.append((b"x-fallback-provider", entry.candidate.deployment.provider.encode()))
+    if entry.candidate.deployment != run.deployments[0] or not run.first:
+        run.trail.fallback = fallback_of(run, entry.candidate.deployment)
     return headers

@@ -1,11 +1,12 @@
-"""Which limits the owner declared for a credential on a model, and under which names they are counted."""
+"""Which limits and caps the owner declared for a credential on a model, and under which names they are counted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
-from keyturn.config import Config, LimitRule, LimitSpec
+from keyturn.config import Cap, Config, LimitRule, LimitSpec, Rest
 from keyturn.core import MONTH, Credential, Deployment, Limit, Source, Window, credential_scope, model_scope
 from keyturn.providers import Provider
 
@@ -13,6 +14,10 @@ SECONDS = {"second": 1.0, "10s": 10.0, "minute": 60.0, "hour": 3600.0, "day": 86
 """The lengths of the windows that limits are declared and reported for."""
 EVERYBODY = "*"
 """The owner of what is counted for all credentials together."""
+GROUP = "#"
+"""Begins the name under which several models are counted together."""
+OF_CAP = "!cap "
+"""Stands in the name of what a custom cap counts, before the cap."""
 
 
 def window_of(provider: Provider, metric: str, name: str) -> Window:
@@ -53,9 +58,45 @@ def rules_for(config: Config, model: str, provider: str, plan: str | None) -> li
 
 
 def withheld(config: Config, deployment: Deployment, credential: Credential) -> bool:
-    """Whether the plan of *credential* does not offer the model at all."""
+    """Whether the plan of *credential* does not offer the model at all, or its key priority is not good enough."""
     provider, model = deployment
-    return any(rule.unavailable for rule in rules_for(config, model, provider, credential.plan))
+    return not config.modes.enough(provider, model, credential.priority) or any(
+        rule.unavailable for rule in rules_for(config, model, provider, credential.plan)
+    )
+
+
+def counted_as(config: Config, deployment: Deployment, plan: str | None) -> str:
+    """Under which name the use of a model is counted, and cools, for keys of *plan*: `#flash` for one that shares the
+    quota `flash`, else the model's own.
+
+    What `QUOTA_GROUPS_<P>_<NAME>` says comes before limits.yaml.
+    """
+    provider, model = deployment
+    group = _named_group(config, provider, model)
+    if not group:
+        groups = (_filed_group(config, provider, rule) for rule in rules_for(config, model, provider, plan))
+        group = next((each for each in groups if each), "")
+    return f"{GROUP}{group}" if group else model
+
+
+def _named_group(config: Config, provider: str, model: str) -> str:
+    """The group of several models that the owner put *model* into by name or pattern."""
+    spelled, found = model.lower(), ""
+    for group, members in config.modes.groups.get(provider, {}).items():
+        for member in map(str.lower, members):
+            if member == spelled:
+                return group
+            if not found and fnmatchcase(spelled, member):
+                found = group
+    return found
+
+
+def _filed_group(config: Config, provider: str, rule: LimitRule) -> str:
+    """The group that limits.yaml puts a rule's models into, unless the owner says by name who is in it."""
+    group = rule.quota_group
+    if group and group.lower().replace("_", "-") in config.modes.groups.get(provider, {}):
+        return ""
+    return group
 
 
 def declared(
@@ -69,7 +110,8 @@ def declared(
     name, model = deployment
     rules = rules_for(config, model, name, credential.plan)
     chosen: dict[tuple[str, str], Limit] = {}
-    own, provider = model_scope(deployment, credential.group), config.providers[name]
+    counted = counted_as(config, deployment, credential.plan)
+    own, provider = model_scope(deployment, credential.group, counted), config.providers[name]
 
     def choose(scope: str, specs: Iterable[LimitSpec], source: Source = "declared", *, yields: bool = False) -> None:
         for spec in specs:
@@ -80,27 +122,82 @@ def declared(
 
     choose(own, config.limits.get(name, ()))
     for rule in rules:
-        scope = _scope(rule, deployment, credential, grouped)
-        choose(scope, _specs(config, name, rule), yields=rule.plan is not None)
+        group = _named_group(config, name, model) or _filed_group(config, name, rule)
+        scope = _scope(rule, deployment, credential, grouped, group)
+        choose(scope, _specs(config, name, rule, group), yields=rule.plan is not None)
     if not rules and credential.plan == "free":
         choose(own, config.default_limits, "default", yields=True)
     found: dict[str, list[Limit]] = {}
     for limit in chosen.values():
         found.setdefault(limit.scope, []).append(limit)
-    most = config.max_concurrent.get(name)
+    most = most_at_once(config, credential)
     if most:
         scope = credential_scope(credential)
         found.setdefault(scope, []).append(Limit(scope, "concurrency", Window("inflight", 0.0), most))
     return {scope: tuple(limits) for scope, limits in found.items()}
 
 
-def _specs(config: Config, provider: str, rule: LimitRule) -> Iterable[LimitSpec]:
+def most_at_once(config: Config, credential: Credential) -> int:
+    """How many calls *credential* may have under way, by its key priority; 0: any number."""
+    most = config.max_concurrent.get(credential.provider, 0)
+    multipliers = config.modes.multipliers.get(credential.provider)
+    if multipliers:
+        most *= multipliers.get(credential.priority or 0) or multipliers.get(0, 1)
+    return most
+
+
+class Capped(NamedTuple):
+    """What one cap counts for a credential on a model, and how long it rests once that is reached."""
+
+    scope: str
+    limits: tuple[Limit, ...]
+    rest: Rest
+
+
+def caps_of(config: Config, deployment: Deployment, credential: Credential, known: Iterable[Limit]) -> Iterator[Capped]:
+    """The custom caps of *credential* on *deployment*, counted per quota group. *known*: the limits that hold, of which
+    some caps are a share; one that nobody knows yet has no limits."""
+    name, model = deployment
+    provider = config.providers[name]
+    capacities: dict[tuple[str, float], int] = {}
+    for limit in known:
+        key = (limit.metric, limit.window.seconds)
+        capacities[key] = min(limit.capacity, capacities.get(key, limit.capacity))
+    counted = counted_as(config, deployment, credential.plan)
+    for cap in config.modes.caps.get(name, ()):
+        if not _holds(cap, model, credential):
+            continue
+        said = ",".join(map(str, cap.priorities))
+        scope = f"{model_scope(deployment, credential.group, counted)}{OF_CAP}{','.join(cap.models)} {said}"
+        limits = []
+        for bound in cap.bounds:
+            window = window_of(provider, bound.metric, bound.window)
+            capacity = bound.amount.of(capacities.get((bound.metric, window.seconds)))
+            if capacity is not None:
+                window = window if window.kind != "bucket" else Window("rolling", window.seconds)
+                limits.append(Limit(scope, bound.metric, window, capacity, "cap"))
+        yield Capped(scope, tuple(limits), cap.rest)
+
+
+def _holds(cap: Cap, model: str, credential: Credential) -> bool:
+    if cap.priorities and credential.priority not in cap.priorities:
+        return False
+    return any(fnmatchcase(model.lower(), pattern.lower()) for pattern in cap.models)
+
+
+def _specs(config: Config, provider: str, rule: LimitRule, group: str) -> Iterable[LimitSpec]:
     """What *rule* says; with what the others say whose models count together with its own, the tightest of each."""
-    if not rule.quota_group:
+    if not group:
         return rule.specs
+    members = config.modes.groups.get(provider, {}).get(group)
+    every = config.limit_rules.get(provider, ())
+    if members is None:
+        together = [other for other in every if other.quota_group == group]
+    else:
+        together = [other for other in every if _governs(config, other, provider, members)]
     tightest: dict[tuple[str, str], LimitSpec] = {}
-    for other in config.limit_rules.get(provider, ()):
-        if (other.quota_group, other.scope, other.plan) == (rule.quota_group, rule.scope, rule.plan):
+    for other in (rule, *together):
+        if (other.scope, other.plan) == (rule.scope, rule.plan):
             for spec in other.specs:
                 key = (spec.metric, spec.window)
                 if key not in tightest or spec.capacity < tightest[key].capacity:
@@ -108,12 +205,19 @@ def _specs(config: Config, provider: str, rule: LimitRule) -> Iterable[LimitSpec
     return tightest.values()
 
 
-def _scope(rule: LimitRule, deployment: Deployment, credential: Credential, grouped: bool) -> str:
+def _governs(config: Config, rule: LimitRule, provider: str, members: Iterable[str]) -> bool:
+    """Whether *rule* says something of one of *members*, which may be patterns."""
+    return any(
+        fnmatchcase(rule.pattern.lower(), member.lower()) or rule in rules_for(config, member, provider, rule.plan)
+        for member in members
+    )
+
+
+def _scope(rule: LimitRule, deployment: Deployment, credential: Credential, grouped: bool, group: str) -> str:
     """The name under which a rule's limits are counted: whose use, and of which models together."""
     key = f"key {credential.fingerprint}" if grouped else credential.fingerprint  # a group is named after a member
     owner = {"quota_group": credential.group, "key": key, "shared": EVERYBODY + (rule.plan or "")}[rule.scope]
-    models = f"#{rule.quota_group}" if rule.quota_group else deployment.model
-    return f"{deployment.provider}/{owner}|{models}"
+    return f"{deployment.provider}/{owner}|{f'{GROUP}{group}' if group else deployment.model}"
 
 
 def budgets(config: Config) -> list[Limit]:

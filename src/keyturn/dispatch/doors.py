@@ -48,10 +48,14 @@ def read_call(door: str, body: bytes, headers: Headers, argument: str = "", quer
     is its query string, of which Gemini's `alt=sse` matters.
     """
     if door == "chat":
-        return parse_chat(body, headers)
-    if door == "embeddings":
-        return parse_embeddings(body, headers)
-    return _RARER[door](body, headers, argument, query)
+        call = parse_chat(body, headers)
+    elif door == "embeddings":
+        call = parse_embeddings(body, headers)
+    else:
+        call = _RARER[door](body, headers, argument, query)
+    if "cache-control" in headers:
+        call.cache_control = headers["cache-control"].lower()
+    return call
 
 
 def _gemini(body: bytes, headers: Headers, argument: str, query: str) -> Call:

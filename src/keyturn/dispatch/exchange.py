@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keyturn.core import (
+    PAGE,
     PROFILES,
     Answer,
     Facts,
+    HttpRequest,
+    LocalRequest,
     Outcome,
     Reply,
     Report,
@@ -20,7 +23,6 @@ from keyturn.core import (
     answered_at,
     classify,
     judge,
-    model_scope,
     parse_limits,
     seconds_to_reset,
 )
@@ -43,10 +45,11 @@ from keyturn.wire import (
     with_call_ids,
 )
 
-from .bounds import watch_of
+from .bounds import given_up, observed, watch_of
 from .clock import draw, new_id
 from .declared import SECONDS, window_of
 from .run import Failed, Grant, Run
+from .signing_in import another_token
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -54,6 +57,8 @@ if TYPE_CHECKING:
 BYTES_PER_TOKEN = 4
 LARGEST_ANSWER = 64 * 1024 * 1024
 LARGEST_ERROR = 1024 * 1024
+LARGEST_PAGE = 16 * 1024
+"""Bytes that are looked at of what came instead of an answer."""
 MOST_HELD = 4 * 1024 * 1024
 """Bytes of preamble that are held back before a stream's first content."""
 REPORT_EVERY = 5.0
@@ -72,6 +77,24 @@ WORDS = {
 }
 """What faults that the transport does not put into words are called in the log and in errors."""
 OK = Outcome("ok", "request", None, False, False, False, {})
+
+
+def traced(request: UpstreamRequest, headers: tuple[tuple[str, str], ...]) -> None:
+    """Have *request* carry *headers*, which tell its upstream of our trace; a command line tool is told nothing."""
+    if isinstance(request, LocalRequest):
+        request = request.http
+    if isinstance(request, HttpRequest):
+        request.trace = headers
+
+
+async def _rest(opening: bytes, chunks: AsyncIterator[bytes]) -> bytes:
+    """What began with *opening*, as far as it is looked at."""
+    while len(opening) < LARGEST_PAGE:
+        try:
+            opening += await anext(chunks)
+        except StopAsyncIteration:
+            break
+    return opening
 
 
 class Exchange:
@@ -109,6 +132,7 @@ class Exchange:
         self.timeouts = run.generation.config.timeouts
         self.answered = False
         self.provider: Provider = run.generation.config.providers[grant.entry.candidate.deployment.provider]
+        grant.attempt.tier = run.generation.config.tier_of(self.provider.name)
         self.response: UpstreamResponse | None = None
         self.reply: Reply | None = None
         self.body = b""
@@ -131,6 +155,8 @@ class Exchange:
             how = self.how = how._replace(anew=True)
         notes: list[str] = []
         self.request = prepare(self.provider, run.call, candidate, notes, how, self._neutral)
+        if run.trail.trace is not None:
+            traced(self.request, run.trail.trace.sending(self._grant.attempt))
         if notes:
             run.trail.notes.extend(note for note in notes if note not in run.trail.notes)
 
@@ -167,11 +193,17 @@ class Exchange:
                     self._stale(error)
                     response = await gateway.transport.send(request, self._sent)
                 self.response = response
+                if response.status == 401 and grant.entry.candidate.credential.tokens is not None:
+                    response = await self._with_another_token(response)
                 fault, body = await self._read(response)
         except TransportError as error:
             fault, detail = self._phase(error), error.message
+            if self.timeouts.adaptive and self.provider.tool is None and self.watch.expired:
+                given_up(gateway, run, grant)
         if self.answered:
             self._report(OK)
+            if self.timeouts.adaptive and self.provider.tool is None:
+                observed(gateway, run, grant)
             if run.generation.measures:
                 now = self.now()
                 grant.pool.observed(grant.entry, now - grant.attempt.started, now)
@@ -186,6 +218,8 @@ class Exchange:
         # Of a fault after the request was sent nobody knows how far the upstream came: budgets keep what was held.
         usage = self.unstated() if fault is not None and grant.sent else None
         told = detail or outcome.message or WORDS.get(fault or "", "") or self._redirection(status)
+        if outcome.code == PAGE:
+            told = f"a web page came instead of an answer: {told}"
         self.finish(outcome, usage, told)
         return Failed(grant.entry, outcome, status, headers.get("content-type", ""), body, self.how.dialect)
 
@@ -194,8 +228,23 @@ class Exchange:
 
         It counts as an attempt of its own; the reservation is the same, as the provider has counted nothing.
         """
+        self._lost("server_error", error.message)
+
+    async def _with_another_token(self, refused: UpstreamResponse) -> UpstreamResponse:
+        """What the upstream answers to another token; *refused*, as it is, when there is none to be had."""
+        assert self.request is not None
+        if not await another_token(self._grant.entry.candidate.credential, self.request):
+            return refused
+        refused.close()
+        self._lost("invalid_key", "the token was refused; another one was got")
+        self.prepare()
+        self.response = response = await self._gateway.transport.send(self.request, self._sent)
+        return response
+
+    def _lost(self, meaning: str, detail: str) -> None:
+        """The request was in vain and is sent again on the same credential."""
         run, attempt, now = self._run, self._grant.attempt, self.now()
-        lost = replace(attempt, id=new_id(self.wall()), meaning="server_error", detail=error.message, ended=now)
+        lost = replace(attempt, id=new_id(self.wall()), meaning=meaning, detail=detail, ended=now)
         run.trail.attempts.insert(-1, lost)
         run.progress.attempts += 1
         attempt.started, attempt.resend = now, True
@@ -222,7 +271,7 @@ class Exchange:
         else:
             found = self._found(body)
         if not isinstance(found, Reply):
-            return ("garbage", b"") if found is None else (None, found)
+            return ("garbage", body[:LARGEST_PAGE]) if found is None else (None, found)
         if found.empty and call.kind in ("chat", "completions"):
             return "garbage", b""
         self.reply, self.answered = found, True
@@ -255,12 +304,19 @@ class Exchange:
         return reply
 
     async def _hold(self, response: UpstreamResponse) -> tuple[str | None, bytes]:
-        """Read a stream until its first content."""
+        """Read a stream until its first content. A web page in its place is garbage."""
+        call = self._run.call
         stream = self.stream = self._opened()
         chunks = self.chunks = response.chunks()
         held: list[bytes] = []
         size = 0
+        opening = b""
+        html = "html" in response.headers.get("content-type", "")
         async for chunk in chunks:
+            if not opening:
+                opening = chunk
+                if (html or call.kind not in PASSED_ON) and chunk[:64].lstrip().startswith(b"<"):
+                    return "garbage", await _rest(opening, chunks)
             piece = stream.feed(chunk)
             if piece:
                 held.append(piece)
@@ -275,7 +331,7 @@ class Exchange:
         nothing_said = stream.done and not stream.relayed_bytes
         empty = not self.held and not begun
         if not complete or empty or nothing_said:  # a plain answer, say, from a server that ignores `stream`
-            return ("cut" if held and "html" not in response.headers.get("content-type", "") else "garbage"), b""
+            return ("cut", b"") if held and not html else ("garbage", opening)
         self.answered = True
         self._grant.attempt.first_token = self._gateway.clock.mono()
         return None, b""
@@ -321,8 +377,7 @@ class Exchange:
             return
         entry.report_due = now + REPORT_EVERY
         stated = outcome.limits or parse_limits(response.headers, self.provider.rules, gateway.clock.wall())
-        deployment, credential = entry.candidate
-        scope = model_scope(deployment, credential.group)
+        scope, changed = entry.limit_scopes[0], False
         for name, row in stated.items():
             if not isinstance(row, Mapping):
                 continue
@@ -330,7 +385,10 @@ class Exchange:
             window, capacity, remaining = str(row.get("window")), row.get("limit"), row.get("remaining")
             if metric and window in SECONDS and isinstance(capacity, int) and capacity > 0:
                 left = remaining if isinstance(remaining, int) else None
-                gateway.live.report(scope, metric, window_of(self.provider, metric, window), capacity, now, left)
+                span = window_of(self.provider, metric, window)
+                changed = gateway.live.report(scope, metric, span, capacity, now, left) or changed
+        if changed and self._grant.pool.capped:
+            self._run.generation.pools.cap(self._grant.pool, entry)
 
     def succeeded(self) -> None:
         """The upstream has begun to answer well: clear what stood against the candidate."""
@@ -342,7 +400,7 @@ class Exchange:
         """The account that answers has the conversation in its prompt cache from now on."""
         grant, conversation = self._grant, self._run.conversation
         if conversation is not None and len(grant.pool.entries) > 1:
-            grant.pool.holds(grant.entry, conversation[0])
+            grant.pool.holds(grant.entry, conversation[0], self.now())
 
     def finish(self, outcome: Outcome, usage: Usage | None, detail: str = "") -> None:
         """Settle, cool, record: once, whoever calls first."""
@@ -386,6 +444,8 @@ class Exchange:
         else:
             grant.reservation.close()
         grant.pool.done(grant.entry)
+        if grant.pool.capped:
+            self._run.generation.reserving.rest_at_cap(grant.entry, now)
         return True
 
     def _over(self) -> None:
@@ -419,10 +479,14 @@ class Exchange:
                 seconds_to_reset(self.provider.rules, gateway.clock.wall()) if outcome is not OK else None,
                 self._first_step(),
                 PROFILES[self._run.generation.config.cooldown],
+                self.provider.longest_rests,
             ),
             draw,
         )
         if verdict.transitions or verdict.alarm:
             gateway.cool(verdict, candidate)
+        if grant.pool.cycle is not None and outcome is not OK:
+            now = gateway.clock.mono()
+            grant.pool.exhausted(grant.entry, gateway.marks.blocked(grant.entry.own_scopes, now), now)
         if outcome.meaning in ("rate_limited", "daily_quota"):
             grant.pool.strategy.moved(grant.pool, grant.entry, grant.attempt.started, gateway.clock.mono())

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 async def explain(gateway: Gateway, call: Call, caller: Caller) -> dict[str, Any]:
     """What would become of *call*: `steps` in order, each with its candidates, and `refusals`. Sends nothing.
 
-    `{"route", "caller", "error", "strategy", "steps": [{"deployments": [{"provider", "model", "price_tier",
-    "usd_per_million", "candidates": [{"key", "state", "why", "wait_s"}]}]}], "refusals", "own_limits"}`. The candidates
-    that are `free` would be asked in this order.
+    `{"route", "caller", "error", "strategy", "steps": [{"deployments": [{"provider", "model", "provider_tier",
+    "stands_in", "price_tier", "usd_per_million", "candidates": [{"key", "state", "why", "wait_s"}]}]}], "refusals",
+    "own_limits"}`. The candidates that are `free` would be asked in this order. `stands_in`: it is there as the same
+    model under another name.
     """
     generation = gateway.generation
     told: dict[str, Any] = {"route": call.model, "caller": caller.name, "error": None, "steps": [], "refusals": []}
@@ -51,19 +52,22 @@ async def explain(gateway: Gateway, call: Call, caller: Caller) -> dict[str, Any
     told["strategy"] = plan.strategy
     for step in plan.steps:
         members = [each for each in order if each in step.deployments]
-        told["steps"].append({"deployments": [_deployment(gateway, each) for each in members]})
+        rows = [_deployment(gateway, each, each in plan.added and not plan.defaults) for each in members]
+        told["steps"].append({"deployments": rows})
     own = caller.limits + ((plan.role.budget,) if plan.role is not None and plan.role.budget is not None else ())
     told["own_limits"] = [gateway.own_limit(limit) for limit in own]
     return told
 
 
-def _deployment(gateway: Gateway, deployment: Deployment) -> dict[str, Any]:
+def _deployment(gateway: Gateway, deployment: Deployment, stands_in: bool) -> dict[str, Any]:
     prices = gateway.generation.prices
     facts = gateway.config.facts.get(deployment)
     price = prices.of(deployment)
     return {
         "provider": deployment.provider,
         "model": deployment.model,
+        "provider_tier": gateway.config.tier_of(deployment.provider),
+        "stands_in": stands_in,
         "price_tier": facts.price_tier if facts is not None else None,
         "usd_per_million": None
         if price is None

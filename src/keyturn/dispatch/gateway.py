@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from keyturn.config import Config, DataFolder
 from keyturn.core import (
+    Attempt,
     Call,
     Caller,
     Candidate,
@@ -17,12 +18,14 @@ from keyturn.core import (
     Entry,
     Estimator,
     Exhausted,
+    Latencies,
     Limit,
     Marks,
     Redactor,
     Refuse,
     Relay,
     ScopeKey,
+    Trace,
     Trail,
     Transport,
     TryNext,
@@ -58,7 +61,11 @@ from .reply import Reply
 from .rotations import Rotations
 from .run import Grant, Run
 from .signatures import SignatureMemory
+from .signing_in import forgive, furnish, lacks_token
 from .waiting import MovedOn, WaitingRoom
+
+if TYPE_CHECKING:
+    from keyturn.login import Refresher
 
 FOREVER = float("inf")
 ANYBODY = Caller()
@@ -88,6 +95,8 @@ class Gateway:
         self.ledger = ledger
         self.events = Events()
         self.estimator = Estimator()
+        self.latencies = Latencies()
+        """What answers usually take, where timeouts follow it."""
         self.signatures = SignatureMemory()
         self.keep_answer = 0
         """How many bytes of each answer `CallEnded` carries: 0 unless requests are recorded."""
@@ -100,7 +109,9 @@ class Gateway:
         """How many configurations there have been."""
         self.disabled: set[str] = set()
         """Fingerprints of the credentials that the owner took out of use, present or not."""
-        self.generation = Generation(config, self)
+        self.refresher: Refresher | None = None
+        """Gives accounts their tokens, once there are any."""
+        self.generation = Generation(furnish(self, config)[0], self)
         self._retired: list[Generation] = []
         """Earlier configurations that calls still run on."""
         self._older_lists: list[ModelLists] = []
@@ -111,11 +122,17 @@ class Gateway:
         """The trails of the latest calls, for who asks what happened to one."""
         self.inflight = 0
         self.draining = False
+        self.tracer: Callable[[Call, str], Trace] | None = None
+        """Where tracing is on: gives a call, with its id, its place in a trace."""
+        self.before_attempt: Callable[[str, Call, Attempt], Awaitable[None]] | None = None
+        """Awaited before each attempt is prepared; it may change the call's members. What it raises ends the call."""
         self._idle: asyncio.Event | None = None
 
     async def handle(self, call: Call, caller: Caller, call_id: str) -> Reply:
         """Answer *call*. Errors come back as replies; only cancellation is raised, and leaves nothing behind."""
         run = Run(call, caller, Trail(call_id, call.model, self.clock.mono(), stream=call.stream), self.generation)
+        if self.tracer is not None:
+            run.trail.trace = self.tracer(call, call_id)
         self.inflight += 1
         run.generation.calls += 1
         reply = None
@@ -134,6 +151,14 @@ class Gateway:
         await self._plan(run, run.generation)
         if run.generation is not self.generation:
             await self._move_on(run)
+        if run.generation.sharing is not None:
+            reply = await run.generation.sharing.answer(run)
+            if reply is not None:
+                return reply
+        return await self.ask(run)
+
+    async def ask(self, run: Run) -> Reply:
+        """Have *run*, which has been planned, answered by who can. Raises what keeps everybody from it."""
         resend: Entry | None = None
         while True:
             reserving = run.generation.reserving
@@ -146,6 +171,10 @@ class Gateway:
                     continue
             if isinstance(grant, Exhausted):
                 return unanswered.given_up(self, run, grant)
+            if grant.entry.candidate.credential.tokens is not None and await lacks_token(self, run, grant):
+                continue
+            if self.before_attempt is not None:
+                await self._announced(run, grant)
             large = run.call.size > LARGE_BODY
             exchange = await self._prepared_apart(run, grant) if large else self._prepared(run, grant)
             if exchange is None:
@@ -171,6 +200,18 @@ class Gateway:
             if isinstance(move, Refuse):
                 raise unanswered.stopped(run, move)
             resend = move.resend if isinstance(move, TryNext) else None
+
+    async def _announced(self, run: Run, grant: Grant) -> None:
+        """Have the hook see, and perhaps change, what is about to be sent."""
+        assert self.before_attempt is not None
+        seen = False
+        try:
+            await self.before_attempt(run.trail.call, run.call, grant.attempt)
+            seen = True
+        finally:
+            if not seen:
+                grant.close()
+        run.neutral = None  # made of what may have changed
 
     def _prepared(self, run: Run, grant: Grant) -> Exchange | None:
         """The attempt of *grant*, ready to be sent; None when its dialect cannot say what the call says."""
@@ -211,6 +252,7 @@ class Gateway:
         if len(run.deployments) > 1:
             if plan.strategy == "fastest":
                 run.deployments = generation.pools.fastest_first(plan)
+                run.trail.planned = run.deployments[0].provider
             if self.marks:
                 self._leave_out_absent(run)
 
@@ -266,15 +308,21 @@ class Gateway:
         usage = stream.attempt.usage
         if usage is not None and stream.run.costs and not stream.run.trail.code:
             self.estimator.learn(f"{stream.attempt.provider}/{stream.attempt.model}", stream.run.call, usage)
-        self._record(stream.run, stream.kept)
+        if not stream.run.joint:
+            self.record(stream.run, stream.kept)
+
+    def landed(self, run: Run) -> None:
+        """What *run* asked for several calls is over; each of them is recorded by itself."""
+        self._left(run.generation)
 
     def _ended(self, run: Run, reply: Reply | None) -> None:
         """A call without a stream is over; *reply* None: the client left."""
         run.trail.status = 499 if reply is None else reply.status
         run.trail.code = run.trail.code if reply is not None else "client_left"
-        self._record(run, reply.body[: self.keep_answer] if reply is not None and self.keep_answer else None)
+        self.record(run, reply.body[: self.keep_answer] if reply is not None and self.keep_answer else None)
 
-    def _record(self, run: Run, answer: bytes | None) -> None:
+    def record(self, run: Run, answer: bytes | None) -> None:
+        """*run* is over; *answer*: the beginning of what its client got."""
         trail = run.trail
         trail.ended = self.clock.mono()
         self.recent[trail.call] = trail
@@ -322,6 +370,7 @@ class Gateway:
         older = self.generation
         credentials = [each for group in config.credentials.values() for each in group]
         self.redactor.add(*secrets_of(config))
+        config, changed = furnish(self, config)
         older.retire(self._make_pool)
         self._older_lists = [each for each in self._older_lists if each.busy] + [older.lists]
         self.generation = Generation(config, self)
@@ -332,6 +381,7 @@ class Gateway:
         self.carried.take_over(budgets(config), config.spent)
         freed = self.marks.keep({each.fingerprint for each in credentials}, {each.group for each in credentials})
         self.wake_marked(freed)
+        forgive(self, changed)
         overview.switch_off(self, self.disabled)
         self.room.move_on(older.number)
 
@@ -422,7 +472,12 @@ class Gateway:
     async def close(self) -> None:
         """End the background work, write down what must last, and close the connections to upstreams."""
         self.drain()
+        for generation in (self.generation, *self._retired):
+            if generation.sharing is not None:
+                await generation.sharing.close()
         for lists in (self.generation.lists, *self._older_lists):
             await lists.close()
+        if self.refresher is not None:
+            await self.refresher.close()
         await self.transport.close()
         await self.carried.close()

@@ -15,6 +15,7 @@ from .reserving import Reserving
 
 if TYPE_CHECKING:
     from .gateway import Gateway
+    from .sharing import Sharing
 
 
 MOST_PRICES = 4096
@@ -57,7 +58,7 @@ class Prices:
 class Generation:
     """Made by `Gateway` from a configuration, at the start and at each reload."""
 
-    __slots__ = ("calls", "config", "lists", "measures", "number", "pools", "prices", "reserving")
+    __slots__ = ("calls", "config", "lists", "measures", "number", "pools", "prices", "reserving", "sharing")
 
     def __init__(self, config: Config, gateway: Gateway) -> None:
         self.config = config
@@ -75,10 +76,18 @@ class Generation:
             route.strategy == "fastest" for route in config.names.values()
         )
         """Somebody wants to know how soon deployments answer."""
+        self.sharing: Sharing | None = None
+        """Answers that calls share; None where nobody asked for it."""
+        if config.cache is not None or config.coalesce is not None:
+            from .sharing import Sharing
+
+            self.sharing = Sharing(config, gateway)
 
     def retire(self, successor: Callable[[Deployment], bool]) -> None:
         """Another one is in use now; *successor* has it make the pool of a deployment, if it has the provider."""
         self.pools.successor = successor
+        if self.sharing is not None:
+            self.sharing.kept.clear()
 
 
 def _healthy(marks: Marks) -> Callable[[Credential], bool]:

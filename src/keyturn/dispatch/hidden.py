@@ -14,6 +14,9 @@ SECRETIVE = re.compile("KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 def secrets_of(config: Config) -> list[Secret]:
     """Everything in *config* that must not be seen: keys, the caller key, and what tools are given of that kind."""
     found = [each.secret for group in config.credentials.values() for each in group if each.secret]
+    for each in (each for group in config.credentials.values() for each in group if each.account is not None):
+        assert each.account is not None
+        found += each.account.secrets
     if config.caller_key is not None:
         found.append(config.caller_key)
     for provider in config.providers.values():

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from keyturn.config import Config, LimitRule
+from keyturn.config import Config, LimitRule, ModelList, blind_defaults, default_models, what_to_set
 from keyturn.core import (
+    AUTO,
     Call,
     Caller,
     Clock,
@@ -21,7 +22,7 @@ from keyturn.core import (
     barrier,
     resolve,
 )
-from keyturn.errors import KeyturnError, TransportError
+from keyturn.errors import KeyturnError, NoToken, TransportError
 from keyturn.providers import CATALOG, Provider, prepare_models, read_models
 
 from .clock import Watch
@@ -31,6 +32,7 @@ PATIENCE = 10.0
 MOST_ASKED = 8
 """Keys that are asked for one list at most, when the first are refused."""
 NO_LIST = frozenset({404, 405, 501})
+EVERY_MODEL = ModelList()
 LARGEST_LIST = 16 * 1024 * 1024
 COUNTERS = frozenset({"anthropic", "gemini"})
 """Dialects whose providers count tokens."""
@@ -92,7 +94,8 @@ class ModelLists:
         for name, provider in self._config.providers.items():
             before = older._config.providers.get(name)
             fetched = name in older._due and name not in older._fetching
-            if before is not None and before.base_url == provider.base_url and fetched:
+            same = before is not None and (before.base_url, before.endpoints) == (provider.base_url, provider.endpoints)
+            if same and fetched:
                 self._due[name] = older._due[name]
                 if name in older._lists:
                     self._lists[name] = older._lists[name]
@@ -115,25 +118,27 @@ class ModelLists:
             await asyncio.wait(list(self._fetching.values()))
 
     async def rows(self) -> list[ModelRow]:
-        """Every name on offer: roles and aliases, route ids, then `provider/model` by provider tier and name."""
+        """Every name on offer: roles, aliases, route ids, `provider/model` by provider tier and name, then `auto`."""
         await self.refresh()
         catalog = self.catalog
         rows = [row for name in (*catalog.names, *catalog.routes) if (row := self._named(name)) is not None]
-        ranked = sorted(catalog.offers.items(), key=lambda item: (item[1].tier, item[0]))
+        ranked = sorted(catalog.offers.items(), key=lambda item: catalog.rank(item[0]))
         for name, offer in ranked:
             for model in sorted(offer.models or ()) if offer.usable else ():
                 deployment = Deployment(name, model)
                 if barrier(deployment, NOTHING_SPECIAL, catalog) is None:
                     rows.append(ModelRow(str(deployment), name, 0, (deployment,)))
+        if (default := self._named(AUTO)) is not None:
+            rows.append(default)
         return list({row.id: row for row in rows}.values())
 
     def _named(self, name: str) -> ModelRow | None:
-        """The row of a role, an alias or a route id; None when nobody could answer it now."""
+        """The row of a role, an alias, a route id or `auto`; None when nobody could answer it now."""
         try:
             plan = resolve(replace(NOTHING_SPECIAL, model=name), ANYBODY, self.catalog)
         except KeyturnError:
             return None
-        owner = "keyturn" if name in self.catalog.names else plan.deployments[0].provider
+        owner = "keyturn" if plan.defaults or name in self.catalog.names else plan.deployments[0].provider
         return ModelRow(name, owner, 0, plan.deployments)
 
     def known(self, name: str) -> int:
@@ -167,47 +172,63 @@ class ModelLists:
                 return
 
     async def _fetch_with(self, name: str, credential: Credential) -> int:
-        """Take over the list that *name* gives this key; the status, 0 when there was none."""
+        """Take over the list that *name* gives this key, or those of its endpoints; the status, 0 when there was none,
+        of several lists that of the first which is a list."""
         provider = self._config.providers[name]
-        response = None
-        try:
-            with Watch(self._clock, self._clock.mono() + PATIENCE, "models"):
-                response = await self._transport.send(prepare_models(provider, credential), lambda: None)
-                body = await response.read(LARGEST_LIST)
-        except TransportError:
-            return 0
-        finally:
-            if response is not None:
-                response.close()
-        if response.status in NO_LIST:
+        asked = [self._ask(provider, credential, endpoint) for endpoint in provider.endpoints or ("",)]
+        answers = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
+        status = next((status for status, found in answers if found), answers[0][0])
+        if status in NO_LIST:
             self._listless.add(name)
             self._due[name] = self._clock.mono() + self._config.timeouts.models_ttl
             self._catalog = None
-        found = read_models(provider, body) if response.status == 200 else []
+        found = tuple(dict.fromkeys(model for _, models in answers for model in models))
         if found:
-            self._lists[name] = tuple(found)
+            self._lists[name] = found
             self._due[name] = self._clock.mono() + self._config.timeouts.models_ttl
             self._catalog = None
-        return response.status
+        return status
+
+    async def _ask(self, provider: Provider, credential: Credential, endpoint: str) -> tuple[int, list[str]]:
+        """Status and list of one endpoint; 0 when it gave no answer."""
+        response = None
+        try:
+            with Watch(self._clock, self._clock.mono() + PATIENCE, "models"):
+                if credential.tokens is not None and credential.tokens.current() is None:
+                    await credential.tokens.obtain()
+                response = await self._transport.send(prepare_models(provider, credential, endpoint), lambda: None)
+                body = await response.read(LARGEST_LIST)
+        except NoToken:
+            return 401, []
+        except TransportError:
+            return 0, []
+        finally:
+            if response is not None:
+                response.close()
+        return response.status, read_models(provider, body, endpoint) if response.status == 200 else []
 
     def _snapshot(self) -> RouteCatalog:
         config, offers, aliases = self._config, {}, {}
         for name, provider in config.providers.items():
             offers[name] = self._offer(provider)
             aliases.update(dict.fromkeys(provider.aliases, name))
+        missing = _unconfigured(config)
         advice = "no key is configured, so only demo/… models are served: `keyturn keys add PROVIDER` adds a key"
         return RouteCatalog(
             offers,
             aliases,
-            _unconfigured(config),
+            missing,
             advice if config.demo else "",
             config.names,
             config.routes,
-            config.facts,
+            blind_defaults(config) | {**config.facts},
             config.use_paid,
             config.price_tiers,
             self._price,
             _spellings(config),
+            config.equivalents,
+            default_models(config),
+            what_to_set(config, missing),
         )
 
     def _offer(self, provider: Provider) -> Offer:
@@ -223,8 +244,9 @@ class ModelLists:
         if provider.tool is not None and not provider.tool.found:
             usable = False
             set_up = f"the program {provider.tool.argv[0]} is not on the PATH; install it, or change its cmd"
+        chosen = config.modes.lists.get(name, EVERY_MODEL)
         return Offer(
-            tier=config.tiers.get(name, provider.tier),
+            tier=config.tier_of(name),
             usable=usable,
             models=frozenset(listed) if listed else None,
             set_up=set_up,
@@ -233,6 +255,11 @@ class ModelLists:
             withheld=_withheld(config, credentials),
             prefix=provider.model_prefix,
             text_only=provider.tool is not None,
+            last_resort=config.last_resort(name),
+            complete=name in self._lists,
+            allowed=chosen.allow,
+            ignored=chosen.ignore,
+            ignoring=chosen.place,
         )
 
 
@@ -255,7 +282,16 @@ def _withheld(config: Config, credentials: Sequence[Credential]) -> tuple[tuple[
         rules = [rule for rule in config.limit_rules.get(credentials[0].provider, ()) if rule.plan == plan]
         if any(rule.unavailable for rule in rules):
             found.append(tuple((rule.pattern, _why(rule)) for rule in rules))
+    needed = config.modes.needed.get(credentials[0].provider, ())
+    best = min((each.priority or 0 for each in credentials), default=0)  # a key without a priority may serve any model
+    if any(best > priority for _, priority in needed):
+        found.append(tuple((pattern, _too_low(priority) if best > priority else "") for pattern, priority in needed))
     return tuple(found)
+
+
+def _too_low(priority: int) -> str:
+    better = f"{priority} or better" if priority > 1 else "1"
+    return f"needs a key of key priority {better}, and none has it"
 
 
 def _why(rule: LimitRule) -> str:

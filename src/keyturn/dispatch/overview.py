@@ -21,7 +21,8 @@ from keyturn.core import (
     key_scope,
 )
 
-from .declared import budgets, window_name
+from .declared import GROUP, OF_CAP, budgets, window_name
+from .signing_in import trouble_of
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -58,10 +59,10 @@ def states(gateway: Gateway, name: str) -> dict[str, int]:
 
 
 def providers(gateway: Gateway) -> list[dict[str, object]]:
-    """The rows of `GET /v1/providers`, by tier, then name."""
+    """The rows of `GET /v1/providers`, by tier, then name, the last resort last."""
     rows: list[dict[str, object]] = []
-    offers = gateway.lists.catalog.offers
-    for name, offer in sorted(offers.items(), key=lambda item: (item[1].tier, item[0])):
+    catalog = gateway.lists.catalog
+    for name, offer in sorted(catalog.offers.items(), key=lambda item: catalog.rank(item[0])):
         counts = states(gateway, name)
         resting = counts.get("probation", 0) + counts.get("cooling", 0) + counts.get("exhausted", 0)
         rows.append(
@@ -69,6 +70,8 @@ def providers(gateway: Gateway) -> list[dict[str, object]]:
                 "name": name,
                 "tier": offer.tier,
                 "base_url": gateway.config.providers[name].base_url,
+                "endpoints": list(gateway.config.providers[name].endpoints),
+                "fallback": offer.last_resort,
                 "credentials": sum(counts.values()),
                 "models": len(offer.models or ()),
                 "state": "ready" if counts.get("healthy") else "cooling" if resting else "unavailable",
@@ -95,6 +98,9 @@ def reset(gateway: Gateway, key: str | None) -> list[str]:
                 if not shared:
                     cleared.add(_owner(mark))
         touched += [each.shown for each in credentials if cleared.intersection(_owners(each))]
+    for each in matching(gateway, key):
+        if each.tokens is not None:
+            each.tokens.reset()
     gateway.cool(Verdict(changes), None)
     return touched
 
@@ -178,7 +184,11 @@ def _row(gateway: Gateway, credential: Credential, marks: list[Mark]) -> dict[st
     until, reason = None, None
     if mark is not None:
         until = _date(gateway, mark.until) if mark.until > now else None
-        reason = f"{mark.reason} ({mark.scope[3]})" if len(mark.scope) > 3 else mark.reason
+        reason = mark.reason
+        if len(mark.scope) > 3:
+            reason += f" ({_models(gateway, credential.provider, mark.scope[3])})"
+    if trouble := trouble_of(credential):
+        state, reason = "invalid" if state == "healthy" else state, trouble
     if state == "healthy" and (missing := _missing(gateway, credential.provider)):
         state, reason = MISSING, missing
     return {
@@ -219,8 +229,12 @@ def _limits(gateway: Gateway, credential: Credential) -> Iterator[dict[str, obje
 
 def _models(gateway: Gateway, provider: str, counted: str) -> str:
     """What is counted together, for people: a model, or the patterns of the models that share a quota."""
-    if not counted.startswith("#"):
+    counted = counted.partition(OF_CAP)[0]
+    if not counted.startswith(GROUP):
         return counted
+    members = gateway.config.modes.groups.get(provider, {}).get(counted.removeprefix(GROUP))
+    if members:
+        return ", ".join(members)
     rules = gateway.config.limit_rules.get(provider, ())
     return ", ".join(dict.fromkeys(rule.pattern for rule in rules if f"#{rule.quota_group}" == counted)) or counted
 

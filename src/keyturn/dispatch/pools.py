@@ -5,11 +5,25 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 
-from keyturn.config import Config
-from keyturn.core import Clock, Credential, Deployment, Entry, Plan, Pool, ScopeKey, Strategy, strategy_named
+from keyturn.config import Config, Rest
+from keyturn.core import (
+    Clock,
+    Credential,
+    Cycle,
+    Deployment,
+    Entry,
+    FairRule,
+    Flow,
+    Limit,
+    Plan,
+    Pool,
+    ScopeKey,
+    Strategy,
+    strategy_named,
+)
 from keyturn.stores import LiveState
 
-from .declared import declared, withheld
+from .declared import GROUP, OF_CAP, caps_of, counted_as, declared, withheld
 from .rotations import Rotations
 
 MOST_POOLS = 2000
@@ -45,6 +59,10 @@ class Pools:
         does not have the provider any more."""
         self._shared: dict[str, dict[Deployment, list[Entry]]] = {}
         """What several models or credentials count together: scope -> its entries by deployment."""
+        self._flows: dict[str, dict[str, Flow]] = {}
+        """Provider -> the calls under way of each of its credentials, where there is a soft target."""
+        self.rests: dict[str, Rest] = {}
+        """Scope of a custom cap -> how long a key rests once it is reached, where it does not come back by itself."""
 
     def __iter__(self) -> Iterator[Pool]:
         return iter(self._pools.values())
@@ -91,6 +109,8 @@ class Pools:
         for kind, provider, *rest in scopes:
             if kind == "deployment":  # looked at by each pick: nobody is parked for it
                 self._freed(Deployment(provider, rest[0]))
+            elif kind == "group_model" and rest[1].startswith(GROUP):
+                self.wake(f"{provider}/{rest[0]}|{rest[1]}")
             elif kind != "absent":
                 self._unpark(provider, rest[1] if len(rest) > 1 else None, rest[0])
 
@@ -109,7 +129,7 @@ class Pools:
         name = deployment.provider
         every = self._config.credentials.get(name, ())
         credentials = [each for each in every if not withheld(self._config, deployment, each)]
-        pool = Pool(deployment, credentials, self._strategy(name, len(every)), self._live.view(0.0), every)
+        pool = self._ranked(deployment, credentials, every)
         members: dict[str, list[Entry]] = {}
         sizes = Counter(each.group for each in every)
         self._pools[deployment] = pool
@@ -119,10 +139,35 @@ class Pools:
             for owner in {credential.fingerprint, credential.group}:
                 members.setdefault(owner, []).append(entry)
             self._declare(deployment, entry, grouped=sizes[credential.group] > 1)
+        if name in self._config.modes.caps:
+            for entry in pool.entries:
+                self.cap(pool, entry)
         self._entries += len(pool.entries)
         while len(self._pools) > MOST_POOLS or (self._entries > MOST_ENTRIES and len(self._pools) > 1):
             self._let_go()
         return pool
+
+    def _ranked(self, deployment: Deployment, credentials: list[Credential], every: tuple[Credential, ...]) -> Pool:
+        """The pool of *deployment* with the ranks that its provider's modes ask for."""
+        name, modes = deployment.provider, self._config.modes
+        counted = [counted_as(self._config, deployment, each.plan) for each in credentials]
+        cycle: Cycle | None = None
+        rule = modes.fair.get(name)
+        if rule is not None:
+            cycle = self._rotations.cycle(name, "" if rule.per_key or not counted else counted[0])
+        return Pool(
+            deployment,
+            credentials,
+            self._strategy(name, len(every)),
+            self._live.view(0.0),
+            every,
+            soft=modes.soft.get(name, 0),
+            flows=self._flows.setdefault(name, {}),
+            cycle=cycle,
+            fair=rule or FairRule(),
+            keeps=modes.stickiness,
+            counted=[each if each.startswith(GROUP) else "" for each in counted],
+        )
 
     def _strategy(self, provider: str, count: int) -> Strategy:
         """The strategy of one pool of *provider*, which has *count* credentials in all."""
@@ -137,23 +182,49 @@ class Pools:
         """Tell the live state what the owner declared, or no longer declares."""
         limits = declared(self._config, deployment, entry.candidate.credential, grouped=grouped)
         more = [scope for scope in limits if scope not in entry.limit_scopes]
-        for scope in more:
+        for scope in (*more, entry.limit_scopes[0]) if f"|{GROUP}" in entry.limit_scopes[0] else more:
             self._shared.setdefault(scope, {}).setdefault(deployment, []).append(entry)
         entry.limit_scopes = (*entry.limit_scopes, *more)
         if self.successor is None or not self.successor(deployment):
             for scope in entry.limit_scopes:
                 self._live.declare(scope, limits.get(scope, ()))
 
+    def cap(self, pool: Pool, entry: Entry) -> None:
+        """Tell the live state what custom caps *entry* has; again when a limit is known of which some are a share."""
+        deployment, credential = entry.candidate
+        known = [limit for scope in entry.limit_scopes for limit in self._live.limits(scope) if limit.source != "cap"]
+        for scope, limits, rest in caps_of(self._config, deployment, credential, known):
+            if scope not in entry.limit_scopes:
+                self._shared.setdefault(scope, {}).setdefault(deployment, []).append(entry)
+                entry.limit_scopes = (*entry.limit_scopes, scope)
+                pool.capped = True
+                if not rest.plain:
+                    self.rests[scope] = rest
+            if self.successor is None:
+                self._cap(scope, limits, known)
+
+    def _cap(self, scope: str, limits: tuple[Limit, ...], known: list[Limit]) -> None:
+        """Have *limits* hold for *scope*. What was used of a known limit of the same keys and window before counts."""
+        now, before = self._clock.mono(), {limit.key for limit in self._live.limits(scope)}
+        own, view = scope.partition(OF_CAP)[0], self._live.view(now)
+        self._live.declare(scope, limits)
+        for limit in limits:
+            if limit.key not in before and not view.used(limit, now):
+                alike = (each for each in known if each.scope == own and _same(each, limit))
+                self._live.take(limit, max((view.used(each, now) for each in alike), default=0), now)
+
     def _let_go(self) -> None:
         """Forget the pool unused for longest, and what was declared for it alone."""
         gone, old = self._pools.popitem(last=False)
         del self._members[gone]
         self._entries -= len(old.entries)
-        unused = [entry.limit_scopes[0] for entry in old.entries]
+        old.let_go()
+        unused = [entry.limit_scopes[0] for entry in old.entries if entry.limit_scopes[0] not in self._shared]
         for scope in dict.fromkeys(scope for entry in old.entries for scope in entry.limit_scopes):
             together = self._shared.get(scope)
             if together is not None and together.pop(gone, None) is not None and not together:
                 del self._shared[scope]
+                self.rests.pop(scope, None)
                 unused.append(scope)
         for scope in unused if self.successor is None else ():
             self._live.declare(scope, ())
@@ -168,3 +239,8 @@ class Pools:
 
         ordered = (sorted(step.deployments, key=delay) for step in plan.steps)
         return tuple(dict.fromkeys(each for step in ordered for each in step))
+
+
+def _same(one: Limit, other: Limit) -> bool:
+    """Whether both count the same metric over a window of the same length."""
+    return one.metric == other.metric and one.window.seconds == other.window.seconds

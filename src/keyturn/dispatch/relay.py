@@ -38,6 +38,7 @@ class RelayStream:
         "_task",
         "_watch",
         "attempt",
+        "complete",
         "kept",
         "run",
     )
@@ -62,6 +63,8 @@ class RelayStream:
         self._byte_at = self._content_at = exchange.now()
         self._extend()
         self._keep = keep
+        self.complete = False
+        """All of it was relayed, up to its proper end."""
         self.kept = b""
         """The first bytes that were relayed, as many as recording asks for."""
 
@@ -142,6 +145,7 @@ class RelayStream:
         """The end as it should be; the bytes of a last event that came without its blank line."""
         self._exchange.finish(OK, self._usage())
         self._exchange.remember_signatures()
+        self.complete = True
         self._over()
         return self._stream.tail
 
@@ -161,12 +165,7 @@ class RelayStream:
             exchange.finish(outcome, usage, detail)
         run.trail.code = "upstream_interrupted"
         error = UpstreamInterrupted(f"the answer was interrupted after output had begun: {detail}")
-        attempts = [attempt.brief() for attempt in run.trail.attempts]
-        spoken = dialect(run.call.dialect)
-        if run.call.form == "array":
-            event = (b",\r\n" if self._begun else b"[") + spoken.error_body(error, run.trail.call, attempts) + b"]"
-        else:
-            event = spoken.error_event(error, run.trail.call, attempts)
+        event = interruption(run, error, begun=self._begun)
         self._over()
         return event
 
@@ -181,3 +180,12 @@ class RelayStream:
         if self._ended is not None:
             self._exchange.close(self._usage())
             self._over()
+
+
+def interruption(run: Run, error: UpstreamInterrupted, *, begun: bool) -> bytes:
+    """What ends a stream that was cut, in the client's dialect; *begun*: something was relayed before."""
+    attempts = [attempt.brief() for attempt in run.trail.attempts]
+    spoken = dialect(run.call.dialect)
+    if run.call.form == "array":
+        return (b",\r\n" if begun else b"[") + spoken.error_body(error, run.trail.call, attempts) + b"]"
+    return spoken.error_event(error, run.trail.call, attempts)

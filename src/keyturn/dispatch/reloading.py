@@ -24,6 +24,23 @@ EMPTIED = 5.0
 SETTLED = 0.2
 """Seconds after a change was told, until the file is looked at."""
 Signature = tuple[tuple[str, int, int, int] | None, ...]
+CHANGING = (
+    "routes",
+    "names",
+    "callers",
+    "limit_rules",
+    "limits",
+    "strategies",
+    "rotations",
+    "timeouts",
+    "tiers",
+    "equivalents",
+    "chat_models",
+    "embedding_models",
+    "cache",
+    "coalesce",
+    "modes",
+)
 AT_NEXT_START = ("host", "port", "workers", "log_format", "log_requests", "max_body", "max_headers", "drain_seconds")
 
 
@@ -180,7 +197,7 @@ def changes(before: Config, after: Config) -> Iterator[str]:
             yield f"{name} is new"
         elif had != has:
             yield f"{name}: {len(has - had)} keys new, {len(had - has)} gone"
-    for what in ("routes", "names", "callers", "limit_rules", "limits", "strategies", "rotations", "timeouts", "tiers"):
+    for what in CHANGING:
         if getattr(before, what) != getattr(after, what):
             yield f"{what.replace('_', ' ')} changed"
     for what in ("use_paid", "price_tiers", "cooldown"):

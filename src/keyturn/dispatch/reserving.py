@@ -20,8 +20,9 @@ from keyturn.core import (
     Pool,
     Price,
     Refuse,
-    Trail,
+    Transition,
     Usage,
+    Verdict,
     charge,
     claims,
     dollars,
@@ -29,6 +30,7 @@ from keyturn.core import (
     peek,
     pick,
     stand_by,
+    standing,
     together,
 )
 from keyturn.errors import BudgetExhausted, CallerLimit, RequestExceedsLimit
@@ -69,6 +71,7 @@ class Reserving:
         self._room = gateway.room
         self._estimator = gateway.estimator
         self._wake_marked = gateway.wake_marked
+        self._cool = gateway.cool
 
     def claim(self, run: Run) -> Grant | Exhausted:
         """An entry with its reservation. Who asks for the first time takes nothing that somebody waits for."""
@@ -91,7 +94,7 @@ class Reserving:
         now = self._clock.mono()
         latest = run.wait_until(now)
         if isinstance(stand_by(short, now, latest), Refuse) or self._room.full:
-            return short
+            return self._told(run, short)
         hindered = run.progress.attempts > 0
         try:
             grant = await self._room.wait(
@@ -99,7 +102,15 @@ class Reserving:
             )
         finally:
             run.trail.waited += self._clock.mono() - now
-        return self._look(run) if grant is None else grant
+        return self._told(run, self._look(run)) if grant is None else grant
+
+    def _told(self, run: Run, short: Exhausted) -> Exhausted:
+        """Nothing is left for *run*: how the keys stand is noted in its trail."""
+        for deployment in run.deployments:
+            if run.progress.open(deployment):
+                tried = run.progress.tried.get(deployment, ())
+                run.trail.notes.append(standing(self._pools.of(deployment), tried, self._clock.mono()))
+        return short
 
     def _line(self, run: Run) -> Line:
         """Where *run* waits: with the calls of the same configuration that the same deployments may answer."""
@@ -162,7 +173,7 @@ class Reserving:
                 grant = self._reserve(run, pool, entry, now)
                 if isinstance(grant, Grant):
                     if short:
-                        _tell_passed_over(run.trail, short)
+                        self._tell_passed_over(run, short)
                     return grant
                 if grant is None:
                     self._leave_out_unpriced(run, pool, entry)
@@ -210,7 +221,37 @@ class Reserving:
             raise TypeError("a live state that decides later is not supported yet")
         pool.used(entry)
         self._live.begin(entry.scopes, attempt.id, now)
+        if pool.capped:
+            self.rest_at_cap(entry, now)
         return Grant(self.over, pool, entry, attempt, got)
+
+    def rest_at_cap(self, entry: Entry, now: float, denied: Denied | None = None) -> None:
+        """Let *entry* rest for its model, for as long as a custom cap says that is reached (or has *denied* a call)."""
+        rests = self._pools.rests
+        if not rests:
+            return
+        view, until, reached = self._live.view(now), 0.0, None
+        for scope in entry.limit_scopes:
+            rest = rests.get(scope)
+            for limit in self._live.limits(scope) if rest is not None else ():
+                row = view.row(limit, now)
+                full = row.free == 0 or (limit.metric == "tokens" and row.free * 100 < row.capacity)
+                if rest is not None and (
+                    full or (denied is not None and denied.limit == limit and denied.wait_any > 0)
+                ):
+                    end = now + rest.seconds + (row.resets_in if rest.after_reset else 0.0)
+                    until, reached = max(until, end), limit
+        if reached is not None:
+            self._rest(entry, until, now)
+
+    def _rest(self, entry: Entry, until: float, now: float) -> None:
+        deployment, credential = entry.candidate
+        scope = ("key_model", deployment.provider, credential.fingerprint, deployment.model)
+        mark = self._marks.get(scope)
+        if mark is None or mark.until <= now or mark.state == "counting":
+            # Since its end: a success of what is under way must not clear it.
+            change = Transition(scope, "cooling", until, "custom_cap", mark.strikes if mark is not None else 0, until)
+            self._cool(Verdict([change]), entry.candidate)
 
     def _own_cost(self, run: Run, entry: Entry) -> Cost | None:
         """What *run* is charged on the limits of its caller and role; None when it must be paid and has no price.
@@ -279,10 +320,30 @@ class Reserving:
             run.progress.tried.setdefault(pool.deployment, set()).add(entry.order)
         elif denied.wait_any > 0:
             until = now + max(denied.wait_any, SHORTEST)
-            pool.park(entry, until, "limit" if until < FOREVER else "busy")
+            if denied.limit.source == "cap":
+                pool.park_capped(entry, until)
+                self.rest_at_cap(entry, now, denied)
+            else:
+                pool.park(entry, until, "limit" if until < FOREVER else "busy")
+            pool.exhausted_until(entry, until, now)
         else:
             cost = self._cost(run, pool.deployment)
             entry.short_cost, entry.short_until = cost.input + cost.output, now + max(denied.wait, SHORTEST)
+
+    def _tell_passed_over(self, run: Run, short: Mapping[Deployment, Exhausted]) -> None:
+        """Another deployment answers than the plan has first: why those before it were not even asked."""
+        trail, now = run.trail, self._clock.mono()
+        asked = {(each.provider, each.model) for each in trail.attempts}
+        for deployment, shortage in short.items():
+            if deployment in asked or any(line.startswith(f"{deployment}: ") for line in trail.refusals):
+                continue
+            if shortage.limits or shortage.busy:
+                why = "every key is at its limit"
+            else:
+                why = "every key rests after a fault" if shortage.faults else "no key can be used"
+            again = f"; one is free again in {shortage.wait:.1f} s" if shortage.wait < FOREVER else ""
+            trail.refusals.append(f"{deployment}: {why}{again}")
+            trail.notes.append(standing(self._pools.of(deployment), run.progress.tried.get(deployment, ()), now))
 
     def _cost(self, run: Run, deployment: Deployment) -> Cost:
         """What *run* is charged on *deployment*; only calls that meet a limit ask."""
@@ -321,17 +382,3 @@ def _number(stated: bytes) -> int:
         return max(1, ceil(min(float(stated), MOST_CHOICES))) if stated != b"null" else 1
     except ValueError:
         return MOST_CHOICES
-
-
-def _tell_passed_over(trail: Trail, short: Mapping[Deployment, Exhausted]) -> None:
-    """Another deployment answers than the plan has first: why those before it were not even asked."""
-    asked = {(each.provider, each.model) for each in trail.attempts}
-    for deployment, shortage in short.items():
-        if deployment in asked or any(line.startswith(f"{deployment}: ") for line in trail.refusals):
-            continue
-        if shortage.limits or shortage.busy:
-            why = "every key is at its limit"
-        else:
-            why = "every key rests after a fault" if shortage.faults else "no key can be used"
-        again = f"; one is free again in {shortage.wait:.1f} s" if shortage.wait < FOREVER else ""
-        trail.refusals.append(f"{deployment}: {why}{again}")

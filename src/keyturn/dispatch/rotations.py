@@ -1,23 +1,30 @@
-"""Whose turn it is at each provider: one index for all its pools, remembered over restarts and told when it moves."""
+"""Whose turn it is at each provider: one index for all its pools, and who was exhausted in its fair cycles."""
 
 from __future__ import annotations
 
-from keyturn.core import KeyIndex
+from collections import OrderedDict
+
+from keyturn.core import Cycle, KeyIndex
 
 from .carried import Carried
 from .events import Events, Rotated
 
+MOST_CYCLES = 2000
+"""Fair cycles that are remembered: models come from clients."""
+
 
 class Rotations:
-    """The round robin of every provider, the same through every reload."""
+    """The round robin and the fair cycles of every provider, the same through every reload. An index is remembered
+    over restarts too, and told when it moves."""
 
-    __slots__ = ("_carried", "_counts", "_events", "_indexes")
+    __slots__ = ("_carried", "_counts", "_cycles", "_events", "_indexes")
 
     def __init__(self, carried: Carried, events: Events) -> None:
         self._carried = carried
         self._events = events
         self._indexes: dict[str, KeyIndex] = {}
         self._counts: dict[str, int] = {}
+        self._cycles: OrderedDict[tuple[str, str], Cycle] = OrderedDict()
 
     def of(self, provider: str, count: int) -> KeyIndex:
         """The index of *provider*, which has *count* credentials now."""
@@ -27,6 +34,14 @@ class Rotations:
             start = self._carried.index(provider)
             index = self._indexes[provider] = KeyIndex(start, lambda position: self._moved(provider, position))
         return index
+
+    def cycle(self, provider: str, counted: str) -> Cycle:
+        """The fair cycle of *provider* for what is *counted* together: a model, a group of them, or all (empty)."""
+        cycle = self._cycles.setdefault((provider, counted), Cycle())
+        self._cycles.move_to_end((provider, counted))
+        if len(self._cycles) > MOST_CYCLES:
+            self._cycles.popitem(last=False)
+        return cycle
 
     def _moved(self, provider: str, position: int) -> None:
         self._carried.moved(provider, position)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from keyturn.config import model_variable
 from keyturn.core import (
     FAULTS,
     Attempt,
@@ -40,12 +41,15 @@ class Run:
         "costs",
         "counted",
         "deadline",
+        "defaults",
         "deployments",
         "finals",
         "first",
         "first_final",
         "generation",
+        "hints",
         "inexpressible",
+        "joint",
         "neutral",
         "own",
         "patience",
@@ -68,15 +72,23 @@ class Run:
         self.deadline = self.started + min(timeouts.total, stated or timeouts.total)
         self.content_by = self.started + (timeouts.to_content or timeouts.total)
         """`GLOBAL_TIMEOUT`: by then the first content must have come."""
-        self.conversation = conversation_of(call) if call.text_bytes >= SHORTEST_CACHED else None
+        self.conversation: tuple[int, bool] | None = None
         """Its number, and whether somebody may hold its prompt cache."""
+        if call.text_bytes >= SHORTEST_CACHED and generation.config.modes.stickiness:
+            self.conversation = conversation_of(call, caller.name)
         self.patience = timeouts.queue_wait if stated is None else stated
         """Seconds that the call may spend waiting for credentials, all its waits together."""
         self.deployments: tuple[Deployment, ...] = ()
+        self.defaults = False
+        """It names no model: each provider is asked for its default."""
+        self.hints: tuple[str, ...] = ()
+        """What its owner should set."""
         self.first: frozenset[Deployment] = frozenset()
-        """The deployments of the first step: who else answers is a fallback."""
+        """The first choice of the plan: who else answers is a fallback."""
         self.own: tuple[Limit, ...] = caller.limits
         """Limits of the caller and of the role, reserved with the candidate's."""
+        self.joint = False
+        """It answers several calls, each of which is recorded by itself."""
         self.counted = False
         """It counts as a request of its caller: further attempts do not count again."""
         self.paying = False
@@ -111,8 +123,9 @@ class Run:
             self.progress = Progress()
             self.too_big = None
         self.deployments = plan.deployments
-        if plan.first == plan.deployments[0]:
-            self.first = frozenset(plan.steps[0].deployments)
+        self.first = plan.primary or frozenset()
+        self.defaults = plan.defaults
+        self.trail.planned = plan.deployments[0].provider
         if plan.role is not None and plan.role.budget is not None:
             self.own = (*self.own, plan.role.budget)
         self.paying = any(limit.metric == "cost" for limit in self.own)
@@ -127,6 +140,12 @@ class Run:
     def remember(self, failed: Failed) -> None:
         """Keep the first of the answers that no other key of the same deployment would change."""
         outcome = failed.outcome
+        if self.defaults and outcome.meaning == "not_found":
+            provider, model = failed.entry.candidate.deployment
+            variable = model_variable(self.generation.config.providers[provider], self.call.kind)
+            hint = f"{provider} has no {model}, its default model: set {variable} to one that it has"
+            self.hints += (hint,)
+            self.trail.notes.append(hint)
         if outcome.try_other_key or outcome.scope == "provider" or outcome.meaning in FAULTS or not failed.body:
             return
         self.finals.add(failed.entry.candidate.deployment)

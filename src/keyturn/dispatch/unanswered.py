@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keyturn.core import FAULTS, QUOTAS, Exhausted, Refuse, refusal, together
-from keyturn.errors import BadUpstream, BudgetExhausted, DeadlineExceeded, KeyturnError, RequestExceedsLimit
+from keyturn.core import ALL_EXHAUSTED, FAULTS, QUOTAS, Exhausted, Refuse, refusal, together
+from keyturn.errors import (
+    BadUpstream,
+    BudgetExhausted,
+    DeadlineExceeded,
+    KeyturnError,
+    ModelNotFound,
+    RequestExceedsLimit,
+)
 
 from . import answering
 from .reply import Reply
@@ -20,6 +27,8 @@ FOREVER = float("inf")
 def given_up(gateway: Gateway, run: Run, shortage: Exhausted) -> Reply:
     """Nothing is left to try: the first final answer, if that is all that stood in the way. Raises the refusal else."""
     first = run.first_final
+    if run.defaults and first is not None and first.outcome.meaning == "not_found":
+        first = None  # nobody asked for the models that are missing: what to set says more than their absence
     if first is not None and (run.finals | run.inexpressible.keys()).issuperset(run.deployments):
         return answering.as_it_came(gateway, run, first)
     waiting = shortage.limits or shortage.busy or shortage.faults or run.progress.meanings & (QUOTAS | FAULTS)
@@ -38,6 +47,8 @@ def stopped(run: Run, move: Refuse) -> KeyturnError:
 
 
 def _refusal(gateway: Gateway, run: Run, shortage: Exhausted) -> KeyturnError:
+    if run.defaults and run.finals.issuperset(run.deployments):
+        return ModelNotFound(f"no default model is offered any more: {'; '.join(run.hints)}", param="model")
     if run.too_big is not None and not run.progress.attempts and not (shortage.limits or shortage.busy):
         limit = run.too_big
         return RequestExceedsLimit(
@@ -52,13 +63,18 @@ def _refusal(gateway: Gateway, run: Run, shortage: Exhausted) -> KeyturnError:
         )
     if gateway.clock.mono() >= min(run.deadline, run.content_by):
         return DeadlineExceeded(f"no key for {run.call.model} was free before the call's deadline")
-    return _explained(run, refusal(run.progress, shortage, run.call.model, _returns(gateway, run, shortage)))
+    error = _explained(run, refusal(run.progress, shortage, run.call.model, _returns(gateway, run, shortage)))
+    if run.defaults:
+        error.message = f"{ALL_EXHAUSTED}: {error.message}"
+    return error
 
 
 def _explained(run: Run, error: KeyturnError) -> KeyturnError:
     last = run.trail.attempts[-1] if run.trail.attempts else None
     if isinstance(error, BadUpstream) and last is not None and last.detail:
         error.message += f"; the last, {last.provider}: {last.detail}"
+    if run.hints:
+        error.message += f"; {'; '.join(run.hints)}"
     return error
 
 

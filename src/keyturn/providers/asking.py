@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from keyturn import __version__
-from keyturn.core import Call, Candidate, Credential, HttpRequest, LocalRequest, ProcessRequest, Request
+from keyturn.core import Call, Candidate, Credential, HttpRequest, LocalRequest, ProcessRequest, Request, Secret
 from keyturn.errors import Untranslatable
 from keyturn.wire import PASSED_ON, dialect, render, render_form
 
 from .cli import prepare_tool
 from .embedding import render_embeddings
+from .g4f import address_of
 from .native import chat_path, count_path, dialect_headers
 from .quirks import fitted, quirks_of, target_of
 from .registry import DIALECT_NAMES, Provider
@@ -100,8 +101,11 @@ def prepare(
     headers = _headers(provider.headers, kind, _accept(call) if how is not _CHAT else SSE if call.stream else JSON)
     if how.dialect == "anthropic":
         headers += dialect_headers(provider, call)
+    if candidate.credential.account is not None:
+        headers += candidate.credential.account.headers
     auth = authorization(provider.auth_header, provider.auth_prefix, candidate.credential)
-    return local_or_not(provider, HttpRequest("POST", provider.base_url.rstrip("/") + path, headers, body, auth))
+    base = address_of(provider, candidate.deployment.model) if provider.endpoints else provider.base_url
+    return local_or_not(provider, HttpRequest("POST", base.rstrip("/") + path, headers, body, auth))
 
 
 @lru_cache(maxsize=1024)
@@ -204,8 +208,15 @@ def _as_chat(call: Call, request: Request, candidate: Candidate, notes: list[str
     return replace(call, dialect="openai_chat", members={name: bytes(value) for name, value in members.items()})
 
 
+def _bearer(credential: Credential) -> tuple[str, str, Secret]:
+    """The token of an account: in the usual place, wherever the provider wants its keys."""
+    return ("authorization", "Bearer ", credential.secret if credential.tokens is None else credential.tokens.latest)
+
+
 def authorization(header: str, prefix: str, credential: Credential) -> tuple[str, str, Any] | None:
     """Where the secret goes; None for a server without keys."""
+    if credential.account is not None:
+        return _bearer(credential)
     return (header, prefix, credential.secret) if credential.secret else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
 from keyturn.core import Call
@@ -12,6 +13,7 @@ from .registry import Provider
 ANTHROPIC_VERSION = "2023-06-01"
 """What is asked for when the client states no version: with it older models still take sampling parameters
 (platform.claude.com, migration to 2026-10-21)."""
+VERTEX_NAME = re.compile(r"[a-z0-9]([a-z0-9.:-]*[a-z0-9])?\Z")
 _SAFE = "/@:+-._~"
 """What a model's name keeps in a path."""
 
@@ -45,6 +47,19 @@ def _gemini_path(model: str, method: str) -> str:
         raise Untranslatable(f"`model` cannot be {model[:80]!r}: it would lead to another address", param="model")
     named = model if model.startswith("tunedModels/") else f"models/{model}"
     return f"/{quote(named, safe=_SAFE)}:{method}"
+
+
+def vertex_url(project: str, location: str) -> str:
+    """The base URL of Gemini on Google Cloud. Raises ValueError for names that could not be part of a URL."""
+    for name in (project, location):
+        if not VERTEX_NAME.match(name):
+            raise ValueError("is not the name of a project or location: small letters, digits and dashes")
+    host = "aiplatform.googleapis.com"
+    if location in ("us", "eu"):  # several regions under one name
+        host = f"aiplatform.{location}.rep.googleapis.com"
+    elif location != "global":
+        host = f"{location}-{host}"
+    return f"https://{host}/v1/projects/{project}/locations/{location}/publishers/google"
 
 
 def dialect_headers(provider: Provider, call: Call) -> tuple[tuple[str, str], ...]:

@@ -52,6 +52,8 @@ class Provider:
     variables: tuple[str, ...] = ()
     base_url: str = ""
     """Empty: there is no default, `<P>_API_BASE` must be set."""
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    """Base URLs by name, where it has several: then the model decides which one is asked, see `g4f`."""
     base_path: str = ""
     """What completes a base URL that ends with the host, or with the first part of this path."""
     dialect: DialectName = "openai_chat"
@@ -71,6 +73,11 @@ class Provider:
     rerank."""
     auth_header: str = "authorization"
     auth_prefix: str = "Bearer "
+    signs_in: Mapping[str, str] = field(default_factory=dict)
+    """Addresses of its authorisation server by what they are for: authorize, keys, device, token, userinfo, metadata.
+    A token always goes into `authorization: Bearer`."""
+    scopes: tuple[str, ...] = ()
+    """What a token is asked to allow."""
     headers: tuple[tuple[str, str], ...] = ()
     chat_path: str = "/chat/completions"
     embeddings_path: str = "/embeddings"
@@ -91,6 +98,16 @@ class Provider:
     """The same at its OpenAI-compatible endpoint, where that is not its main one."""
     renames: Mapping[str, str] = field(default_factory=dict)
     tier: int = 4
+    last_resort: bool = False
+    """Asked only when nobody else can answer, unless its tier is set."""
+    chat_model: str = ""
+    """What it is asked for when a call names no model; `<P>_CHAT_MODEL` wins over it."""
+    chat_sees: bool = True
+    """*chat_model* takes images."""
+    embedding_model: str = ""
+    """The same as *chat_model* for embeddings; `<P>_EMBEDDING_MODEL` wins over it."""
+    place: int = 9
+    """Among providers of one tier, who comes first when a call names no model: the lowest, then by name."""
     keyless: bool = False
     """It works without a key."""
     counts_output: bool = True
@@ -107,6 +124,9 @@ class Provider:
     local_app: str = ""
     """Answered by the ASGI application of this name in this process."""
     rules: Rules = field(default_factory=Rules)
+    longest_rests: Mapping[str, float] = field(default_factory=dict)
+    """Meaning -> seconds that it rests at most after one, whatever it says itself and whatever the cooldown profile;
+    `server_error` stands for every fault."""
     tool: Tool | None = None
     """Set for a provider of `kind: cli`: it is run, not called."""
 

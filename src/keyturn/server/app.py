@@ -7,7 +7,17 @@ import logging
 from itertools import chain
 
 from keyturn.core import Call, Caller, Trail
-from keyturn.dispatch import DOORS, CallEnded, Gateway, count, new_id, read_call, request_ids
+from keyturn.dispatch import (
+    DOORS,
+    CallEnded,
+    Gateway,
+    call_headers,
+    count,
+    new_id,
+    read_call,
+    request_ids,
+    spoken,
+)
 from keyturn.errors import (
     Draining,
     HeadersTooLarge,
@@ -22,7 +32,7 @@ from .access import CALLER, Access, RawHeaders
 from .body import read_body
 from .exchange import ClientLeft, Exchange, Headers, Receive, Scope, Send
 from .pages import JSON, Asked, Pages
-from .paths import WrongMethod, find, spoken
+from .paths import WrongMethod, find
 from .watch import Watches
 
 _log = logging.getLogger("keyturn.server")
@@ -30,17 +40,7 @@ _log = logging.getLogger("keyturn.server")
 LARGEST_ADMIN_BODY = 64 * 1024
 LARGEST_QUESTION = 8 * 1024 * 1024
 """Bytes of a text whose tokens are to be counted."""
-TIMEOUT_HEADER = b"x-request-timeout-ms"
-CALL_HEADERS = (
-    TIMEOUT_HEADER,
-    b"content-type",
-    b"anthropic-version",
-    b"anthropic-beta",
-    b"x-claude-code-session-id",
-    b"session-id",
-    b"session_id",
-)
-"""What headers say about a call."""
+TRACE_HEADERS = (b"traceparent", b"tracestate")
 
 
 class App:
@@ -90,7 +90,9 @@ class App:
             raise
         if endpoint.name in DOORS:
             body = await read_body(exchange.receive, headers, self._max_body)
-            call = read_call(endpoint.name, body, _call_headers(headers), argument, query.decode("latin-1"))
+            call = read_call(endpoint.name, body, call_headers(headers), argument, query.decode("latin-1"))
+            if self._gateway.tracer is not None:
+                call.served_at, call.trace_headers = endpoint.path, _trace_headers(headers)
             await self._answer_call(exchange, call, caller)
             return
         body = b""
@@ -159,10 +161,10 @@ class App:
         await exchange.end_stream()
 
 
+def _trace_headers(headers: RawHeaders) -> dict[str, str]:
+    """What the client says of the trace that its request belongs to."""
+    return {name.decode(): headers[name].decode("latin-1") for name in TRACE_HEADERS if name in headers}
+
+
 def _mark(exchange: Exchange) -> tuple[bytes, bytes]:
     return (b"x-keyturn-call", exchange.call_id.encode())
-
-
-def _call_headers(headers: RawHeaders) -> dict[str, str]:
-    """The few headers that say something about a call; all others stay here."""
-    return {name.decode(): headers[name].decode("latin-1") for name in CALL_HEADERS if name in headers}

@@ -13,7 +13,7 @@ from keyturn import __version__
 from keyturn.config import DataFolder
 from keyturn.core import Call, Caller, Usage, nearest_models
 from keyturn.dispatch import Gateway, Reloader, cost, first_asked, matching
-from keyturn.errors import BadRequest, KeyturnError, ModelNotFound
+from keyturn.errors import BadRequest, KeyturnError, ModelNotFound, UnknownPath
 from keyturn.providers import known
 from keyturn.wire import model_page, models_page
 
@@ -25,7 +25,7 @@ PROMETHEUS = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 class Observer(Protocol):
     """What the server needs of telemetry."""
 
-    def metrics_page(self) -> bytes: ...
+    def metrics_page(self) -> bytes | None: ...
     def say(self, text: str) -> None: ...
 
 
@@ -116,7 +116,7 @@ class Pages:
                 reason = self._gateway.ready()
                 return Page({"status": "ready"}) if reason is None else Page({"status": reason}, 503)
             case "metrics":
-                return Page(self._observer.metrics_page(), content_type=PROMETHEUS)
+                return _metrics(self._observer.metrics_page())
             case _:
                 return await self._admin_page(name, asked.body)
 
@@ -211,6 +211,13 @@ class Pages:
         except OSError as error:
             raise KeyturnError(f"this could not be written down, so nothing was changed: {error.strerror}") from error
         return self._gateway.disable(key) if off else self._gateway.enable(key)
+
+
+def _metrics(figures: bytes | None) -> Page:
+    """The page of *figures*. Raises UnknownPath when there are none."""
+    if figures is None:
+        raise UnknownPath("nothing is served at /metrics: METRICS_ENABLED is false")
+    return Page(figures, content_type=PROMETHEUS)
 
 
 def _provider(query: bytes) -> str | None:

@@ -441,3 +441,34 @@ DEEPSEEK: dict[str, Row] = {
     "overloaded": Row(503, {"error": {"message": "Server Overloaded"}}),
     "server_error": Row(500, {"error": {"message": "Server Error"}}),
 }
+
+
+def _g4f(status: int, message: str) -> Row:
+    """What one of the upstreams behind it answered, by the name of an exception; its own refusals name nobody."""
+    return Row(status, {"error": {"message": message}, "model": "{model}", "provider": "SimulatedUpstream"})
+
+
+G4F: dict[str, Row] = {
+    "invalid_key": Row(401, {"error": {"message": "Invalid G4F API key"}}),
+    "insufficient_credit": _g4f(429, "RateLimitError: Response 402: Rate limit"),
+    "rate_limited": _g4f(429, "RateLimitError: Response 429: Rate limit"),
+    "daily_quota": Row(
+        429,
+        {
+            "error": {
+                "message": "Request limit ({limit} per day) exceeded for new tier. Made: {used} requests.",
+                "type": "rate_limit_exceeded",
+                "tier": "new",
+                "window": "day",
+            }
+        },
+        (("retry-after", "{wait_s}"),),
+    ),
+    "forbidden": _g4f(500, "CloudflareError: Response 403: Cloudflare detected"),
+    "not_found": Row(404, {"error": {"message": "ModelNotFoundError: Model not found: {model}"}, "model": "{model}"}),
+    "bad_request": Row(422, {"detail": [{"loc": ["body", "messages"], "message": "{why}", "type": "value_error"}]}),
+    "rejected_member": Row(422, {"detail": [{"loc": ["body", "{member}"], "message": "{why}", "type": "extra"}]}),
+    "overloaded": _g4f(500, "ResponseStatusError: Response 503: Service Unavailable"),
+    "server_error": _g4f(500, "ResponseStatusError: Response 502: Bad Gateway"),
+    "timeout": _g4f(429, "RateLimitError: Response 504: Gateway Timeout "),
+}

@@ -60,9 +60,10 @@ class Persona:
     rate_headers: Literal["", "openai", "groq", "together", "mistral", "anthropic"] = ""
     usage: Literal["option", "finish", "x_groq", "repeat"] = "option"
     """Where a stream carries usage: when asked for, in the finish chunk, in `x_groq`, or in a repeated finish chunk."""
-    stream_error: Literal["data", "event", "chunk"] = "data"
+    stream_error: Literal["data", "done", "event", "chunk"] = "data"
+    """An error inside a stream: as data, the same before [DONE], as an event of its own, in a chunk of the answer."""
     reasoning: str = "reasoning_content"
-    listing: Literal["openai", "array", "openrouter", "mistral", "gemini", "groq"] = "openai"
+    listing: Literal["openai", "array", "openrouter", "mistral", "gemini", "groq", "g4f"] = "openai"
     opening: bytes = b""
     id_prefix: str = "chatcmpl-"
     minute: Kind = "rolling"
@@ -166,6 +167,15 @@ PERSONAS: dict[str, Persona] = {
             models=("deepseek-chat", "deepseek-reasoner"),
             usage="finish",
             id_prefix="",
+        ),
+        Persona(
+            name="g4f",
+            errors=bodies.G4F,
+            models=("gpt-4o", "gpt-4o-mini", "grok-3", "gemini-2.5-flash", "nemotron-70b", "groq/compound"),
+            stream_error="done",
+            listing="g4f",
+            minute="fixed",
+            day="calendar",
         ),
         Persona(
             name="demo",

@@ -15,6 +15,9 @@ from .personas import CASES
 
 QUIRKS = {
     "html": "200 with an HTML page",
+    "block_page": "200 with the page of a guard before the server: Just a moment…",
+    "plain_text": "200 with a refusal in plain text",
+    "advert": "an advertisement behind what the model says",
     "truncated_json": "a plain answer whose JSON stops half way, with a content-length that fits it",
     "empty": "a completion without any choice",
     "huge": "one piece of 10 MB",

@@ -126,7 +126,7 @@ def error_events(reply: Reply, body: bytes, status: int, sent: int) -> bytes:
     if persona.stream_error == "chunk":
         choice = {"index": 0, "delta": {"content": ""}, "finish_reason": "error"}
         return event(_chunk(reply, [choice], error=error["error"])) + DONE
-    return event(error)
+    return event(error) + (DONE if persona.stream_error == "done" else b"")
 
 
 def embeddings(reply: Reply) -> dict[str, Any]:
@@ -171,6 +171,9 @@ def models_list(persona: Persona, models: Sequence[str], created: int) -> Any:
         }
     if persona.listing == "groq":
         rows = [row | {"active": True, "context_window": persona.context} for row in rows]
+    if persona.listing == "g4f":  # the upstreams behind it stand in the same list
+        rows = [row | {"image": False, "vision": False, "provider": False} for row in rows]
+        rows += [row | {"id": "SimulatedUpstream", "provider": True} for row in rows[:1]]
     if persona.listing == "mistral":
         abilities = {"completion_chat": True, "function_calling": True}
         rows = [row | {"capabilities": abilities, "max_context_length": persona.context, "aliases": []} for row in rows]

@@ -7,6 +7,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import anthropic_shapes, dialects, gemini_shapes, other_shapes, shapes, wording
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from .app import Simulator
 
 HTML = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>\n"
+BLOCK_PAGE = (
+    b'<!DOCTYPE html><html lang="en-US"><head><title>Just a moment...</title></head><body>'
+    b"<div>Enable JavaScript and cookies to continue</div></body></html>\n"
+)
+PLAIN_REFUSAL = b"Rate limit reached, please try again later.\n"
+ADVERT = "\n\nNeed proxies cheaper than the market?"
 HUGE = 10_000_000
 MOST_CHOICES = 8
 CACHED_FROM = 32
@@ -180,7 +187,7 @@ class Turn:
             if fault.case:
                 await self._error(fault.case, wording.invented(fault.case, fault.wait), self._quota)
                 return "faulted"
-        if fault.quirks & {"html", "redirect"} or fault.body is not None:
+        if fault.quirks & {"html", "block_page", "plain_text", "redirect"} or fault.body is not None:
             return await self._replace()
         if exchange.kind == "models":
             return await self._list()
@@ -234,6 +241,8 @@ class Turn:
         answer = answer_to(question, name, eager_tools=eager, reasons="reason" in exchange.model)
         if "huge" in quirks:
             answer = Answer(["x" * HUGE])
+        if "advert" in quirks:
+            answer = replace(answer, pieces=[*answer.pieces, ADVERT])
         answers = [] if "empty" in quirks else [answer] * min(question.choices, MOST_CHOICES)
         counts = self._counts(answers)
         reply = self._reply(answers, counts)
@@ -355,7 +364,9 @@ class Turn:
     async def _replace(self) -> Result:
         """Something that is no answer at all."""
         fault = self._fault
-        status, kind, data = fault.status or 200, "text/html", HTML
+        status, kind, data = fault.status or 200, "text/html", BLOCK_PAGE if "block_page" in fault.quirks else HTML
+        if "plain_text" in fault.quirks:
+            kind, data = "text/plain; charset=utf-8", PLAIN_REFUSAL
         if fault.body is not None:
             kind, data = "application/json", fault.body.encode()
         headers: Headers = [("content-type", kind)]

@@ -1,7 +1,8 @@
-"""What a gateway tells about itself: log lines, metrics, recordings of calls. Never a secret."""
+"""What a gateway tells about itself: log lines, metrics, traces, recordings of calls. Never a secret."""
 
-from .batches import Telemetry
+from .batches import Exporting, Telemetry
 from .catalog import METRICS
+from .exporting import export, instrument
 from .logs import redact_libraries
 
-__all__ = ["METRICS", "Telemetry", "redact_libraries"]
+__all__ = ["METRICS", "Exporting", "Telemetry", "export", "instrument", "redact_libraries"]

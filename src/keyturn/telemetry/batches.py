@@ -11,10 +11,10 @@ import asyncio
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple, TextIO
+from typing import NamedTuple, Protocol, TextIO
 
 from keyturn.dispatch import CallEnded, Event, Gateway
 
@@ -44,18 +44,42 @@ class Batch(NamedTuple):
     calls: list[tuple[float, CallEnded]]
 
 
+class Exporting(Protocol):
+    """Who else wants to know of calls: OpenTelemetry. Works in telemetry's thread."""
+
+    def take(self, calls: Iterable[tuple[float, CallEnded]]) -> None:
+        """So many calls ended, each with the moment (Unix seconds)."""
+        ...
+
+    def close(self, patience: float) -> None:
+        """Send what is left, within *patience* seconds."""
+        ...
+
+
 class Telemetry:
     """Everything that a gateway tells about itself. Made before its loop runs or on it; `close` when nothing is left.
 
     Log lines go to *out*, for people or (*as_json*) for machines. Calls are recorded into the folder *recordings*, when
-    one is given.
+    one is given, and handed to *exporting*, when there is one, which is closed with this. Without *figures* there is
+    no metrics page, and nothing is counted.
     """
 
-    def __init__(self, gateway: Gateway, out: TextIO, *, as_json: bool = False, recordings: Path | None = None) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        out: TextIO,
+        *,
+        as_json: bool = False,
+        recordings: Path | None = None,
+        figures: bool = True,
+        exporting: Exporting | None = None,
+    ) -> None:
         self._gateway = gateway
         self._out = out
         self._lines = Lines(gateway.redactor, as_json=as_json)
-        self._metrics = Metrics(self._gauges)
+        self._metrics = Metrics(self._gauges) if figures else None
+        self._exporting = exporting
+        self._keeps_calls = recordings is not None or exporting is not None
         self._recordings = Recordings(recordings, gateway.redactor) if recordings is not None else None
         self._recording_fails = False
         if recordings is not None:
@@ -78,8 +102,10 @@ class Telemetry:
         """A line of prose in the log: start, stop, what the owner should know."""
         self._accept(text)
 
-    def metrics_page(self) -> bytes:
-        """`/metrics`, up to this moment."""
+    def metrics_page(self) -> bytes | None:
+        """`/metrics`, up to this moment; None when there is none."""
+        if self._metrics is None:
+            return None
         self._flush()
         self._metrics.set_dropped(self._dropped + self._lost)
         return self._metrics.page()
@@ -89,6 +115,8 @@ class Telemetry:
         self._flush()
         self._batches.put(None)
         self._thread.join(CLOSE_PATIENCE)
+        if self._exporting is not None:
+            self._exporting.close(CLOSE_PATIENCE)
         return not self._thread.is_alive()
 
     def _note(self, event: Event) -> None:
@@ -97,7 +125,7 @@ class Telemetry:
     def _accept(self, what: Event | str) -> None:
         if self._accepted - self._written >= MOST_WAITING:
             self._dropped += 1
-            if not isinstance(what, str):
+            if not isinstance(what, str) and self._metrics is not None:
                 self._metrics.count(what)
             return
         self._accepted += 1
@@ -119,14 +147,15 @@ class Telemetry:
     def _digest(self) -> None:
         """Takes what is pending into the figures and makes its lines."""
         batch, self._pending = self._pending, []
-        ready, lines = self._ready, self._lines
+        ready, lines, metrics = self._ready, self._lines, self._metrics
         for wall, what in batch:
             if isinstance(what, str):
                 ready.append(lines.note(what, wall))
                 continue
             ready.append(lines.line(what, wall))
-            self._metrics.count(what)
-            if self._recordings is not None and isinstance(what, CallEnded):
+            if metrics is not None:
+                metrics.count(what)
+            if self._keeps_calls and isinstance(what, CallEnded):
                 self._calls.append((wall, what))
 
     def _flush(self) -> None:
@@ -145,6 +174,11 @@ class Telemetry:
             yield "keyturn_keys", labels, count
         yield "keyturn_inflight_requests", (), gateway.inflight
         yield "keyturn_queue_waiters", (), gateway.room.waiting
+        if gateway.generation.sharing is not None:
+            entries, size = gateway.generation.sharing.figures()
+            yield "keyturn_cache_entries", (), entries
+            yield "keyturn_cache_bytes", (), size
+        yield "keyturn_upstream_connections", (), getattr(gateway.transport, "open_connections", 0)
 
     def _work(self) -> None:
         """The thread: writes batch after batch, until it is told to end."""
@@ -153,6 +187,8 @@ class Telemetry:
                 self._write(batch.text, batch.lines)
                 if self._recordings is not None and batch.calls:
                     self._record(self._recordings, batch.calls)
+                if self._exporting is not None:
+                    self._exporting.take(batch.calls)
             except Exception:  # the log must outlive whatever one batch does to it
                 _log.exception("log lines or recordings were lost")
             self._written += batch.lines

@@ -32,6 +32,10 @@ TOKENS = tuple(4.0**n for n in range(14))
 OVERHEAD = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024)
 
 
+OPERATION: Mapping[str, str] = {"completions": "text_completion"}
+"""What the conventions call a kind of call, where it is not called so already."""
+
+
 class Shape(NamedTuple):
     """What one metric is: its help, its labels, and, for a histogram, its buckets."""
 
@@ -44,12 +48,18 @@ COUNTERS: Mapping[str, Shape] = {
     "keyturn_requests_total": Shape(
         "Requests answered, by what became of them.", ("inbound_api", "model_alias", "status_class", "outcome")
     ),
+    "keyturn_served_total": Shape(
+        "Answers by who gave them: fallback is none for the first choice, later for somebody of a later step or "
+        "tier, last for the last tier there is.",
+        ("provider", "tier", "fallback"),
+    ),
     "keyturn_upstream_attempts_total": Shape(
-        "Requests handed to an upstream, by what its answer meant.", ("provider", "model", "result")
+        "Requests handed to an upstream, by what its answer meant.", ("provider", "tier", "model", "result")
     ),
     "keyturn_failovers_total": Shape(
-        "Moves from one credential to the next within a call, by what the first one answered.",
-        ("from_provider", "to_provider", "reason"),
+        "Moves from one credential to the next within a call, by what the first one answered (passed_over: the "
+        "provider that stands first was not even asked) and the tier of the provider moved to.",
+        ("from_provider", "to_provider", "reason", "tier"),
     ),
     "keyturn_tokens_total": Shape("Tokens used, as upstreams reported them.", ("provider", "model", "kind")),
     "keyturn_stream_aborted_total": Shape(
@@ -59,6 +69,9 @@ COUNTERS: Mapping[str, Shape] = {
     "keyturn_rotations_total": Shape("Moves of a round robin to its next key.", ("provider",)),
     "keyturn_config_reloads_total": Shape(
         "Times that a changed configuration was read: ok when it was taken over, else invalid.", ("result",)
+    ),
+    "keyturn_cache_requests_total": Shape(
+        "Calls that may share an answer: hit (a kept one), joined (that of a call under way), miss.", ("result",)
     ),
     "keyturn_log_lines_dropped_total": Shape("Log lines given up because the log could not keep pace.", ()),
 }
@@ -79,6 +92,9 @@ HISTOGRAMS: Mapping[str, Shape] = {
     "keyturn_queue_wait_seconds": Shape(
         "How long calls waited for a credential, of those that had to.", ("inbound_api",), SECONDS
     ),
+    "keyturn_attempt_duration_seconds": Shape(
+        "Time of one upstream attempt, by provider and its tier.", ("provider", "tier"), SECONDS
+    ),
     "keyturn_key_cooldown_seconds": Shape(
         "For how long credentials were set aside.", ("provider", "reason"), (*SECONDS, 3600.0, 86400.0)
     ),
@@ -97,7 +113,10 @@ GAUGES: Mapping[str, Shape] = {
     "keyturn_keys": Shape("Credentials, by what they are doing.", ("provider", "state")),
     "keyturn_inflight_requests": Shape("Calls being answered.", ()),
     "keyturn_config_valid": Shape("1 while the configuration files as they are now are in use, else 0.", ()),
+    "keyturn_upstream_connections": Shape("HTTP connections to upstreams, in use and idle.", ()),
     "keyturn_queue_waiters": Shape("Calls waiting for a credential.", ()),
+    "keyturn_cache_entries": Shape("Answers that are kept, where any route keeps them.", ()),
+    "keyturn_cache_bytes": Shape("Bytes of the answers that are kept.", ()),
 }
 
 METRICS: Mapping[str, str] = {

@@ -121,6 +121,7 @@ class Lines:
                 "attempts": [attempt_row(attempt, clean) for attempt in trail.attempts],
                 "refusals": [clean(text) for text in trail.refusals],
                 "notes": [clean(text) for text in trail.notes],
+                **({"trace": trail.trace.trace_id} if trail.trace is not None else {}),
             }
         )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from keyturn.core import FOREVER, Attempt, Trail
 from keyturn.dispatch import Alarm, CallEnded, Cooled, Event, Rotated
 
-from .catalog import COUNTERS, GAUGES, HISTOGRAMS
+from .catalog import COUNTERS, GAUGES, HISTOGRAMS, OPERATION
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
@@ -137,6 +137,11 @@ class Metrics:
         self._add("keyturn_requests_total", (api, route, f"{trail.status // 100}xx", outcome))
         stream = "true" if trail.stream else "false"
         self._observe("keyturn_request_duration_seconds", (api, route, stream, outcome), seconds)
+        if outcome == "ok" and trail.attempts and kind != "count":
+            served = trail.attempts[-1]
+            self._add("keyturn_served_total", (served.provider, str(served.tier), trail.fallback))
+        if trail.shared:
+            self._add("keyturn_cache_requests_total", (trail.shared,))
         if trail.waited:
             self._observe("keyturn_queue_wait_seconds", (api,), trail.waited)
         upstream = 0.0
@@ -144,7 +149,9 @@ class Metrics:
         for attempt in trail.attempts:
             upstream += self._count_attempt(attempt, kind, trail.stream)
             if before is not None and not attempt.resend:
-                self._add("keyturn_failovers_total", (before.provider, attempt.provider, before.meaning))
+                self._moved(before.provider, attempt, before.meaning)
+            elif before is None and trail.planned not in ("", attempt.provider):
+                self._moved(trail.planned, attempt, "passed_over")
             before = attempt
         if before is not None and outcome == "ok":
             self._observe("keyturn_gateway_overhead_seconds", (api,), max(0.0, seconds - upstream - trail.waited))
@@ -152,13 +159,18 @@ class Metrics:
             phase = "mid_stream" if before.first_token is not None else "before_first_byte"
             self._add("keyturn_stream_aborted_total", (before.provider, phase))
 
+    def _moved(self, before: str, attempt: Attempt, reason: str) -> None:
+        self._add("keyturn_failovers_total", (before, attempt.provider, reason, str(attempt.tier)))
+
     def _count_attempt(self, attempt: Attempt, kind: str, stream: bool) -> float:
         """Returns how many seconds it took."""
         provider, model = attempt.provider, self._models.label(attempt.model)
         meaning = attempt.meaning or "unfinished"
-        self._add("keyturn_upstream_attempts_total", (provider, model, meaning))
-        labels = (kind, provider, model, "" if meaning == "ok" else meaning)
+        tier = str(attempt.tier)
+        self._add("keyturn_upstream_attempts_total", (provider, tier, model, meaning))
+        labels = (OPERATION.get(kind, kind), provider, model, "" if meaning == "ok" else meaning)
         seconds = (attempt.ended or attempt.started) - attempt.started
+        self._observe("keyturn_attempt_duration_seconds", (provider, tier), seconds)
         self._observe("gen_ai_client_operation_duration_seconds", labels, seconds)
         if stream and attempt.first_token is not None:
             first = attempt.first_token - attempt.started
@@ -166,10 +178,10 @@ class Metrics:
         usage = attempt.usage
         if usage is None or not usage.exact:
             return seconds
-        self._observe("gen_ai_client_token_usage", (kind, provider, model, "input"), usage.input)
+        self._observe("gen_ai_client_token_usage", (labels[0], provider, model, "input"), usage.input)
         self._add("keyturn_tokens_total", (provider, model, "input"), usage.input)
         if kind != "embeddings":
-            self._observe("gen_ai_client_token_usage", (kind, provider, model, "output"), usage.output)
+            self._observe("gen_ai_client_token_usage", (labels[0], provider, model, "output"), usage.output)
             self._add("keyturn_tokens_total", (provider, model, "output"), usage.output)
         if usage.cached:
             self._add("keyturn_tokens_total", (provider, model, "cached_input"), usage.cached)

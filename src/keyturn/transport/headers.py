@@ -20,7 +20,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 def outgoing(request: HttpRequest) -> Pairs:
     """The headers to write. Raises TransportError `protocol` for a control character, which could begin a header."""
-    return checked(request.headers) + secret_header(request)
+    return checked(request.headers) + secret_header(request) + request.trace
 
 
 @lru_cache(maxsize=1024)

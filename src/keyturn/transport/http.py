@@ -96,6 +96,8 @@ class HttpTransport:
                 request.method, request.url, request.headers, request.connect_timeout, request.tls_timeout
             )
             lines = [f"{name}: {value}\r\n" for name, value in _credentials(request, found[0])]
+            if request.trace:
+                lines += (f"{name}: {value}\r\n" for name, value in request.trace)
             if request.body or request.method not in _BODILESS:
                 lines.append(f"Content-Length: {len(request.body)}\r\n")
             return found[0], f"{found[1]}{''.join(lines)}\r\n".encode() + request.body

@@ -168,7 +168,7 @@ def read_model(members: Mapping[str, bytes]) -> str:
     """The member `model`, a plausible name. Raises BadRequest."""
     raw = members.get("model", b"null")
     if raw in (b"null", b'""'):
-        _refuse("model", 'is missing. Name one, such as "groq/llama-3.3-70b-versatile"; GET /v1/models lists them.')
+        _refuse("model", 'is missing. Name one; GET /v1/models lists them, and "auto" stands for the defaults.')
     if not raw.startswith(b'"'):
         _refuse("model", 'must be a string, such as "groq/llama-3.3-70b-versatile"; GET /v1/models lists them.')
     model = _read_str(raw)

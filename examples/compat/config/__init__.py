@@ -1,0 +1,1 @@
+"""The import path of the smart-client toolkit's settings; see `settings`."""

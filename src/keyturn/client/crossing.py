@@ -1,0 +1,229 @@
+"""From one thread to the event loop of another: a coroutine runs there, its result comes back, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import CancelledError, Future
+from typing import Any, Generic, Protocol, TypeVar
+
+from keyturn.errors import Draining, KeyturnError
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+MOST_AHEAD = 64
+"""Items of a stream that are read before anybody takes them."""
+CLOSED = "this client is closed: make another one"
+_running: set[asyncio.Task[Any]] = set()
+_under_way: set[Future[Any]] = set()
+"""Every crossing that has no result yet: none is left to wait for a loop that is closed."""
+
+
+class Crossing(Future[T]):
+    """The result of a coroutine on *loop*, for another thread. Cancelling it cancels the coroutine."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop = loop
+
+    def abandon(self) -> None:
+        """Nobody waits any more: cancel what it stands for, close what comes of it all the same."""
+        if not self.cancel():
+            self.add_done_callback(lambda _: self._drop())
+
+    def _drop(self) -> None:
+        if not self.cancelled() and self.exception() is None:
+            close_on(self.loop, self.result())
+
+
+def start(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, T]]) -> Crossing[T]:
+    """Runs the coroutine that *make* makes on *loop*, which lives in another thread. Raises Draining when the loop is
+    closed."""
+    crossing: Crossing[T] = Crossing(loop)
+    _under_way.add(crossing)
+    crossing.add_done_callback(_under_way.discard)
+    try:
+        loop.call_soon_threadsafe(_begin, loop, make, crossing)
+    except RuntimeError:
+        _under_way.discard(crossing)
+        raise Draining(CLOSED) from None
+    return crossing
+
+
+def result(crossing: Crossing[T]) -> T:
+    """Waits in a thread without a loop; who is interrupted cancels what runs. Raises Draining when the loop ends."""
+    try:
+        return crossing.result()
+    except CancelledError:
+        raise Draining(CLOSED) from None
+    except BaseException:
+        if not crossing.done():
+            crossing.abandon()
+        raise
+
+
+async def awaited(crossing: Crossing[T]) -> T:
+    """Waits on another loop than the one it runs on; who is cancelled cancels what runs."""
+    try:
+        return await asyncio.wrap_future(crossing)
+    except asyncio.CancelledError:
+        crossing.abandon()
+        raise
+
+
+def close_on(loop: asyncio.AbstractEventLoop, found: object) -> None:
+    """Has *found*, if it can be closed, closed on *loop*."""
+    close = getattr(found, "close", None)
+    if callable(close) and not loop.is_closed():
+        loop.call_soon_threadsafe(close)
+
+
+def _begin(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, T]], crossing: Crossing[T]) -> None:
+    if crossing.cancelled():
+        return
+    task = loop.create_task(make())
+    _running.add(task)
+
+    def over(task: asyncio.Task[T]) -> None:
+        _running.discard(task)
+        taken = crossing.set_running_or_notify_cancel()
+        if task.cancelled():
+            if taken:
+                crossing.set_exception(CancelledError())
+        elif (error := task.exception()) is not None:
+            if taken:
+                crossing.set_exception(error)
+        elif taken:
+            crossing.set_result(task.result())
+        else:
+            close_on(loop, task.result())
+
+    def cancelled(crossing: Future[T]) -> None:
+        if crossing.cancelled() and not loop.is_closed():
+            loop.call_soon_threadsafe(task.cancel)
+
+    crossing.add_done_callback(cancelled)
+    task.add_done_callback(over)
+
+
+class Source(Protocol[T_co]):
+    """A stream: its items, and closing it."""
+
+    def __aiter__(self) -> AsyncIterator[T_co]: ...
+    def close(self) -> None: ...
+
+
+class Pump(Generic[T]):
+    """Reads *source* in one task of its loop, a little ahead of who takes the items from elsewhere.
+
+    A stream of ours watches for the silence of the task that reads it, so it must be one task from beginning to end.
+    """
+
+    def __init__(self, source: Source[T]) -> None:
+        self._source = source
+        self._items: list[T] = []
+        self._error: KeyturnError | None = None
+        self._filled, self._room = asyncio.Event(), asyncio.Event()
+        self._over = False
+        self._task = asyncio.get_running_loop().create_task(self._read())
+
+    async def take(self) -> list[T]:
+        """What has come, at least one item; nothing at the end. Raises what the source raised."""
+        await self._filled.wait()
+        items, self._items = self._items, []
+        if items:
+            self._room.set()
+            if not self._over:
+                self._filled.clear()
+            return items
+        if self._error is not None:
+            raise self._error
+        return items
+
+    def close(self) -> None:
+        """Let go of the source. May be called twice."""
+        self._task.cancel()
+        self._source.close()
+
+    async def _read(self) -> None:
+        try:
+            async for item in self._source:
+                self._items.append(item)
+                self._filled.set()
+                if len(self._items) >= MOST_AHEAD:
+                    self._room.clear()
+                    await self._room.wait()
+        except KeyturnError as error:
+            self._error = error
+        finally:
+            self._source.close()
+            self._over = True
+            self._filled.set()
+
+
+class LoopThread:
+    """An event loop in a thread of its own, for all synchronous clients together: from the first to the last."""
+
+    _guard = threading.Lock()
+    _shared: LoopThread | None = None
+
+    def __init__(self) -> None:
+        self.loop = _new_loop()
+        self._users = 0
+        self._thread = threading.Thread(target=self._run, name="keyturn", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def join(cls) -> LoopThread:
+        """The thread, with one more user."""
+        with cls._guard:
+            if cls._shared is None or not cls._shared._thread.is_alive():
+                cls._shared = cls()
+            cls._shared._users += 1
+            return cls._shared
+
+    def leave(self) -> None:
+        """One user less; the last one ends the thread, and waits for its end unless it is that thread itself."""
+        with self._guard:
+            self._users -= 1
+            last = self._users == 0
+            if last and LoopThread._shared is self:
+                LoopThread._shared = None
+        if last:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            if threading.current_thread() is not self._thread:
+                self._thread.join()
+
+    @property
+    def here(self) -> bool:
+        """Whether this is called on the thread itself, where nothing may wait for it."""
+        return threading.current_thread() is self._thread
+
+    def _run(self) -> None:
+        loop = self.loop
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            while tasks := asyncio.all_tasks(loop):
+                for task in tasks:
+                    task.cancel()
+                loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            with contextlib.suppress(RuntimeError):  # the program ends: no thread can be started to wait for others
+                loop.run_until_complete(loop.shutdown_default_executor())
+            asyncio.set_event_loop(None)
+            loop.close()
+            for crossing in list(_under_way):
+                if isinstance(crossing, Crossing) and crossing.loop is loop:
+                    crossing.cancel()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        from uvloop import new_event_loop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return new_event_loop()

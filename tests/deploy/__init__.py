@@ -1,0 +1,1 @@
+"""Tests of what deploys Keyturn: image, compose file, unit, alerts, dashboard."""

@@ -1,0 +1,147 @@
+"""Connections to upstreams are kept and used again: the gateway over its real transport and real sockets, counted by
+the upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyturn.config import load
+from keyturn.dispatch import Gateway, build, new_id, read_call
+
+from .peers import Line, Peer, plain, run
+
+CHAT = {"model": "groq/m", "messages": [{"role": "user", "content": "Hi"}]}
+ASKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "chat": ("chat", CHAT),
+    "stream": ("chat", {**CHAT, "stream": True}),
+    "embeddings": ("embeddings", {"model": "groq/m", "input": "Hi"}),
+}
+CHUNK = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+SAID = {
+    "chat": {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    },
+    "embeddings": {
+        "object": "list",
+        "model": "m",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}],
+        "usage": {"prompt_tokens": 1, "total_tokens": 1},
+    },
+}
+
+
+def events() -> bytes:
+    deltas: list[tuple[dict[str, str], str | None]] = [({"content": "Hello"}, None), ({}, "stop")]
+    parts = [
+        json.dumps({**CHUNK, "choices": [{"index": 0, "delta": delta, "finish_reason": stop}]})
+        for delta, stop in deltas
+    ]
+    data = "".join(f"data: {part}\n\n" for part in [*parts, "[DONE]"]).encode()
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    return head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
+
+
+class Upstream:
+    """Answers every request on every connection. While it is *held*, none is answered before *held* have arrived."""
+
+    def __init__(self) -> None:
+        self.held = 1
+        self._arrived = 0
+        self._all = asyncio.Event()
+
+    async def script(self, line: Line) -> None:
+        while True:
+            request = await line.request()
+            self._arrived += 1
+            if self._arrived >= self.held:
+                self._all.set()
+            await self._all.wait()
+            if b"/embeddings" in request:
+                await line.say(plain(json.dumps(SAID["embeddings"]).encode()))
+            elif b'"stream":true' in request.replace(b" ", b""):
+                await line.say(events())
+            else:
+                await line.say(plain(json.dumps(SAID["chat"]).encode()))
+
+    def hold(self, requests: int) -> None:
+        """Answer the next requests once so many of them are there: they are under way at the same time."""
+        self.held, self._arrived = requests, 0
+        self._all = asyncio.Event()
+
+
+@asynccontextmanager
+async def gateway(port: int, folder: Path) -> AsyncIterator[Gateway]:
+    """One with twenty keys of groq, which is the server at *port*."""
+    environ = {f"GROQ_API_KEY_{number}": f"gsk_pool_secret_{number}" for number in range(20)}
+    made = build(load({**environ, "GROQ_API_BASE": f"http://127.0.0.1:{port}/v1"}, cwd=folder))
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def ask(made: Gateway, kind: str) -> None:
+    """One call from its beginning to its end."""
+    door, body = ASKED[kind]
+    call = read_call(door, json.dumps(body).encode(), {})
+    reply = await made.handle(call, made.config.default_caller, new_id(made.clock.wall()))
+    try:
+        text = reply.body if reply.stream is None else b"".join([piece async for piece in reply.stream])
+    finally:
+        reply.close()
+    assert reply.status == 200, text
+    assert (b"embedding" if kind == "embeddings" else b"Hello") in text
+
+
+@pytest.mark.parametrize("kind", ASKED)
+def test_CAC_01_one_after_the_other_on_one_connection(kind: str, loop: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        upstream = Upstream()
+        async with Peer(upstream.script) as peer, gateway(peer.port, tmp_path) as made:
+            for _ in range(10):
+                await ask(made, kind)
+            assert peer.accepted == 1, "twenty keys share it"
+
+    run(loop, main)
+
+
+def test_CAC_01_as_many_as_are_under_way_and_each_is_used_again(loop: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        upstream = Upstream()
+        async with Peer(upstream.script) as peer, gateway(peer.port, tmp_path) as made:
+            for kinds in (["chat"], ["stream"], ["embeddings"], ["chat", "stream", "embeddings"]):
+                upstream.hold(8)
+                await asyncio.gather(*(ask(made, kinds[number % len(kinds)]) for number in range(8)))
+                assert peer.accepted == 8, "eight at once, and the same eight for whatever follows"
+            upstream.hold(1)
+            await ask(made, "chat")
+            assert peer.accepted == 8
+
+    run(loop, main)
+
+
+def test_CAC_01_a_connection_that_the_upstream_closed_is_replaced(loop: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async def twice(line: Line) -> None:
+            for _ in range(2):
+                await line.request()
+                await line.say(plain(json.dumps(SAID["chat"]).encode()))
+
+        async with Peer(twice) as peer, gateway(peer.port, tmp_path) as made:
+            for _ in range(6):
+                await ask(made, "chat")
+            assert peer.accepted == 3
+
+    run(loop, main)
