@@ -288,6 +288,16 @@ def test_RTE_10_all_keys_are_dead() -> None:
     tiered(story, pool={name: [KeyRule(state="invalid_key")] for name in ("openai", "groq", "gemini", "g4f")})
 
 
+def test_RTE_10_a_dead_key_is_told_although_the_last_resort_lacks_the_model() -> None:
+    async def story(world: World) -> None:
+        answer = await world.chat(ASKED)
+        assert (answer.status, answer.code) == (503, "no_valid_credentials")
+        assert asked(world) == ["openai", "g4f"]
+
+    dead = {"openai": [KeyRule(state="invalid_key")], "g4f": 1}
+    tiered(story, out("g4f", error="not_found"), pool=dead)
+
+
 # --- over real sockets ----------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from keyturn import Client, ProviderExhaustedError
-from keyturn.client.crossing import LoopThread
+from keyturn.client.crossing import LoopThread, Pump
 from keyturn.errors import Draining, KeyturnError, UpstreamInterrupted
 from tests.support.serving import Upstreams
 
@@ -224,3 +224,27 @@ def test_LIB_01_a_program_that_closes_nothing_ends_all_the_same(elsewhere: Path,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(f"{SAID}\n")
+
+
+def test_LIB_01_a_stream_that_breaks_off_in_the_middle_is_never_taken_for_whole() -> None:
+    class Source:
+        def __aiter__(self) -> Source:
+            self.left = 2
+            return self
+
+        async def __anext__(self) -> int:
+            self.left -= 1
+            if self.left < 0:
+                await asyncio.Event().wait()
+            return self.left
+
+        def close(self) -> None: ...
+
+    async def main() -> None:
+        pump = Pump(Source())
+        assert await pump.take() == [1, 0]
+        pump._task.cancel()
+        with pytest.raises(UpstreamInterrupted):
+            await pump.take()
+
+    asyncio.run(main())

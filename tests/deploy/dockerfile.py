@@ -111,11 +111,12 @@ class Build:
         *sources, target = words
         for name in sources:
             assert not ignored(self._ignore, name), f".dockerignore keeps {name} from the builder"
-            there = self._cwd / target / (name if len(sources) > 1 or target.endswith("/") else "")
-            if (self.source / name).is_dir():
-                shutil.copytree(self.source / name, there, ignore=shutil.ignore_patterns("__pycache__"))
+            there = self._cwd / target
+            if (self.source / name).is_dir():  # of a folder its content is copied
+                left_out = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(self.source / name, there, ignore=left_out, dirs_exist_ok=True)
             else:
-                shutil.copy(self.source / name, there)
+                shutil.copy(self.source / name, there / name if target.endswith("/") else there)
 
     def _run(self, command: str, environ: dict[str, str]) -> None:
         """Each of the commands that `&&` joins, but for what only an image has."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -129,9 +130,13 @@ def test_a_place_that_does_not_answer_holds_up_neither_calls_nor_the_end(
             assert (await world.chat("groq/llama-3.1-8b-instant")).status == 200
             assert telemetry.close()
 
-    monkeypatch.setattr(batches, "CLOSE_PATIENCE", 0.2)
+    monkeypatch.setattr(batches, "CLOSE_PATIENCE", 0.1)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.3")  # the SDK's own, which the end does not wait for
     with caplog.at_level(logging.CRITICAL, logger="opentelemetry"):
         virtual.run(main)
+        for thread in threading.enumerate():
+            if thread.name == "keyturn otel shutdown":
+                thread.join()
 
 
 def test_without_the_extra_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
 
+from keyturn.client import AsyncClient
 from keyturn.core import Call
-from keyturn.simulator import Fault
-from keyturn.telemetry import instrument
+from keyturn.dispatch import SystemClock, draw
+from keyturn.simulator import Fault, Simulator
+from keyturn.telemetry import exporting, instrument
 from keyturn.telemetry.naming import asked
+from tests.support.serving import simulate
 from tests.support.world import World
 
 from .traced import CHAT, PARENT, Traced, ids, play
@@ -201,7 +210,7 @@ def test_what_is_refused_unread_is_counted_and_leaves_no_span() -> None:
 
 def test_in_a_program_a_call_is_a_child_of_what_the_program_does() -> None:
     async def story(traced: Traced) -> None:
-        instrument(traced.world.gateway, traced.tracers, traced.meters)
+        instrument(traced.world.gateway, tracer_provider=traced.tracers, meter_provider=traced.meters)
         with traced.tracers.get_tracer("program").start_as_current_span("its own work") as work:
             assert (await traced.world.chat(MODEL)).status == 200
         spans = {each.name: each for each in traced.all}
@@ -216,9 +225,31 @@ def test_in_a_program_a_call_is_a_child_of_what_the_program_does() -> None:
     play(story, failing())
 
 
-def test_a_client_without_a_pool_of_its_own_cannot_be_traced() -> None:
-    with pytest.raises(TypeError, match="no pool in this process"):
-        instrument(object())
+@pytest.mark.realtime
+def test_every_client_that_a_program_makes_is_traced_once_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hooks: list[object] = []
+    monkeypatch.setattr(exporting, "BUILT", hooks)
+    monkeypatch.setattr(sys.modules["keyturn.dispatch.build"], "BUILT", hooks)
+    spans = InMemorySpanExporter()
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    instrument(tracer_provider=tracers)
+
+    async def main() -> None:
+        async with AsyncClient(api_keys={"groq": "gsk_key_of_the_program"}, data_dir=tmp_path / "data") as client:
+            with tracers.get_tracer("program").start_as_current_span("its own work"):
+                assert await client.chat("Hello", MODEL)
+
+    with simulate(Simulator(SystemClock(), draw)) as upstreams:
+        monkeypatch.setenv("GROQ_API_BASE", f"{upstreams.url}/groq/v1")
+        asyncio.run(main())
+    found = {each.name: each for each in spans.get_finished_spans()}
+    assert set(found) == {"its own work", "keyturn chat", "chat llama-3.1-8b-instant"}
+    parents = [each.parent.span_id if each.parent is not None else 0 for each in found.values()]
+    assert len(set(parents)) == 3, "one below the other"
 
 
 def test_without_tracing_nothing_is_added_to_what_is_sent() -> None:

@@ -176,6 +176,7 @@ def _provider(config: Config, name: str, origin: _Origins) -> Iterator[Setting]:
         ("strategy", config.strategies.get(name, "balanced"), "ROTATION_MODE_{}"),
         ("rotation", None if rotation is None else f"cooldown_seconds={rotation.cooldown_seconds}", ""),
         ("max_concurrent", config.max_concurrent.get(name), "MAX_CONCURRENT_REQUESTS_PER_KEY_{}"),
+        *_modes(config, name),
         ("limits", _limits(config.limits.get(name, ())) or None, "LIMITS_{}"),
         ("models", list(config.static_models.get(name, ())) or None, "{}_MODELS"),
         ("chat_model", config.chat_models.get(name, row.chat_model) or None, "{}_CHAT_MODEL"),
@@ -189,7 +190,7 @@ def _provider(config: Config, name: str, origin: _Origins) -> Iterator[Setting]:
             names += [f"{spelling}_API_BASE" for spelling in spellings]
             if not any(each in config.origins for each in names):
                 names = [config.origins.get(f"{name}.base_url", "")]
-        if setting == "max_concurrent":
+        if setting in ("max_concurrent", "optimal_concurrent"):
             mode = config.strategies.get(name, "balanced").upper()
             names = [*(f"{variable}_{mode}" for variable in names), *names]
         yield Setting(f"{name}.{setting}", value, origin.of(f"{name}.{setting}", *names))
@@ -197,10 +198,38 @@ def _provider(config: Config, name: str, origin: _Origins) -> Iterator[Setting]:
         yield Setting(f"{name}.found", row.tool.found, "PATH")
         return
     for key in config.credentials[name]:
-        said = {"plan": key.plan, "weight": None if key.weight == 1 else key.weight, "group": _group(config, name, key)}
+        said = {
+            "plan": key.plan,
+            "weight": None if key.weight == 1 else key.weight,
+            "priority": key.priority,
+            "group": _group(config, name, key),
+        }
         extra = "".join(f" {word}={value}" for word, value in said.items() if value is not None)
         shown = f"{key.shown}{extra}" if key.keyed else "(none needed)"
         yield Setting(f"{name}.key", shown, origin.of(f"{name}.key", key.origin) if key.keyed else key.origin)
+
+
+def _modes(config: Config, name: str) -> Iterator[tuple[str, Any, str]]:
+    """How the keys of provider *name* are used beyond their order, as far as anything is said of it."""
+    modes = config.modes
+    fair, chosen = modes.fair.get(name), modes.lists.get(name)
+    groups = (f"{group}: {' '.join(each) or 'none'}" for group, each in modes.groups.get(name, {}).items())
+    times = (f"{priority or 'others'}: ×{each}" for priority, each in modes.multipliers.get(name, {}).items())
+    yield "optimal_concurrent", modes.soft.get(name), "OPTIMAL_CONCURRENT_REQUESTS_PER_KEY_{}"
+    yield "concurrency_multipliers", list(times) or None, ""
+    yield (
+        "key_priority",
+        [f"{each}: {least}" for each, least in modes.needed.get(name, ())] or None,
+        "KEY_PRIORITY_FOR_{}",
+    )
+    yield "model_quota_groups", list(groups) or None, ""
+    yield "caps", "; ".join(map(str, modes.caps.get(name, ()))) or None, "CUSTOM_CAP_{}"
+    if fair is not None:
+        what = "credential" if fair.per_key else "model_group"
+        yield "fair_cycle", f"{what}, from {fair.threshold:g} s, for {fair.duration:g} s", "FAIR_CYCLE_{}"
+    if chosen is not None:
+        yield "allow_models", list(chosen.allow) or None, "WHITELIST_MODELS_{}"
+        yield "ignore_models", list(chosen.ignore) or None, "IGNORE_MODELS_{}"
 
 
 def _group(config: Config, name: str, key: Any) -> str | None:

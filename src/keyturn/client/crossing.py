@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, Generic, Protocol, TypeVar
 
-from keyturn.errors import Draining, KeyturnError
+from keyturn.errors import Draining, KeyturnError, UpstreamInterrupted
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -157,6 +157,9 @@ class Pump(Generic[T]):
                     await self._room.wait()
         except KeyturnError as error:
             self._error = error
+        except BaseException:  # whoever reads must not take what there is for all
+            self._error = UpstreamInterrupted("the stream was ended before it was complete")
+            raise
         finally:
             self._source.close()
             self._over = True

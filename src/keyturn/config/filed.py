@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from .shape_models import HttpProvider, ModelsFile
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]*\Z")
+MODES = (
+    "optimal_concurrent",
+    "key_priority",
+    "concurrency_multipliers",
+    "model_quota_groups",
+    "caps",
+    "fair_cycle",
+    "allow_models",
+    "ignore_models",
+)
+"""Members of an entry that say how its keys are used beyond their order."""
 RESERVED = frozenset({"proxy", "keyturn"})
 
 
@@ -217,6 +228,9 @@ def _rest(filed: Filed, entry: FiledProvider, written: str, block: Any, source: 
             said("cmd", "cmd")
         return
     filed.blocks[name] = FiledBlock(written, block, source)
+    for member in MODES:
+        if source.said("providers", written, member):
+            said(member, member)
     if block.embedding_model is not None:
         filed.embedding_models[name] = block.embedding_model
         said("embedding_model", "embedding_model")

@@ -34,6 +34,7 @@ def model_groups(settings: Settings, filed: Filed) -> dict[str, dict[str, tuple[
             text = settings.text(variable) or ""
             models = () if text.lower() in OFF else settings.words(variable)
             found.setdefault(provider, {})[plain(group)] = models
+            settings.origins[f"{provider}.model_quota_groups"] = variable
     for provider, groups in found.items():
         _no_model_twice(settings, filed, provider, groups)
     return found

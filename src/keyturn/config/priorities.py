@@ -128,6 +128,7 @@ def multipliers(settings: Settings, modes: Mapping[str, Strategy], filed: Filed)
         times = _times(settings, variable)
         if times is not None:
             found.setdefault(name, {})[number] = times
+            settings.origins[f"{name}.concurrency_multipliers"] = variable
     return {name: times for name, times in found.items() if times}
 
 

@@ -55,3 +55,9 @@ class Cycle:
             self.version += 1
         if not self.spent:
             self.ends = FOREVER
+
+    def copy(self) -> Cycle:
+        """One in which the same keys were exhausted, and by which this one does not change."""
+        copied = Cycle()
+        copied.spent, copied.ends = set(self.spent), self.ends
+        return copied

@@ -408,19 +408,13 @@ def _bare(call: Call, catalog: RouteCatalog) -> Plan:
     for each in found:
         same.update(dict.fromkeys(catalog.same_as(each)))
     added = tuple(each for each in same if each not in found)
-    if not found and not added:
-        raise _not_found(name, catalog)
+    head, slash, _ = name.partition("/")
+    if not found and (not added or (slash and head.lower().replace("-", "_") in catalog.unconfigured)):
+        raise _not_found(name, catalog)  # a provider that was asked for by its name and has no key is not replaced
     plan = _plan(name, _tiers(found, added, catalog), call, catalog, added=frozenset(added))
     asked = {each.provider for each in (*found, *added)}
     others = [f"{each}: {_why_not(catalog.offers[each])}" for each, _ in ranked if each not in asked]
-    first = plan.first
-    head, slash, rest = name.partition("/")
-    missing = catalog.unconfigured.get(head.lower().replace("-", "_")) if slash else None
-    if missing is not None and not found:
-        first = Deployment(head, rest)  # it was asked for by its own name
-        others.insert(0, f"{name}: no key, set {missing}")
-    primary = plan.primary if first == plan.first else NOBODY
-    return replace(plan, refusals=(*plan.refusals, *others), first=first, primary=primary, listed=True)
+    return replace(plan, refusals=(*plan.refusals, *others), listed=True)
 
 
 def _why_not(offer: Offer) -> str:

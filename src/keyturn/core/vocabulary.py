@@ -141,7 +141,8 @@ TOO_LARGE = _phrases("request too large for")
 
 LIMIT_CODES = _words("rate_limit ratelimit too_many_requests throttl quota_exceeded")
 LIMITED = _phrases(
-    "rate limit | rate-limit | rate_limit | ratelimit | too many requests | throttl | quota exceeded | out of call volume"
+    "rate limit | rate-limit | rate_limit | ratelimit | too many requests | throttl | quota exceeded"
+    " | out of call volume"
 )
 
 # --- load ---

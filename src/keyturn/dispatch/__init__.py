@@ -1,7 +1,7 @@
 """Where decisions meet I/O: one call from its request to its settled end, and the composition root."""
 
 from .answering import request_ids
-from .build import build
+from .build import BUILT, build
 from .clock import SystemClock, Watch, draw, new_id
 from .counting import cost, count, first_asked
 from .doors import DOORS, GEMINI_METHODS, Door, read_call
@@ -15,6 +15,7 @@ from .reply import ByteStream, Reply
 from .waiting import WaitingRoom
 
 __all__ = [
+    "BUILT",
     "DOORS",
     "GEMINI_METHODS",
     "PLACES",

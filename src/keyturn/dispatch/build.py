@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from keyturn.config import Config, DataFolder
 from keyturn.core import Clock, Marks, Redactor, Transport
@@ -13,6 +13,9 @@ from .clock import SystemClock
 from .gateway import Gateway
 from .hidden import secrets_of
 from .overview import switch_off
+
+BUILT: list[Callable[[Gateway], object]] = []
+"""Called with every gateway that this process makes: instrumentation of programs that use the library."""
 
 
 def build(
@@ -42,4 +45,6 @@ def build(
     )
     gateway.disabled = set(disabled)
     switch_off(gateway, gateway.disabled)
+    for told in BUILT:
+        told(gateway)
     return gateway

@@ -79,7 +79,9 @@ def _deployment(gateway: Gateway, deployment: Deployment, stands_in: bool) -> di
 def _candidates(gateway: Gateway, deployment: Deployment) -> Iterator[dict[str, Any]]:
     """The credentials of *deployment*: those that could be asked now in the order of the strategy, then the others."""
     now, real = gateway.clock.mono(), gateway.pools.of(deployment)
-    copy = Pool(deployment, [each.candidate.credential for each in real.entries], real.strategy.preview(), real.view)
+    credentials = [each.candidate.credential for each in real.entries]
+    cycle = real.cycle.copy() if real.cycle is not None else None
+    copy = Pool(deployment, credentials, real.strategy.preview(), real.view, cycle=cycle, fair=real.fair)
     tried: set[int] = set()
     later: list[tuple[float, dict[str, Any]]] = []
     while not isinstance(entry := pick(copy, SMALL, tried, now, draw), Exhausted):

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 FOREVER = float("inf")
 SHORTEST = 0.001
 """Seconds that an entry is set aside at least: less could be lost in rounding, and it would be picked again at once."""
+USED_UP = 0.99
+"""The share of a cap in tokens that is as good as all of it: hardly any call fits into the rest."""
 FREE = Cost(0, 0, 0)
 """The cost of a call where nothing is limited."""
 SMALL = Cost(1, 1, 1)
@@ -221,27 +223,29 @@ class Reserving:
             raise TypeError("a live state that decides later is not supported yet")
         pool.used(entry)
         self._live.begin(entry.scopes, attempt.id, now)
-        if pool.capped:
-            self.rest_at_cap(entry, now)
         return Grant(self.over, pool, entry, attempt, got)
 
     def rest_at_cap(self, entry: Entry, now: float, denied: Denied | None = None) -> None:
-        """Let *entry* rest for its model, for as long as a custom cap says that is reached (or has *denied* a call)."""
+        """Let *entry* rest for its model, for as long as a custom cap says that is used up, or has *denied* a call.
+
+        What attempts under way only hold is not used up: they may give it back.
+        """
         rests = self._pools.rests
         if not rests:
             return
-        view, until, reached = self._live.view(now), 0.0, None
+        view, until, reached = self._live.view(now), 0.0, False
         for scope in entry.limit_scopes:
             rest = rests.get(scope)
-            for limit in self._live.limits(scope) if rest is not None else ():
+            if rest is None:
+                continue
+            for limit in self._live.limits(scope):
                 row = view.row(limit, now)
-                full = row.free == 0 or (limit.metric == "tokens" and row.free * 100 < row.capacity)
-                if rest is not None and (
-                    full or (denied is not None and denied.limit == limit and denied.wait_any > 0)
-                ):
-                    end = now + rest.seconds + (row.resets_in if rest.after_reset else 0.0)
-                    until, reached = max(until, end), limit
-        if reached is not None:
+                least = row.capacity * USED_UP if limit.metric == "tokens" else row.capacity
+                refused = denied is not None and denied.limit == limit and 0 < denied.wait_any < FOREVER
+                if row.used >= least or refused:
+                    reached = True
+                    until = max(until, now + rest.seconds + (row.resets_in if rest.after_reset else 0.0))
+        if reached:
             self._rest(entry, until, now)
 
     def _rest(self, entry: Entry, until: float, now: float) -> None:
@@ -321,8 +325,9 @@ class Reserving:
         elif denied.wait_any > 0:
             until = now + max(denied.wait_any, SHORTEST)
             if denied.limit.source == "cap":
-                pool.park_capped(entry, until)
                 self.rest_at_cap(entry, now, denied)
+                mark = self._marks.blocked(entry.own_scopes, now)
+                pool.park_capped(entry, until if mark is None else max(until, mark.until))
             else:
                 pool.park(entry, until, "limit" if until < FOREVER else "busy")
             pool.exhausted_until(entry, until, now)

@@ -34,6 +34,7 @@ class Run:
     """One call under way. Times are monotonic seconds."""
 
     __slots__ = (
+        "added",
         "call",
         "caller",
         "content_by",
@@ -79,6 +80,8 @@ class Run:
         self.patience = timeouts.queue_wait if stated is None else stated
         """Seconds that the call may spend waiting for credentials, all its waits together."""
         self.deployments: tuple[Deployment, ...] = ()
+        self.added: frozenset[Deployment] = frozenset()
+        """Those that its name does not write out."""
         self.defaults = False
         """It names no model: each provider is asked for its default."""
         self.hints: tuple[str, ...] = ()
@@ -124,7 +127,7 @@ class Run:
             self.too_big = None
         self.deployments = plan.deployments
         self.first = plan.primary or frozenset()
-        self.defaults = plan.defaults
+        self.added, self.defaults = plan.added, plan.defaults
         self.trail.planned = plan.deployments[0].provider
         if plan.role is not None and plan.role.budget is not None:
             self.own = (*self.own, plan.role.budget)

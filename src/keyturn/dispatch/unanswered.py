@@ -16,7 +16,7 @@ from keyturn.errors import (
 
 from . import answering
 from .reply import Reply
-from .run import Run
+from .run import Failed, Run
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -27,9 +27,11 @@ FOREVER = float("inf")
 def given_up(gateway: Gateway, run: Run, shortage: Exhausted) -> Reply:
     """Nothing is left to try: the first final answer, if that is all that stood in the way. Raises the refusal else."""
     first = run.first_final
-    if run.defaults and first is not None and first.outcome.meaning == "not_found":
-        first = None  # nobody asked for the models that are missing: what to set says more than their absence
-    if first is not None and (run.finals | run.inexpressible.keys()).issuperset(run.deployments):
+    all_final = (run.finals | run.inexpressible.keys()).issuperset(run.deployments)
+    if first is not None and (run.defaults or not all_final) and _lacks_what_nobody_named(run, first):
+        first = None
+        run.progress.meanings.discard("not_found")
+    if first is not None and all_final:
         return answering.as_it_came(gateway, run, first)
     waiting = shortage.limits or shortage.busy or shortage.faults or run.progress.meanings & (QUOTAS | FAULTS)
     if first is not None and not waiting:  # the others have no usable key: they say nothing of the request
@@ -37,6 +39,11 @@ def given_up(gateway: Gateway, run: Run, shortage: Exhausted) -> Reply:
     if run.inexpressible and run.inexpressible.keys() >= set(run.deployments):
         raise next(iter(run.inexpressible.values()))
     raise _refusal(gateway, run, shortage)
+
+
+def _lacks_what_nobody_named(run: Run, failed: Failed) -> bool:
+    """No such model, says one that was asked for a default, or in place of another: the client made no mistake."""
+    return failed.outcome.meaning == "not_found" and failed.entry.candidate.deployment in run.added
 
 
 def stopped(run: Run, move: Refuse) -> KeyturnError:

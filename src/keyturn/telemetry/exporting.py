@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keyturn import __version__
 from keyturn.config import OpenTelemetrySettings
-from keyturn.dispatch import Gateway
+from keyturn.dispatch import BUILT, Gateway
 from keyturn.errors import KeyturnError
 
 if TYPE_CHECKING:
@@ -68,25 +68,30 @@ def export(settings: OpenTelemetrySettings, gateway: Gateway) -> OpenTelemetry:
 
 
 def instrument(
-    client: Any, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
-) -> OpenTelemetry:
-    """Spans and figures of every call of *client*, a client object with a pool of its own or a `Gateway`.
+    pool: Gateway | None = None,
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+) -> None:
+    """Spans and figures of every call that *pool* answers; without it, of every pool that this process makes after
+    this. For programs that use the library: call it once, before the first client.
 
     They go to the program's own providers, the global ones unless given; a call's span is a child of the span that is
-    current where the call is made. Raises KeyturnError when the extra `otel` is not installed, and TypeError for a
-    client that calls through another process, whose gateway exports by itself.
+    current where the call is made. What a client asks of a gateway in another process is traced there. Raises
+    KeyturnError when the extra `otel` is not installed.
     """
-    gateway = client if isinstance(client, Gateway) else getattr(client, "gateway", None)
-    if not isinstance(gateway, Gateway):
-        raise TypeError(f"{type(client).__name__} has no pool in this process, so there is nothing to trace here")
     try:
         from opentelemetry import metrics, trace
 
         from .otel import OpenTelemetry
     except ImportError as error:
         raise KeyturnError(MISSING) from error
-    made = OpenTelemetry(
-        gateway, tracer_provider or trace.get_tracer_provider(), meter_provider or metrics.get_meter_provider()
-    )
-    made.follow()
-    return made
+
+    def follow(gateway: Gateway) -> None:
+        tracers = tracer_provider or trace.get_tracer_provider()
+        OpenTelemetry(gateway, tracers, meter_provider or metrics.get_meter_provider()).follow()
+
+    if pool is None:
+        BUILT.append(follow)
+    else:
+        follow(pool)

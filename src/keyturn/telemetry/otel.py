@@ -82,7 +82,7 @@ class OpenTelemetry:
         gateway.tracer = self._begin
 
     def follow(self) -> None:
-        """Take every event as it happens: for a pool without a log, inside a program."""
+        """Take every event as it happens: for a pool inside a program, which has no telemetry of its own."""
         self._gateway.events.subscribe(self._note)
 
     def take(self, calls: Iterable[tuple[float, CallEnded]]) -> None:
