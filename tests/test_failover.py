@@ -294,7 +294,7 @@ def test_RTE_10_a_dead_key_is_told_although_the_last_resort_lacks_the_model() ->
         assert (answer.status, answer.code) == (503, "no_valid_credentials")
         assert asked(world) == ["openai", "g4f"]
 
-    dead = {"openai": [KeyRule(state="invalid_key")], "g4f": 1}
+    dead: dict[str, int | list[KeyRule]] = {"openai": [KeyRule(state="invalid_key")], "g4f": 1}
     tiered(story, out("g4f", error="not_found"), pool=dead)
 
 

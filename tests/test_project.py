@@ -98,3 +98,24 @@ def test_TST_05_continuous_integration_runs_setup_lint_and_test() -> None:
     assert re.search(r"^for step in lint test; do$", script, re.MULTILINE)
     assert 'make "$step"' in script
     assert re.search(r'^exit "\$status"$', script, re.MULTILINE), "a failure fails it"
+
+
+@pytest.mark.parametrize("name", ["roadmap", "library", "deployment", "migration", "http", "routing", "DEVLOG"])
+def test_DOC_05_the_documents_for_whoever_takes_over_are_there_and_can_be_found(name: str) -> None:
+    text = (ROOT / "docs" / f"{name}.md").read_text()
+    assert text.startswith("# ")
+    assert f"docs/{name}.md" in (ROOT / "README.md").read_text()
+
+
+def test_DOC_05_the_roadmap_tells_how_everything_stands() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ", (ROOT / "docs" / "roadmap.md").read_text(), re.MULTILINE)[2:]
+    states = {state.strip().partition(":")[0] for _, state in rows}
+    assert states == {"done", "next", "after that", "later"}
+
+
+def test_TST_09_style_types_and_coverage_have_their_commands() -> None:
+    makefile, project = (ROOT / "Makefile").read_text(), (ROOT / "pyproject.toml").read_text()
+    for command in ("ruff check .", "ruff format --check .", "/mypy", "--cov"):
+        assert command in makefile
+    assert "line-length = 120" in project
+    assert "strict = true" in project

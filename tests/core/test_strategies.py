@@ -209,6 +209,24 @@ def measured(pool: Pool, *seconds: float, now: float = 0.0) -> None:
         pool.observed(entry, each, now)
 
 
+@pytest.mark.parametrize("count", [8, 200], ids=["all are compared", "eight are drawn"])
+def test_ROT_08_balanced_spreads_calls_evenly_and_evens_out_what_was_uneven(count: int) -> None:
+    random.seed(8)
+    pool, view = pool_of(count, strategy_named("balanced"))
+    served = Counter({0: 5})
+    for _ in range(20 * count):
+        for entry in pool.entries:
+            view.shares[entry.limit_scopes[0]] = served[entry.order] / 1000
+            entry.load_until = -inf
+        entry = pick(pool, SMALL, (), 0.0, random.random)
+        assert isinstance(entry, Entry)
+        pool.used(entry)
+        pool.done(entry)
+        served[entry.order] += 1
+    assert set(served) == set(range(count))
+    assert max(served.values()) - min(served.values()) <= (1 if count == 8 else 6)
+
+
 def test_fastest_measures_everybody_first_and_nobody_twice_at_once() -> None:
     pool, _ = pool_of(3, strategy_named("fastest"))
     asked = []
