@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+from pathlib import Path
 from typing import Any
 
 from .conftest import Terminal
+
+ROOT = Path(__file__).parents[2]
 
 
 def shown(terminal: Terminal, *args: str) -> dict[str, dict[str, Any]]:
@@ -165,3 +168,12 @@ def test_doctor_online_asks_every_provider(terminal: Terminal, simulator: str) -
     assert found["groq online"][0] == "warn"
     assert found["groq online"][1].startswith("invalid_key, status 401")
     assert found["mistral online"][0] == "fail"
+
+
+def test_DEP_01_a_copy_of_the_example_is_all_that_a_run_from_source_needs(terminal: Terminal) -> None:
+    example = (ROOT / ".env.example").read_text()
+    (terminal.cwd / ".env").write_text(example.replace("GROQ_API_KEY_1=\n", "GROQ_API_KEY_1=gsk_planted_1\n"))
+    checked = terminal.run("config", "check")
+    assert checked.exit_code == 0, checked.output
+    assert "1 provider, 1 key" in checked.stdout
+    assert terminal.run("doctor").exit_code == 0
