@@ -233,6 +233,9 @@ class ProviderExhaustedError(PoolError, RuntimeError):
     `deadline` 504 and so on.
     """
 
+    code = "no_valid_credentials"
+    status = 503
+
     def __init__(
         self,
         message: str,
