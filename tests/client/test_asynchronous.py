@@ -250,6 +250,8 @@ def test_ERR_07_ERR_28_all_keys_exhausted_tells_the_whole_story() -> None:
         assert error.retry_after is not None
         assert error.trail is not None
         attempts: Any = error.trail["attempts"]
+        trail: Any = error.trail
+        assert trail.attempts[0].provider == attempts[0]["provider"]
         assert [row["meaning"] for row in attempts] == ["daily_quota", "daily_quota"]
         assert {"route", "refusals", "notes", "waited_ms"} <= error.trail.keys()
         assert "secret-key" not in repr(error.trail) + str(error)

@@ -28,7 +28,7 @@ from .opening import open_pool
 from .parameters import encode, read_options
 from .pool import Callback, Gone, Pool
 from .streams import Stream, TextStream
-from .values import Answer, Told
+from .values import Answer, Told, Value
 
 T = TypeVar("T")
 AUTO = "auto"
@@ -384,12 +384,14 @@ class AsyncClient:
     async def _tell(self, error: KeyturnError) -> None:
         """Gives *error* the whole story of its call, as far as the pool remembers it."""
         call = (error.trail or {}).get("call")
+        found = None
         if isinstance(call, str) and call and self._pool is not None:
             try:
                 found = await self._pool.trail(call)
             except KeyturnError:
-                return
-            error.trail = found or error.trail
+                pass  # what the answer itself said of the call is there all the same
+        if found or error.trail:
+            error.trail = Value(found or error.trail or {})
 
 
 async def open_doorway(**arguments: Unpack[Arguments]) -> AsyncClient:

@@ -42,7 +42,7 @@ class Told(NamedTuple):
     """What is known of a call beside its answer."""
 
     call: str
-    """Its id: `keyturn trace` tells its story while the pool remembers it."""
+    """Its id, which the log line of the call and `x-keyturn-call` carry too."""
     provider: str | None
     model: str | None
     key: str | None
