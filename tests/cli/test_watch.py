@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,9 +14,10 @@ import pytest
 
 from keyturn.cli.announcing import announce
 from keyturn.cli.watch import Desk, Watcher
+from keyturn.client.failures import exhausted
 from keyturn.config import DataFolder
 from keyturn.core import Secret
-from keyturn.errors import BadRequest, Capacity
+from keyturn.errors import BadRequest, CallerLimit, Capacity, KeyturnError
 from tests.support import virtual
 
 from .conftest import Terminal
@@ -253,3 +255,103 @@ def test_one_inbox_has_one_watcher(terminal: Terminal) -> None:
     alone.release()
     assert said.exit_code == 1
     assert "inbox is watched already" in said.output
+
+
+def test_what_the_system_is_in_the_way_of_stops_that_file_and_no_other(tmp_path: Path) -> None:
+    place, pool = Place(tmp_path), Pool()
+    place.drop("good.md")
+    place.drop("x" * 240 + ".md")
+    place.drop("blocked.md", "Why not?")
+    digest = hashlib.sha256(b"Why not?").hexdigest()[:8]
+    (place.outbox / f"blocked--senior--{digest}.md").mkdir(parents=True)
+    place.watch(pool)
+    assert [path.name for path in place.inbox.glob("*.md")] == ["blocked.md"]
+    assert place.answers() == ["blocked--senior", "good--senior", "x" * 100 + "--senior"]
+
+
+def test_a_file_that_is_taken_away_or_changed_while_it_is_answered(tmp_path: Path) -> None:
+    place, pool = Place(tmp_path), Pool()
+    taken, changed = place.drop("taken.md", "Take me"), place.drop("changed.md", "Change me")
+
+    async def main() -> None:
+        pool.hold = asyncio.Event()
+        watcher = Watcher(pool, virtual.VirtualClock(), place.desk)  # type: ignore[arg-type]
+        watcher.look(5, settled=True)
+        await asyncio.wait_for(pool.began.wait(), 5)
+        while len(pool.asked) < 2:  # noqa: ASYNC110 - threads read the files
+            await asyncio.sleep(0)
+        taken.unlink()
+        changed.write_text("Another question")
+        pool.hold.set()
+        while watcher.look(5, settled=True):
+            await watcher.until_one_ends()
+
+    virtual.run(main)
+    assert sorted(prompt for _, prompt in pool.asked) == ["Another question", "Change me", "Take me"]
+    assert [path.name for path in (place.inbox / "done").iterdir()] == ["changed.md"]
+
+
+def test_a_large_file_is_not_even_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, pool = Place(tmp_path), Pool()
+    with place.drop("huge.md").open("r+b") as file:
+        file.truncate(1 << 40)
+    place.watch(pool)
+    assert [path.name for path in (place.inbox / "failed").glob("*.md")] == ["huge.md"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [CallerLimit("rpm", retry_after=3.0), KeyturnError("the gateway broke off before it had answered")],
+    ids=["caller limit", "gateway gone"],
+)
+def test_what_passes_by_itself_is_asked_again(tmp_path: Path, error: KeyturnError) -> None:
+    place, pool = Place(tmp_path), Pool(error)
+    place.drop("sky.md")
+    place.watch(pool)
+    assert (len(pool.asked), place.answers()) == (2, ["sky--senior"])
+
+
+def test_without_any_key_a_task_is_set_aside_with_what_to_set(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.drop("sky.md")
+    place.watch(Pool(exhausted("Set GROQ_API_KEY", "no_valid_credentials", 503, None, {})))
+    assert "Set GROQ_API_KEY" in (place.inbox / "failed" / "sky.md.why.txt").read_text()
+
+
+@pytest.mark.realtime
+def test_a_webhook_that_answers_badly_or_elsewhere_stops_nothing_and_tells_no_address() -> None:
+    heard: list[str] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(self.path)
+            self.rfile.read(int(self.headers["content-length"]))
+            if self.path == "/planted-garbage":
+                self.wfile.write(b"garbage\r\n\r\n")
+            else:
+                self.send_response(302)
+                self.send_header("location", "/elsewhere")
+                self.end_headers()
+
+        def log_message(self, *args: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Hook) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        at = f"http://127.0.0.1:{server.server_port}"
+        places = (
+            f"{at}/planted-garbage",
+            f"{at}/planted-redirect",
+            f"{at}/planted a\x00b",
+            "http://127.0.0.1.planted/x",
+        )
+        said = [announce({"webhooks": {"senior": Secret(place)}}, "senior", "x") or "" for place in places]
+        server.shutdown()
+        thread.join()
+    assert heard == ["/planted-garbage", "/planted-redirect"]
+    assert said == [
+        "the webhook of senior cannot be reached",
+        "the webhook of senior does not take it: 302",
+        "the webhook of senior cannot be reached",
+        "the webhook of senior is no https address",
+    ]

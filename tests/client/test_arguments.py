@@ -154,11 +154,22 @@ def test_LIB_01_what_makes_no_sense_any_more_says_what_replaces_it(name: str) ->
         ({"max_concurrent_requests_per_key": 1.5}, TypeError, "a whole number"),
         ({"max_concurrent_requests_per_key": {"nobody": 1}}, ValueError, "'nobody' has no key"),
         ({"api_keys": {"groq": [1]}}, TypeError, "must be a string or a list of strings"),
+        ({"api_keys": "gsk_planted"}, TypeError, r"a dict of providers and their keys, such as \{'groq'.* type str"),
+        ({"api_keys": ["gsk_planted"]}, TypeError, "a dict of providers and their keys"),
+        ({"api_keys": {"groq": {"a": "gsk_planted"}}}, TypeError, "must be a string or a list of strings"),
+        ({"api_keys": {"gsk_planted" + 40 * "x": "groq"}}, TypeError, "whose names are providers"),
+        ({"config": 5}, TypeError, "config must be a path"),
+        ({"global_timeout": "30"}, TypeError, "global_timeout must be a number of seconds"),
+        ({"share": "no"}, TypeError, "share must be True or False"),
+        ({"ignore_models": ["x"]}, TypeError, "ignore_models must be a dict"),
+        ({"pre_request_callback": "x"}, TypeError, "pre_request_callback must be a function"),
+        ({"caller_key": 5}, TypeError, "caller_key must be the key of a caller"),
     ],
 )
 def test_LIB_01_arguments_that_are_wrong(arguments: dict[str, Any], kind: type[Exception], said: str) -> None:
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=said) as caught:
         Client(**arguments)
+    assert "planted" not in str(caught.value)
 
 
 def test_LIB_01_mistakes_in_the_configuration_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

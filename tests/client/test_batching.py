@@ -209,7 +209,7 @@ def test_CAC_02_shares_add_up_and_vectors_keep_their_order(parts: list[list[str]
         flat = [text for texts in parts for text in texts]
         rows = data.draw(st.permutations([{"index": i, "embedding": text} for i, text in enumerate(flat)]))
         joint = Answer({"data": rows, "usage": {"prompt_tokens": tokens, "cost": 1.0}, "model": "m"})
-        answers = divided(joint, [Part(texts, future()) for texts in parts])
+        answers = divided(joint, [Part(texts, len("".join(texts).encode()), future()) for texts in parts])
         assert [[row["embedding"] for row in answer["data"]] for answer in answers] == parts
         assert [[row["index"] for row in answer["data"]] for answer in answers] == [list(range(len(p))) for p in parts]
         assert sum(answer["usage"]["prompt_tokens"] for answer in answers) == tokens
@@ -275,5 +275,30 @@ def test_LIB_02_dimensions_and_encoding_hold_whatever_the_upstream_speaks(provid
             for plain, row in zip(floats, packed, strict=True):
                 assert list(struct.unpack("<8f", base64.b64decode(row.embedding))) == pytest.approx(plain.embedding)
             assert floats[0].embedding != floats[1].embedding
+
+    virtual.run(main)
+
+
+def test_CAC_02_what_goes_wrong_unexpectedly_reaches_every_caller() -> None:
+    """A mistake of ours is told as what it is: a cancellation would end the caller's own task silently."""
+
+    async def main() -> None:
+        async def send(members: Mapping[str, Any]) -> Answer:
+            raise ZeroDivisionError
+
+        batcher = Batcher(virtual.VirtualClock(), 0.005, send)
+        assert [type(each) for each in await embed(batcher, "a", "b")] == [ZeroDivisionError] * 2
+
+    virtual.run(main)
+
+
+def test_CAC_02_a_text_that_cannot_be_written_is_refused_for_its_caller_alone() -> None:
+    async def main() -> None:
+        async with World({"openai": 1}) as world, AsyncClient.of(world.gateway) as client:
+            good, bad = client.embed("good", MODEL), client.embed("\ud800", MODEL)
+            found = await asyncio.gather(good, bad, return_exceptions=True)
+            assert isinstance(found[0], list)
+            assert isinstance(found[1], TypeError)
+            assert "'input'" in str(found[1])
 
     virtual.run(main)

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from keyturn.client import Upcoming, open_doorway
 from keyturn.client.neighbour import NeighbourDoorway
 from keyturn.client.remote import RemoteDoorway, counted
 from keyturn.config import DataFolder
-from keyturn.errors import ModelNotFound, UpstreamInterrupted
+from keyturn.core import HttpRequest, Secret, UpstreamResponse
+from keyturn.errors import Draining, ModelNotFound, UpstreamInterrupted
 from tests.support.serving import Served, Upstreams, serve
 
 from .conftest import environ_of
@@ -308,3 +310,55 @@ def test_the_metrics_page_is_counted() -> None:
     )
     assert counted(page) == {"groq": (4, 2)}
     assert counted("") == {}
+
+
+def test_LIB_01_a_gateway_that_was_started_anew_at_its_old_place_is_found(beside: Path) -> None:
+    async def main() -> None:
+        async with AsyncClient() as client:
+            assert await client.get_status_summary()
+            before = pool_of(client)
+            assert isinstance(before, RemoteDoorway)
+            before._admin = ("x-keyturn-admin", "", Secret("of the one before"))
+            assert (await client.get_status_summary())["groq"]["total"] == 1
+            assert pool_of(client) is not before
+
+    asyncio.run(main())
+
+
+def test_LIB_01_a_gateway_that_is_shutting_down_is_waited_for(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = RemoteDoorway._send
+    refusal = b'{"error":{"message":"shutting down","code":"draining","keyturn":{"call":"c","attempts":[]}}}'
+    refused: list[str] = []
+
+    async def leaving(self: RemoteDoorway, request: HttpRequest) -> UpstreamResponse:
+        if len(refused) < 2:
+            refused.append(request.url)
+            found: UpstreamResponse = await refuse(request, refusal)
+            return found
+        return await sent(self, request)
+
+    async def refuse(request: HttpRequest, body: bytes) -> Any:
+        return SimpleNamespace(status=503, headers={}, read=lambda most: answered(body), close=lambda: None)
+
+    async def answered(body: bytes) -> bytes:
+        return body
+
+    async def main() -> None:
+        async with AsyncClient() as client:
+            await client.chat("Hi", MODEL)
+            monkeypatch.setattr(RemoteDoorway, "_send", leaving)
+            with pytest.raises(Draining, match=r"the gateway \(process \d+\) is shutting down"):
+                await client.chat("Hi", MODEL, timeout=0.02)
+            assert (await client.chat("Hi", MODEL)).endswith(SAID)
+
+    asyncio.run(main())
+
+
+def test_LIB_01_what_a_killed_gateway_left_behind_is_taken_away(elsewhere: Path) -> None:
+    folder = DataFolder(elsewhere / ".cache")
+    folder.create()
+    folder.publish("http://127.0.0.1:9")
+    folder.new_admin_key()
+    with Client() as client:
+        client.chat("Hi", MODEL)
+        assert (folder.owner(), folder.admin_key()) == (None, None)

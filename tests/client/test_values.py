@@ -117,3 +117,15 @@ def test_reading_every_member_changes_nothing(document: dict[str, Any]) -> None:
     read(value)
     assert value == document
     assert value.to_dict() == document
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_API_02_copies_and_pickles_of_an_answer_are_the_same_answer(protocol: int) -> None:
+    reply = answer()
+    copies = [copy.copy(reply), copy.deepcopy(reply), reply.copy(), pickle.loads(pickle.dumps(reply, protocol))]
+    for found in copies:
+        assert (type(found), found, list(found)) == (Answer, reply, list(reply))
+        assert found.keyturn == reply.keyturn
+        assert found.choices[0].message.content == "Hi"
+    value = pickle.loads(pickle.dumps(reply.choices[0], protocol))
+    assert (type(value), value) == (Value, reply.choices[0])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keyturn.config import Config, Login, add_login, load, read_logins, remove_login
+from keyturn.config import Config, Login, add_login, load, read_logins, remove_login, token_folder
 from keyturn.core import Account
 from keyturn.errors import ConfigError
 
@@ -218,6 +218,55 @@ def test_without_a_file_the_machine_itself_is_asked(tmp_path: Path) -> None:
     assert account.kind == "google_metadata"
     assert account.token_url == "http://127.0.0.1:8080/computeMetadata/v1/instance/service-accounts/default/token"
     assert "gcloud auth application-default login" in account.remedy
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        json.dumps([{**LOGIN._asdict(), "who": "\ud800"}]),
+        json.dumps([{**LOGIN._asdict(), "who": "a\x1b[31m"}]),
+        json.dumps([{**LOGIN._asdict(), "provider": ["x"]}]),
+        json.dumps([{**LOGIN._asdict(), "token_url": 4}]),
+        json.dumps([{**LOGIN._asdict(), "scopes": [4]}]),
+    ],
+)
+def test_whatever_stands_in_the_list_of_logins_is_told(tmp_path: Path, text: str) -> None:
+    file = token_folder(tmp_path) / "logins.json"
+    file.parent.mkdir()
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="mend it, or remove it and log in again"):
+        read_logins(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["client_email", "private_key_id", "private_key"])
+def test_what_a_credential_file_holds_can_be_sent(tmp_path: Path, name: str) -> None:
+    told = problems(tmp_path, VERTEX_PROJECT="p-1", VERTEX_CREDENTIALS=file(tmp_path, {**SERVICE, name: "a\n\ud800"}))
+    assert f"VERTEX_CREDENTIALS: holds a character in {name} that does not belong there" in told
+
+
+def test_a_credential_file_may_hold_anything(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    told = problems(tmp_path, VERTEX_PROJECT="p-1", VERTEX_CREDENTIALS=str(tmp_path / "deep.json"))
+    assert "is not a credential file of Google" in told
+    assert "cannot be read" in problems(tmp_path, VERTEX_PROJECT="p-1", VERTEX_CREDENTIALS="~nobody-at-all/key.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ACCESS_TOKEN", "tök-planted"),
+        ("ACCESS_TOKEN", "two planted"),
+        ("REFRESH_TOKEN", "planted\udc80"),
+        ("PROJECT_ID", "planted\nx: y"),
+        ("CLIENT_SECRET", "planted\nx"),
+    ],
+)
+def test_what_of_a_login_cannot_be_sent_is_told_without_it(tmp_path: Path, name: str, text: str) -> None:
+    told = problems(tmp_path, **{**ENV_TOKENS, f"HUGGINGFACE_{name}": text})
+    assert f"HUGGINGFACE_{name}: holds a space, a line break" in told
+    told = problems(tmp_path, **{**ENTRA, "AZURE_CLIENT_SECRET": "planted\udc80"})
+    assert "AZURE_CLIENT_SECRET: holds a space, a line break" in told
 
 
 def test_a_key_of_vertex_needs_no_project(tmp_path: Path) -> None:

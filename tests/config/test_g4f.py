@@ -117,6 +117,12 @@ def test_CFG_53_this_machine_needs_no_leave(host: str) -> None:
     assert endpoints(G4F_GROQ_API_BASE=f"http://{host}/api/groq") == {"groq": f"http://{host}/api/groq"}
 
 
+@pytest.mark.parametrize("host", ["[::1].evil.test", "[::1]x", "[::1%eth0]", "127.0.0.1.evil.test", "localhost.evil"])
+def test_CFG_53_what_only_looks_like_this_machine_is_another(host: str) -> None:
+    (problem,) = wrong(G4F_MAIN_API_BASE=f"http://{host}/v1")
+    assert host not in problem
+
+
 @pytest.mark.parametrize("url", ["ftp://g4f.test/v1", "file:///etc/passwd", "g4f.test/v1", "ws://g4f.test"])
 def test_CFG_53_other_schemes_are_refused_in_any_case(url: str) -> None:
     for allowed in ("true", "false"):

@@ -115,7 +115,8 @@ class TestSharedQuotas:
 
     def test_mistakes(self) -> None:
         assert "names no group; write QUOTA_GROUPS_GROQ_FLASH=" in problem_of(QUOTA_GROUPS_GROQ="a,b")
-        assert "'A' is in the groups x and y" in problem_of(QUOTA_GROUPS_GROQ_X="a", QUOTA_GROUPS_GROQ_Y="b,A")
+        told = problem_of(QUOTA_GROUPS_GROQ_X="a", QUOTA_GROUPS_GROQ_Y="b,A", QUOTA_GROUPS_GEMINI_X="a")
+        assert told.startswith("QUOTA_GROUPS_GROQ_Y: groq: 'A' is in the groups x and y")
         assert any("no provider is called" in note for note in configured(QUOTA_GROUPS_NOBODY_X="a").notes)
 
 

@@ -215,9 +215,9 @@ def test_ROT_08_balanced_spreads_calls_evenly_and_evens_out_what_was_uneven(coun
     pool, view = pool_of(count, strategy_named("balanced"))
     served = Counter({0: 5})
     for _ in range(20 * count):
-        for entry in pool.entries:
-            view.shares[entry.limit_scopes[0]] = served[entry.order] / 1000
-            entry.load_until = -inf
+        for each in pool.entries:
+            view.shares[each.limit_scopes[0]] = served[each.order] / 1000
+            each.load_until = -inf
         entry = pick(pool, SMALL, (), 0.0, random.random)
         assert isinstance(entry, Entry)
         pool.used(entry)

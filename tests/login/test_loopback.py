@@ -72,7 +72,9 @@ def test_OAU_01_a_refusal_ends_the_wait() -> None:
 
 def test_OAU_01_an_answer_may_be_pasted_and_a_wrong_one_is_told() -> None:
     async def story(callback: Callback) -> None:
-        assert not callback.take("http://localhost:3000/callback/wrong?code=c")
+        many = "&".join(f"{each}=x" for each in range(60))
+        for wrong in ("http://localhost:3000/callback/wrong?code=c", "http://[", "\udc80", f"{callback.url}?{many}"):
+            assert not callback.take(wrong)
         assert callback.take(f"{callback.url}?code=c\n")
         assert await callback.code(20) == Secret("c")
 

@@ -193,6 +193,29 @@ def test_a_client_that_leaves_while_a_token_is_asked_for_leaves_nothing_behind(t
     in_world(Signed(tmp_path), story)
 
 
+def test_CAC_04_the_wait_for_a_token_is_no_part_of_what_an_answer_takes(tmp_path: Path) -> None:
+    async def story(world: Signed) -> None:
+        world.authority.delay = 8.0
+        assert (await world.chat(MODEL)).status == 200
+        (attempt,) = next(reversed(world.gateway.recent.values())).attempts
+        assert attempt.ended is not None
+        assert attempt.ended - attempt.started < 8.0
+
+    in_world(Signed(tmp_path), story)
+
+
+def test_OAU_02_many_calls_whose_token_is_refused_at_once_get_one_other(tmp_path: Path) -> None:
+    async def story(world: Signed) -> None:
+        answers = await world.many(MODEL, 50)
+        assert {answer.status for answer in answers} == {200}
+        assert world.authority.granted == 2
+        assert world.row()["state"] == "healthy"
+
+    world = Signed(tmp_path)
+    del world.tokens["access-1"]
+    in_world(world, story)
+
+
 def test_a_deadline_bounds_the_wait_for_a_token(tmp_path: Path) -> None:
     async def story(world: Signed) -> None:
         world.authority.delay = 8.0

@@ -6,14 +6,16 @@ import asyncio
 import json
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from keyturn.core import Account, Redactor, Secret
+from keyturn.config import Login, add_login
+from keyturn.core import Account, Credential, Redactor, Secret
 from keyturn.errors import NoToken
-from keyturn.login import TokenFolder, Tokens
+from keyturn.login import Kept, Refresher, TokenFolder, Tokens, forget
 from keyturn.login.source import LOCK_PATIENCE, ONCE_IN, PATIENCE, REMEMBERED, Means
 from tests.support import virtual
 from tests.support.authorities import Authority, Routed
@@ -372,3 +374,147 @@ def test_a_wrong_client_secret_is_told_without_it(tmp_path: Path) -> None:
         assert refused.value.final
 
     on_bench(tmp_path, story)
+
+
+def test_OAU_03_a_refusal_that_is_none_of_oauth_costs_no_token(tmp_path: Path) -> None:
+    """What stands between us and the server (a proxy, a guard) says 403 or 404 without any of its error codes."""
+
+    async def story(bench: Bench) -> None:
+        source = bench.source()
+        await source.obtain()
+        bench.authority.denial = (403, {"message": "Forbidden"})
+        await bench.at(3300)
+        assert source.current() == Secret("access-1")
+        assert (source.trouble, bench.told) == ("", [])
+        bench.authority.denial = None
+        await bench.at(100)
+        assert source.current() == Secret("access-2")
+
+    on_bench(tmp_path, story)
+
+
+def test_a_refresh_token_in_use_is_never_forgotten_by_the_redactor(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.source().obtain()
+        for _ in range(2 * REMEMBERED + 2):
+            assert bench.redactor.text("refresh-0") == "***"
+            await bench.at(3300)
+
+    on_bench(tmp_path, story, rotates=False)
+
+
+def test_OAU_03_what_a_server_says_holds_no_token_and_no_control_characters(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        source = bench.source()
+        await source.obtain()
+        for denial in (
+            {"error": "invalid_grant", "error_description": "refresh-1 is\x1b[31m unknown"},
+            {"error": "refresh-1\n\x1b[31mgone"},
+        ):
+            bench.authority.denial = (400, denial)
+            source.reset()
+            await bench.at(3600)
+            with pytest.raises(NoToken):
+                await source.obtain()
+            assert "refresh-1" not in source.trouble
+            assert source.trouble.isprintable()
+
+    on_bench(tmp_path, story)
+
+
+@pytest.mark.parametrize("lifetime", [0.001, 1.0])
+def test_a_token_that_holds_for_a_moment_is_not_renewed_without_end(tmp_path: Path, lifetime: float) -> None:
+    async def story(bench: Bench) -> None:
+        source = bench.source()
+        await source.obtain()
+        await bench.at(60)
+        assert len(bench.authority.asked) < 10
+        assert (await source.obtain()).reveal() == f"access-{bench.authority.granted}"
+
+    on_bench(tmp_path, story, lifetime=lifetime)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"access_token": 1},
+        {"access_token": "a\r\nx: y"},
+        {"access_token": "\ud800abcdefgh"},
+        {"refresh_token": None},
+        {"refresh_token": "\ud800abcdefgh"},
+        {"expires_at": float("nan")},
+        {"expires_at": float("inf")},
+        {"obtained_at": float("-inf")},
+        {"seed": ["x"]},
+    ],
+)
+def test_kept_tokens_that_are_broken_are_none(tmp_path: Path, members: dict[str, Any]) -> None:
+    folder = TokenFolder(tmp_path)
+    whole = {"access_token": "a", "refresh_token": "r", "obtained_at": 1.0, "expires_at": 9e9, "seed": ""}
+    folder.file(NAME).write_text(json.dumps(whole))
+    assert folder.read(NAME) is not None
+    folder.file(NAME).write_text(json.dumps(whole | members))
+    assert folder.read(NAME) is None
+
+
+def test_the_data_folder_is_made_as_private_as_what_is_in_it(tmp_path: Path) -> None:
+    add_login(tmp_path / "1", Login("huggingface", "a", "b", "c", (), "d"))
+    TokenFolder(tmp_path / "2" / "tokens").write(NAME, Kept(Secret("a"), Secret("r"), 1.0, 2.0))
+    for data in (tmp_path / "1", tmp_path / "2"):
+        assert [stat.S_IMODE(each.stat().st_mode) for each in (data, data / "tokens")] == [0o700, 0o700]
+        assert {stat.S_IMODE(each.stat().st_mode) for each in (data / "tokens").iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "null", '"x"', "9" * 5000, "{"])
+def test_a_file_of_tokens_that_holds_something_else_is_none(tmp_path: Path, text: str) -> None:
+    folder = TokenFolder(tmp_path)
+    folder.file(NAME).write_text(text)
+    assert folder.read(NAME) is None
+
+
+def test_a_clock_that_was_set_back_makes_no_kept_token_last_longer(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        now = bench.clock.wall() + 30 * 86_400
+        bench.folder.write(NAME, Kept(Secret("access-0"), Secret("refresh-0"), now, now + 3600))
+        source = bench.source(replace(USER, refresh_token=Secret("")))
+        assert (await source.obtain()).reveal() == "access-0"
+        await bench.at(3600)
+        assert source.current() == Secret("access-1")
+
+    on_bench(tmp_path, story)
+
+
+def test_closing_waits_for_all_accounts_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        bench = Bench(tmp_path)
+        bench.authority.delay = 1000
+        refresher = Refresher(
+            bench.clock, Routed(bench.authority), tmp_path, bench.redactor.add, bench.redactor.forget, bench.told.append
+        )
+        keys = tuple(
+            Credential("huggingface", Secret(""), number, f"{number}", f"{number}", account=account)
+            for number, account in enumerate(replace(USER, identity=str(each), rotates=False) for each in range(5))
+        )
+        found, _ = refresher.furnished({"huggingface": keys})
+        waiting = [asyncio.create_task(each.tokens.obtain()) for each in found["huggingface"] if each.tokens]
+        await virtual.idle()
+        for each in waiting:
+            each.cancel()
+        began = bench.clock.mono()
+        await refresher.close()
+        assert bench.clock.mono() - began <= PATIENCE
+
+    virtual.run(main)
+
+
+def test_CRD_11_a_renewal_under_way_does_not_bring_forgotten_tokens_back(tmp_path: Path) -> None:
+    async def story(bench: Bench) -> None:
+        bench.authority.delay = 3
+        waiting = asyncio.create_task(bench.source().obtain())
+        await bench.at(1)
+        await forget(bench.folder, bench.clock, NAME)
+        assert (await waiting).reveal() == "access-1"
+        await bench.at(1)
+
+    bench = on_bench(tmp_path, story)
+    assert not bench.folder.file(NAME).exists()

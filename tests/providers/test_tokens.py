@@ -97,6 +97,8 @@ def test_a_jwt_is_dated_back_a_little_and_holds_for_an_hour() -> None:
         (401, {"error": {"code": 401, "message": "no"}}, Denied("401", "no", True)),
         (429, {"error": "rate"}, Denied("rate", "", False)),
         (503, {}, Denied("status 503", "", False)),
+        (404, {"message": "no such page"}, Denied("status 404", "no such page", False)),
+        (400, {"error": "a\n\x1b[31mb"}, Denied("a [31mb", "", True)),
     ],
 )
 def test_answers_of_a_token_endpoint(status: int, members: dict[str, Any], found: Granted | Denied) -> None:
@@ -105,7 +107,7 @@ def test_answers_of_a_token_endpoint(status: int, members: dict[str, Any], found
 
 def test_a_refusal_that_quotes_a_secret_is_told_without_it() -> None:
     body = json.dumps({"error": "invalid_client", "error_description": "planted-s is wrong"}).encode()
-    assert read_token(401, body, APP) == Denied(
+    assert read_token(401, body, *APP.secrets) == Denied(
         "invalid_client", "planted-s is wrong".replace("planted-s", "***"), True
     )
 

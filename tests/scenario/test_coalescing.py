@@ -362,6 +362,28 @@ def test_a_new_configuration_leaves_shared_calls_in_peace() -> None:
     virtual.run(main)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "busy", "fine"),
+    [(1.0, None, 5.0, True), (1.0, 90.0, 40.0, True), (None, 90.0, 40.0, True), (None, None, 40.0, False)],
+)
+def test_CAC_03_each_waits_for_a_key_as_long_as_it_would_alone(
+    first: float | None, second: float | None, busy: float, fine: bool
+) -> None:
+    async def main() -> None:
+        environ = {**JOINED, "LIMITS_GROQ": "rpm=100 concurrency=1"}
+        async with World({"groq": 1}, environ=environ, latency=busy) as world:
+            tasks = [asyncio.create_task(world.chat(MODEL, text="Else"))]
+            for timeout in (first, second):
+                await virtual.idle()
+                tasks.append(asyncio.create_task(world.chat(MODEL, timeout=timeout)))
+            statuses = [answer.status for answer in await asyncio.gather(*tasks)]
+            assert statuses[0] == 200
+            assert statuses[1] in (429, 504)
+            assert (statuses[2] == 200) == fine
+
+    virtual.run(main)
+
+
 FAULTS = (
     Fault(share=0.15, status=500),
     Fault(share=0.1, error="rate_limited", wait=1.0),

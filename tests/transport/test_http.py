@@ -238,8 +238,13 @@ def test_close_of_the_transport_ends_running_exchanges(loop: str) -> None:
 
         async with Peer(script) as peer, opened() as http:
             answer = await http.send(request(peer.url), ignore)
+            read = await http.send(request(peer.url), ignore)
+            assert await anext(read.chunks()) == b"hello"
+            reading = asyncio.create_task(fault_of(read.read(LIMIT)))
+            await asyncio.sleep(0)
             await http.close()
-            await until(lambda: peer.gone == 1)
+            await until(lambda: peer.gone == 2)
+            assert (await asyncio.wait_for(reading, 5)).kind == "closed", "who waits for more is told"
             assert b"".join([await anext(answer.chunks())]) == b"hello"
             assert (await fault_of(answer.read(LIMIT))).kind == "closed"
             assert (await fault_of(http.send(request(peer.url), ignore))).kind == "refused"

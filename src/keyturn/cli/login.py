@@ -316,7 +316,8 @@ def remove(key: str, **place: Any) -> None:
     The provider is not told: take the permission back in its settings as well.
     """
     from keyturn.config import remove_login, token_folder
-    from keyturn.login import TokenFolder
+    from keyturn.dispatch import SystemClock
+    from keyturn.login import TokenFolder, forget
 
     from .named import keys_named
 
@@ -324,11 +325,14 @@ def remove(key: str, **place: Any) -> None:
     logins = [each for each in keys_named(config, key) if each.account is not None and each.account.since]
     if not logins:
         raise click.UsageError(f"{key} is no login; `keyturn login list` lists them")
-    for each in logins:
-        if remove_login(config.data, each.provider, each.fingerprint):
-            TokenFolder(token_folder(config.data)).remove(f"{each.provider}-{each.fingerprint}")
+    gone = [each for each in logins if remove_login(config.data, each.provider, each.fingerprint)]
     click.echo(f"removed: {', '.join(each.shown for each in logins)}")
-    _tell_gateway(config)
+    try:
+        _tell_gateway(config)  # first: it must not renew what is forgotten
+    finally:
+        for each in gone:
+            name = f"{each.provider}-{each.fingerprint}"
+            asyncio.run(forget(TokenFolder(token_folder(config.data)), SystemClock(), name))
 
 
 @command.command()

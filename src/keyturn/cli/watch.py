@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from keyturn.errors import DataFolderInUse, KeyturnError, PoolError
+from keyturn.errors import DataFolderInUse, KeyturnError, RequestError
 
 from .announcing import announce
 from .output import say
@@ -26,6 +27,8 @@ LARGEST = 4 * 1024 * 1024
 """Bytes of a task; what is larger is set aside."""
 UNFINISHED = (".part", ".tmp", ".crdownload", ".swp")
 """Endings of files that somebody is still writing."""
+LONGEST_NAME = 100
+"""Bytes of a task's name that are taken over into another; most file systems end at 255."""
 DONE, FAILED = "done", "failed"
 """Folders in the inbox where tasks go afterwards."""
 FIRST_REST, LONGEST_REST = 5.0, 300.0
@@ -56,6 +59,8 @@ class Watcher:
         self._seen: dict[Path, tuple[int, int]] = {}
         """Size and time of change of each file at the last look: one that still changes is left alone."""
         self._under_way: dict[Path, asyncio.Task[None]] = {}
+        self._stuck: dict[Path, tuple[int, int]] = {}
+        """Files that the system is in the way of, as they were then: left alone until they change."""
 
     def look(self, most: int, *, settled: bool = False) -> int:
         """Begins what is new, *most* at the same time; how many are under way. *settled*: no file changes any more."""
@@ -65,14 +70,13 @@ class Watcher:
                 task.result()
         seen: dict[Path, tuple[int, int]] = {}
         for path in self._waiting():
-            try:
-                state = path.stat()
-            except FileNotFoundError:
+            state = _state(path)
+            if state is None:
                 continue  # somebody took it back
-            seen[path] = (state.st_size, state.st_mtime_ns)
-            same = settled or self._seen.get(path) == seen[path]
+            seen[path] = state
+            same = (settled or self._seen.get(path) == state) and self._stuck.get(path) != state
             if same and path not in self._under_way and len(self._under_way) < most:
-                self._under_way[path] = asyncio.create_task(self._answer(path))
+                self._under_way[path] = asyncio.create_task(self._begin(path, state))
         self._seen = seen
         return len(self._under_way)
 
@@ -91,17 +95,30 @@ class Watcher:
         found = [path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_file()]
         return sorted(each for each in found if each.name[0] not in ".~" and each.suffix not in UNFINISHED)
 
-    async def _answer(self, path: Path) -> None:
+    async def _begin(self, path: Path, state: tuple[int, int]) -> None:
+        """Answers *path*, which is in *state*. What the system is in the way of stops that file and no other."""
+        try:
+            await self._answer(path, state)
+        except OSError as error:
+            if _state(path) is not None:
+                self._stuck[path] = state
+                say(f"{path.name}: left where it is, until it changes: {error}")
+
+    async def _answer(self, path: Path, state: tuple[int, int]) -> None:
+        if state[0] > LARGEST:
+            return self._refuse(path, f"it is larger than {LARGEST} bytes")
         try:
             content = await asyncio.to_thread(path.read_bytes)
             text = content.decode()
+        except FileNotFoundError:
+            raise
         except (OSError, UnicodeDecodeError) as error:
             return self._refuse(path, f"it cannot be read as text: {error}")
-        if not text.strip() or len(content) > LARGEST:
-            return self._refuse(path, "it is empty" if not text.strip() else f"it is larger than {LARGEST} bytes")
+        if not text.strip():
+            return self._refuse(path, "it is empty")
         digest = hashlib.sha256(content).hexdigest()[:8]  # a name may come again with other content
         for role in self._desk.roles if path.parent == self._desk.inbox else (path.parent.name,):
-            place = self._desk.outbox / f"{path.stem}--{role.replace('/', '_')}--{digest}.md"
+            place = self._desk.outbox / f"{_short(path.stem)}--{role.replace('/', '_')}--{digest}.md"
             if not place.exists():
                 try:
                     answer = await self._ask(path.name, role, text)
@@ -112,6 +129,8 @@ class Watcher:
                 if told := await asyncio.to_thread(announce, self._desk.news, role, f"{path.name}: {answer}"):
                     say(told)
             text += f"\n\nAnswer of {role}:\n\n{place.read_text('utf-8')}"
+        if _state(path) != state:
+            return None  # it is another task by now, to be looked at anew
         return _put_aside(path, DONE)
 
     async def _ask(self, name: str, role: str, prompt: str) -> str:
@@ -120,8 +139,8 @@ class Watcher:
         while True:
             try:
                 return await self._client.complete(role, prompt)
-            except PoolError as error:
-                if error.should_retry is False:
+            except KeyturnError as error:
+                if error.should_retry is False or (isinstance(error, RequestError) and error.retry_after is None):
                     raise
                 rest = min(error.retry_after or rest * 2, LONGEST_REST)
                 say(f"{name}: nobody answers for {role} at the moment, asked again in {rest:.0f} s: {error}")
@@ -129,8 +148,23 @@ class Watcher:
 
     def _refuse(self, path: Path, why: str) -> None:
         say(f"{path.name}: set aside: {why}")
-        _write(path.parent / FAILED / f"{path.name}.why.txt", f"{why}\n")
+        _write(path.parent / FAILED / f"{_short(path.name)}.why.txt", f"{why}\n")
         _put_aside(path, FAILED)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of change of a file; None when it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _short(name: str) -> str:
+    """As much of *name* as fits into another name."""
+    raw = os.fsencode(name)
+    return name if len(raw) <= LONGEST_NAME else raw[:LONGEST_NAME].decode("utf-8", "ignore")
 
 
 def _write(place: Path, text: str) -> None:

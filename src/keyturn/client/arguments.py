@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -98,7 +99,41 @@ class Arguments(TypedDict, total=False):
     """Seconds that an embedding waits for others to join it (0.005); 0: none is joined."""
 
 
-def read(
+KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "api_keys": ((Mapping,), "a dict of providers and their keys, such as {'groq': ['gsk_1', 'gsk_2']}"),
+    "ignore_models": ((Mapping,), "a dict of providers and models, such as {'groq': ['llama-*']}"),
+    "whitelist_models": ((Mapping,), "a dict of providers and models, such as {'groq': ['llama-*']}"),
+    "caller": ((str,), "the name of a caller, a string"),
+    "caller_key": ((str,), "the key of a caller, a string"),
+    **dict.fromkeys(("config", "env_file", "data_dir"), ((str, PathLike), "a path")),
+    **dict.fromkeys(
+        ("global_timeout", "session_stickiness_ttl_seconds", "embedding_batch_window"),
+        ((int, float), "a number of seconds"),
+    ),
+    **dict.fromkeys(
+        ("share", "abort_on_callback_error", "enable_request_logging", "configure_logging"), ((bool,), "True or False")
+    ),
+    "pre_request_callback": ((Callable,), "a function of two arguments"),  # type: ignore[dict-item]
+}
+"""What arguments must be."""
+LONGEST_NAME = 40
+"""Characters of a provider's name; what is longer may be a key in the wrong place, and is not told."""
+
+
+def read(*, environ: Mapping[str, str] | None = None, **arguments: Any) -> Given:
+    """The arguments of `AsyncClient`, as it documents them; None counts as not given. *environ* stands for the
+    environment. Raises TypeError for one that is not known or of a wrong type, ValueError for a value that makes no
+    sense, ConfigError for mistakes in files and environment."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    _refuse({name: value for name, value in arguments.items() if name not in ARGUMENTS})
+    for name, value in given.items():
+        kinds, meant = KINDS.get(name, ((object,), ""))
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds and name in KINDS):
+            raise TypeError(f"{name} must be {meant}, not of type {type(value).__name__}")
+    return _read(environ=environ, **given)
+
+
+def _read(
     *,
     api_keys: Keys | None = None,
     config: str | Path | None = None,
@@ -117,12 +152,8 @@ def read(
     enable_request_logging: bool = False,
     configure_logging: bool = True,
     embedding_batch_window: float = BATCH_WINDOW,
-    environ: Mapping[str, str] | None = None,
-    **others: Any,
+    environ: Mapping[str, str] | None,
 ) -> Given:
-    """The arguments of `AsyncClient`, as it documents them. Raises TypeError for one that is not known, ValueError for
-    a value that makes no sense, ConfigError for mistakes in files and environment."""
-    _refuse(others)
     keys = None if api_keys is None else {name: _texts("api_keys", name, each) for name, each in api_keys.items()}
     values = dict(environment() if environ is None else environ)
     said = _models("IGNORE_MODELS", ignore_models) | _models("WHITELIST_MODELS", whitelist_models)
@@ -214,9 +245,12 @@ def _spelled(provider: str) -> str:
     return (row.name if row is not None else provider).upper().replace("-", "_").replace(".", "_")
 
 
-def _texts(argument: str, name: str, given: str | Sequence[str]) -> list[str]:
-    texts = [given] if isinstance(given, str) else list(given)
-    if not all(isinstance(text, str) for text in texts):
+def _texts(argument: str, name: Any, given: Any) -> list[str]:
+    if not isinstance(name, str) or len(name) > LONGEST_NAME:
+        raise TypeError(f"{argument} is a dict whose names are providers, such as 'groq'; one of them is none")
+    plain = isinstance(given, Iterable) and not isinstance(given, Mapping | bytes)
+    texts = [given] if isinstance(given, str) else list(given) if plain else []
+    if not plain or not all(isinstance(text, str) for text in texts):
         raise TypeError(f"{argument}[{name!r}] must be a string or a list of strings")
     return [text.strip() for text in texts if text.strip()]
 

@@ -19,15 +19,15 @@ from keyturn.providers import known, plain_name
 from . import summary
 from .arguments import Arguments, Given, over, read
 from .batching import Batcher, index_of
-from .crossing import CLOSED, start
+from .crossing import CLOSED, leave_to_parent, start
 from .doorway import NO_HEADERS
 from .failures import failure
 from .hooks import Hook
 from .local import LocalDoorway
-from .opening import open_pool
-from .parameters import encode, read_options
-from .pool import Callback, Gone, Pool
-from .streams import Stream, TextStream
+from .opening import open_after
+from .parameters import encode, listed, read_options, wait_of
+from .pool import LONGEST_LEAVE, Callback, Gone, Pool
+from .streams import Stream, TextStream, text_of
 from .values import Answer, Told, Value
 
 T = TypeVar("T")
@@ -130,11 +130,13 @@ class AsyncClient:
         if stream:
             return TextStream(await self.acompletion(model or AUTO, said, stream=True, **more))
         reply = await self.acompletion(model or AUTO, said, **more)
-        return str(reply["choices"][0]["message"].get("content") or "")
+        if not reply.get("choices"):
+            raise BadUpstream("the answer holds no choices")
+        return text_of((reply["choices"][0].get("message") or {}).get("content"))
 
     async def embed(self, texts: str | Sequence[str], model: str | None = None, **more: Any) -> list[list[float]]:
         """A vector for each of *texts*. Without *model*, the route `auto` is asked."""
-        given = [texts] if isinstance(texts, str) else list(texts)
+        given = listed(texts)
         if not given:
             return []
         reply = await self.aembedding(model or AUTO, given, encoding_format="float", **more)
@@ -315,9 +317,13 @@ class AsyncClient:
             pool = await self._ready()
         try:
             reply = await pool.ask(door, body, headers, argument, query, callback=callback)
-        except Gone:
-            pool = await self._reopened(pool)
+        except Gone as gone:
+            pool = await self._reopened(pool, gone, wait_of(headers))
             reply = await pool.ask(door, body, headers, argument, query, callback=callback)
+        except KeyturnError:
+            if self._closed:
+                raise Draining(CLOSED) from None
+            raise
         if reply.status < 400:
             self._latest = reply.headers
         if self._given.log_calls:
@@ -330,8 +336,8 @@ class AsyncClient:
         pool = await self._ready()
         try:
             return await ask(pool)
-        except Gone:
-            return await ask(await self._reopened(pool))
+        except Gone as gone:
+            return await ask(await self._reopened(pool, gone))
 
     async def _ready(self) -> Pool:
         """The pool, opened on the loop that runs now. Raises Draining when the client is closed."""
@@ -349,7 +355,7 @@ class AsyncClient:
             assert self._opening is not None
             async with self._opening:
                 if self._pool is None:
-                    self._use(await open_pool(self._given))
+                    self._use(await self._opened())
         assert self._pool is not None
         return self._pool
 
@@ -360,21 +366,44 @@ class AsyncClient:
         assert self._loop is not None
         self._forsake = weakref.finalize(self, _forsaken, pool, self._loop)
 
-    async def _reopened(self, gone: Pool) -> Pool:
-        """Another pool in place of one that is gone: the gateway was stopped, or started anew."""
+    async def _reopened(self, gone: Pool, why: Gone, patience: float = LONGEST_LEAVE) -> Pool:
+        """Another pool in place of one that is gone: the gateway was stopped, or started anew. One that is shutting
+        down is waited for, *patience* seconds at most."""
         assert self._opening is not None
         async with self._opening:
             if self._pool is gone:
-                await gone.close()
-                self._use(await open_pool(self._given))
+                await gone.leave()
+                self._use(await self._opened(why.leaving, patience))
         return await self._ready()
+
+    async def _opened(self, leaving: int | None = None, patience: float = 0.0) -> Pool:
+        """A pool, not that of process *leaving* if it can be helped. Raises Draining when the client was closed in the
+        meantime."""
+        pool = None if self._closed else await open_after(self._given, leaving, patience)
+        if pool is not None and self._closed:
+            await pool.close()
+            pool = None
+        if pool is None:
+            raise Draining(CLOSED)
+        return pool
+
+    def _renew(self) -> None:
+        """In a process that was forked: the pool stays behind, the next call opens another."""
+        if self._forsake is not None:
+            self._forsake.detach()
+        leave_to_parent(self._pool, self._batcher, self._loop)
+        self._pool = self._batcher = self._loop = self._opening = self._forsake = None
 
     def _callback(self, more: dict[str, Any]) -> Callback | None:
         """The callback of one call: its own, else the client's."""
         own: Hook | None = more.pop("pre_request_callback", None)
+        if own is not None and not callable(own):
+            raise TypeError(f"pre_request_callback must be a function, not {own!r:.40}")
         return self._given.callback if own is None else Callback(own, self._given.abort)
 
     async def _failed(self, reply: Reply) -> KeyturnError:
+        if self._closed:
+            return Draining(CLOSED)
         error = failure(reply.status, reply.headers, reply.body)
         if error.trail is None:
             error.trail = {"call": Told.of(reply.headers).call, "attempts": []}
@@ -387,7 +416,7 @@ class AsyncClient:
         found = None
         if isinstance(call, str) and call and self._pool is not None:
             try:
-                found = await self._pool.trail(call)
+                found = await self._told(lambda pool: pool.trail(call))
             except KeyturnError:
                 pass  # what the answer itself said of the call is there all the same
         if found or error.trail:

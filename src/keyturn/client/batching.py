@@ -27,12 +27,9 @@ class Part(NamedTuple):
     """What one caller asked for."""
 
     texts: Sequence[str]
+    weight: int
+    """Bytes of its texts: its share of what the joint request uses."""
     answer: asyncio.Future[Answer]
-
-    @property
-    def weight(self) -> int:
-        """Bytes of its texts: its share of what the joint request uses."""
-        return sum(len(text.encode()) for text in self.texts)
 
 
 class Group:
@@ -62,7 +59,11 @@ class Batcher:
         texts = _texts(members.get("input"))
         if texts is None or len(texts) >= MOST_INPUTS or not self._window:
             return await self._send(members)
-        part = Part(texts, asyncio.get_running_loop().create_future())
+        try:
+            weight = sum(len(text.encode()) for text in texts)
+        except UnicodeEncodeError:
+            return await self._send(members)  # which says what is wrong
+        part = Part(texts, weight, asyncio.get_running_loop().create_future())
         group = self._join(members, part)
         try:
             return await part.answer
@@ -86,9 +87,9 @@ class Batcher:
     def _join(self, members: Members, part: Part) -> Group:
         others = {name: value for name, value in members.items() if name != "input"}
         key = encode(dict(sorted(others.items())))
-        weight = part.weight
         group = self._groups.get(key)
-        if group is not None and (group.inputs + len(part.texts) > MOST_INPUTS or group.bytes + weight > MOST_BYTES):
+        most = MOST_INPUTS - len(part.texts), MOST_BYTES - part.weight
+        if group is not None and (group.inputs > most[0] or group.bytes > most[1]):
             self._flush(key)
             group = None
         if group is None:
@@ -96,7 +97,7 @@ class Batcher:
             group.timer = self._clock.call_at(self._clock.mono() + self._window, lambda: self._flush(key))
         group.parts.append(part)
         group.inputs += len(part.texts)
-        group.bytes += weight
+        group.bytes += part.weight
         if group.inputs == MOST_INPUTS:
             self._flush(key)
         return group
@@ -114,8 +115,11 @@ class Batcher:
 
     def _over(self, task: asyncio.Task[None], group: Group) -> None:
         self._tasks.discard((task, group))
-        for part in group.parts:
-            part.answer.cancel()  # of those that have no answer, whatever happened
+        error = None if task.cancelled() else task.exception()
+        for part in group.parts:  # those that have no answer, whatever happened
+            if error is not None and not part.answer.done():
+                part.answer.set_exception(error)
+            part.answer.cancel()
 
     async def _sent(self, group: Group) -> None:
         parts = group.parts

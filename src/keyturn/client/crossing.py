@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
@@ -16,9 +17,25 @@ T_co = TypeVar("T_co", covariant=True)
 MOST_AHEAD = 64
 """Items of a stream that are read before anybody takes them."""
 CLOSED = "this client is closed: make another one"
+FORKED = "this was begun by the parent of this process: begin it anew here"
+ENDED = "the event loop that the pool lived on has ended; the call may have been made all the same"
+UNREAD = "the stream was ended before it was complete"
 _running: set[asyncio.Task[Any]] = set()
 _under_way: set[Future[Any]] = set()
 """Every crossing that has no result yet: none is left to wait for a loop that is closed."""
+_left: list[object] = []
+"""In a process that was forked: what is the parent's. Freeing it would close what the parent uses."""
+
+
+def in_child(renew: Callable[[], None]) -> None:
+    """Has *renew* called in every process that is forked from this one, where there is such a thing."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=renew)
+
+
+def leave_to_parent(*things: object) -> None:
+    """Never touch these again: loops do not run here, and hang whoever waits for them."""
+    _left.extend(things)
 
 
 class Crossing(Future[T]):
@@ -40,7 +57,9 @@ class Crossing(Future[T]):
 
 def start(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, T]]) -> Crossing[T]:
     """Runs the coroutine that *make* makes on *loop*, which lives in another thread. Raises Draining when the loop is
-    closed."""
+    closed, or was left behind in the parent of this process."""
+    if loop in _left:
+        raise Draining(FORKED)
     crossing: Crossing[T] = Crossing(loop)
     _under_way.add(crossing)
     crossing.add_done_callback(_under_way.discard)
@@ -65,10 +84,14 @@ def result(crossing: Crossing[T]) -> T:
 
 
 async def awaited(crossing: Crossing[T]) -> T:
-    """Waits on another loop than the one it runs on; who is cancelled cancels what runs."""
+    """Waits on another loop than the one it runs on; who is cancelled cancels what runs. Raises KeyturnError when the
+    loop of *crossing* ends: that is no cancellation of who waits."""
     try:
         return await asyncio.wrap_future(crossing)
     except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if crossing.done() and task is not None and not task.cancelling():
+            raise KeyturnError(ENDED) from None
         crossing.abandon()
         raise
 
@@ -76,8 +99,9 @@ async def awaited(crossing: Crossing[T]) -> T:
 def close_on(loop: asyncio.AbstractEventLoop, found: object) -> None:
     """Has *found*, if it can be closed, closed on *loop*."""
     close = getattr(found, "close", None)
-    if callable(close) and not loop.is_closed():
-        loop.call_soon_threadsafe(close)
+    if callable(close) and loop not in _left:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and everything on it
+            loop.call_soon_threadsafe(close)
 
 
 def _begin(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, T]], crossing: Crossing[T]) -> None:
@@ -131,21 +155,23 @@ class Pump(Generic[T]):
 
     async def take(self) -> list[T]:
         """What has come, at least one item; nothing at the end. Raises what the source raised."""
-        await self._filled.wait()
+        while not self._items and not self._over:  # another who takes may have been first
+            self._filled.clear()
+            await self._filled.wait()
         items, self._items = self._items, []
         if items:
             self._room.set()
-            if not self._over:
-                self._filled.clear()
-            return items
-        if self._error is not None:
+        elif self._error is not None:
             raise self._error
         return items
 
     def close(self) -> None:
-        """Let go of the source. May be called twice."""
+        """Let go of the source; who still waits for an item is told. May be called twice."""
         self._task.cancel()
         self._source.close()
+        if not self._over:  # the task may be cancelled before its first step
+            self._over, self._error = True, UpstreamInterrupted(UNREAD)
+            self._filled.set()
 
     async def _read(self) -> None:
         try:
@@ -158,7 +184,7 @@ class Pump(Generic[T]):
         except KeyturnError as error:
             self._error = error
         except BaseException:  # whoever reads must not take what there is for all
-            self._error = UpstreamInterrupted("the stream was ended before it was complete")
+            self._error = UpstreamInterrupted(UNREAD)
             raise
         finally:
             self._source.close()
@@ -199,10 +225,26 @@ class LoopThread:
             if threading.current_thread() is not self._thread:
                 self._thread.join()
 
-    @property
-    def here(self) -> bool:
-        """Whether this is called on the thread itself, where nothing may wait for it."""
-        return threading.current_thread() is self._thread
+    def wait(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Runs on the thread what *make* makes, and waits for it. Raises RuntimeError on that thread itself."""
+        self.check()
+        return result(start(self.loop, make))
+
+    def check(self) -> None:
+        """Raises RuntimeError on the thread itself, where nothing may wait for it."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a Client cannot be used in its own callback, which it waits for: use AsyncClient there")
+
+    @classmethod
+    def renew(cls) -> None:
+        """In a process that was forked: the thread stays behind."""
+        cls._guard = threading.Lock()
+        if cls._shared is not None:
+            leave_to_parent(cls._shared, cls._shared.loop)
+        cls._shared = None
+        leave_to_parent(*_running, *_under_way)
+        _running.clear()
+        _under_way.clear()
 
     def _run(self) -> None:
         loop = self.loop
@@ -230,3 +272,6 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return new_event_loop()
+
+
+in_child(LoopThread.renew)

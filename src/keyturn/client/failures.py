@@ -80,7 +80,9 @@ def exhausted(message: str, code: str, status: int, retry_after: float | None, o
     providers = {str(each.get("provider")) for each in attempts if isinstance(each, Mapping)}
     nobody = code == NoValidCredentials.code and not providers
     where = EVERYWHERE if nobody or len(providers) > 1 else ""
-    return ProviderExhaustedError(f"{EXHAUSTED}{where}: {message}", code=code, status=status, retry_after=retry_after)
+    error = ProviderExhaustedError(f"{EXHAUSTED}{where}: {message}", code=code, status=status, retry_after=retry_after)
+    error.should_retry = NoValidCredentials.should_retry if code == NoValidCredentials.code else None
+    return error
 
 
 def _object(body: bytes) -> Json:

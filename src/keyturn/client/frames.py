@@ -69,7 +69,12 @@ def _chosen(count: int) -> list[int]:
 
 
 def _moment(timestamp: float | str) -> str:
-    return timestamp if isinstance(timestamp, str) else f"Timestamp: {timestamp:.2f} s"
+    if isinstance(timestamp, str):
+        return timestamp
+    try:
+        return f"Timestamp: {float(timestamp):.2f} s"
+    except (TypeError, ValueError):
+        raise TypeError(f"a timestamp is a number of seconds or a text, not {timestamp!r:.40}") from None
 
 
 def _url(frame: bytes | str, number: int) -> str:
@@ -81,6 +86,9 @@ def _url(frame: bytes | str, number: int) -> str:
             frame = base64.b64decode("".join(frame.split()), validate=True)
         except (binascii.Error, ValueError) as error:
             raise ValueError(f"frame {number} is neither a URL nor base64: give the bytes of a JPEG picture") from error
+    if not isinstance(frame, bytes | bytearray | memoryview):
+        raise TypeError(f"frame {number} is of type {type(frame).__name__}: give the bytes of a JPEG picture")
+    frame = bytes(frame)
     if not frame:
         raise ValueError(f"frame {number} is empty: give the bytes of a JPEG picture")
     media = next((media for start, media in MAGIC if frame.startswith(start)), "image/jpeg")

@@ -163,6 +163,9 @@ class LocalDoorway:
             self._closed = True
             self._forsaken()
 
+    async def leave(self) -> None:
+        await self.close()
+
     async def trail(self, call_id: str) -> dict[str, Any] | None:
         found = self.gateway.recent.get(call_id)
         return None if found is None else found.told()

@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from keyturn.dispatch import Door, Reply
-from keyturn.errors import UpstreamInterrupted
+from keyturn.errors import KeyturnError, UpstreamInterrupted
 
-from .crossing import Pump, awaited, close_on, start
+from .crossing import ENDED, Pump, awaited, close_on, start
 from .doorway import NO_HEADERS
 from .local import LocalDoorway
 from .pool import Callback, Gone
@@ -61,6 +61,9 @@ class NeighbourDoorway:
         if self._loop.is_running():
             await self._cross(self._inner.close)
 
+    async def leave(self) -> None:
+        await self.close()
+
     async def trail(self, call_id: str) -> dict[str, Any] | None:
         return await self._cross(lambda: self._inner.trail(call_id))
 
@@ -105,13 +108,17 @@ class CrossingStream:
 
     async def __anext__(self) -> bytes:
         if not self._pieces:
-            if self._loop.is_closed():
-                raise UpstreamInterrupted("the answer was interrupted: the event loop of its pool has ended")
             try:
+                if not self._loop.is_running():
+                    raise KeyturnError(ENDED)
                 self._pieces.extend(await awaited(start(self._loop, self._pump.take)))
             except asyncio.CancelledError:
                 self.close()
                 raise
+            except UpstreamInterrupted:
+                raise
+            except KeyturnError as error:
+                raise UpstreamInterrupted(f"the answer was interrupted: {error.message}") from error
             if not self._pieces:
                 raise StopAsyncIteration
         return self._pieces.popleft()

@@ -16,7 +16,9 @@ from keyturn.dispatch import Gateway, SystemClock, build
 from keyturn.errors import ConfigError, DataFolderInUse, KeyturnError
 
 from .arguments import Given
+from .crossing import in_child, leave_to_parent
 from .local import LocalDoorway, Watching
+from .pool import Gone
 
 if TYPE_CHECKING:
     from .pool import Pool
@@ -26,7 +28,9 @@ _log = logging.getLogger("keyturn.client")
 TWICE = "its limits are counted apart from the other's, and its rotation indexes and spend do not last"
 TICK = 0.01
 """Seconds between two looks whether a data folder was given up."""
-STACK = 6
+LOOK = 0.1
+"""The same, of one that belongs to a gateway which is shutting down."""
+STACK = 7
 """Frames between a warning and who called the client, more or less."""
 
 
@@ -69,6 +73,13 @@ class Owned:
             finally:
                 self._release()
 
+    def renew(self) -> None:
+        """In a process that was forked: the pool and the data folder are the parent's."""
+        self._users = 0
+        leave_to_parent(self, self.loop)
+        if self._folder is not None:
+            self._folder.disown()
+
     def _last(self, *, everybody: bool = False) -> bool:
         """Counts a user out; True for the last, once."""
         with _guard:
@@ -84,7 +95,8 @@ class Owned:
             self._folder.release()
 
 
-_guard = threading.Lock()
+_guard = threading.RLock()
+"""Held for a moment. The collector may call `forsake` in the middle of that, in the same thread."""
 _opening = threading.Lock()
 """Held while a pool is looked for and made: two threads must not both find the folder free."""
 _closing: set[Path] = set()
@@ -125,6 +137,24 @@ async def open_pool(given: Given) -> Pool:
     return await _other(given, folder)
 
 
+async def open_after(given: Given, leaving: int | None, patience: float) -> Pool:
+    """As `open_pool`. A gateway of process *leaving*, which may be shutting down, is waited for, *patience* seconds at
+    most: it gives the data folder up at its end."""
+    clock = SystemClock()
+    latest = clock.mono() + patience
+    while True:
+        try:
+            pool = await open_pool(given)
+        except Gone:
+            if leaving is None or clock.mono() >= latest:
+                raise
+        else:
+            if leaving is None or getattr(pool, "pid", None) != leaving or clock.mono() >= latest:
+                return pool
+            await pool.close()
+        await clock.sleep_until(clock.mono() + LOOK)
+
+
 def _claimed(given: Given, folder: DataFolder) -> Owned:
     """A pool that owns the data folder, or one beside a folder that cannot be written. Raises DataFolderInUse."""
     try:
@@ -133,6 +163,7 @@ def _claimed(given: Given, folder: DataFolder) -> Owned:
         _warn(f"rotation indexes and spend do not last: {error}")
         return _registered(Owned(given, None))
     try:
+        folder.withdraw()
         return _registered(Owned(given, folder))
     except BaseException:
         folder.release()
@@ -213,3 +244,16 @@ def _place(config: Config) -> Path:
 
 def _warn(text: str) -> None:
     warnings.warn(f"keyturn: {text}", UserWarning, stacklevel=STACK)
+
+
+def _renew() -> None:
+    """In a process that was forked: nothing is opened yet."""
+    global _guard, _opening
+    _guard, _opening = threading.RLock(), threading.Lock()
+    for pool in _pools.values():
+        pool.renew()
+    _pools.clear()
+    _closing.clear()
+
+
+in_child(_renew)

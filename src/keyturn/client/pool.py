@@ -6,16 +6,24 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from keyturn.dispatch import Door, Reply
-from keyturn.errors import KeyturnError
+from keyturn.errors import Draining
 
 from .doorway import NO_HEADERS, Doorway
 from .hooks import Hook
 
+LONGEST_LEAVE = 20.0
+"""Seconds that a call waits for a gateway that is shutting down, before it gives up."""
 
-class Gone(KeyturnError):
-    """The pool is no longer where it was, and nothing was asked of it: open the way to it anew."""
 
-    code = "pool_gone"
+class Gone(Draining):
+    """The pool is no longer where it was, and nothing was asked of it: open the way to it anew.
+
+    *leaving* is the process of a gateway that may still be shutting down.
+    """
+
+    def __init__(self, message: str, leaving: int | None = None) -> None:
+        super().__init__(message)
+        self.leaving = leaving
 
 
 class Callback(NamedTuple):
@@ -39,6 +47,10 @@ class Pool(Doorway, Protocol):
         callback: Callback | None = None,
     ) -> Reply:
         """As `Doorway.ask`; *callback* is awaited before each attempt. What it raises is raised here."""
+        ...
+
+    async def leave(self) -> None:
+        """As `close`, but streams under way go on to their end."""
         ...
 
     async def trail(self, call_id: str) -> dict[str, Any] | None:

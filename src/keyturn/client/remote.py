@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +12,7 @@ import msgspec
 
 from keyturn.core import Call, HttpRequest, Secret, UpstreamResponse
 from keyturn.dispatch import PLACES, Door, Reply, SystemClock, read_call
-from keyturn.errors import KeyturnError, TransportError, UpstreamInterrupted
+from keyturn.errors import Draining, KeyturnError, TransportError, UpstreamInterrupted
 from keyturn.transport import HttpTransport
 
 from .doorway import NO_HEADERS
@@ -38,6 +39,9 @@ class RemoteDoorway:
         self._admin: Auth = ("x-keyturn-admin", "", admin)
         self._caller: Auth | None = None if caller is None else ("authorization", "Bearer ", caller)
         self._transport = HttpTransport(SystemClock())
+        self._streams = 0
+        self._left = False
+        self._closing: asyncio.Task[None] | None = None
 
     async def ask(
         self,
@@ -66,11 +70,29 @@ class RemoteDoorway:
         response = await self._send(sent)
         heard = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]
         if response.headers.get("content-type", "").startswith("text/event-stream"):
-            return Reply(response.status, heard, stream=RemoteStream(response))
-        return Reply(response.status, heard, await self._whole(response))
+            return Reply(response.status, heard, stream=RemoteStream(response, self._begun()))
+        answer = await self._whole(response)
+        if response.status == 503 and failure(503, (), answer).code == Draining.code:
+            raise Gone(f"the gateway (process {self.pid}) is shutting down; ask again in a moment", self.pid)
+        return Reply(response.status, heard, answer)
 
     async def close(self) -> None:
         await self._transport.close()
+
+    async def leave(self) -> None:
+        self._left = True
+        if not self._streams:
+            await self.close()
+
+    def _begun(self) -> Callable[[], None]:
+        """A stream began; what it is to call at its end."""
+        self._streams += 1
+        return self._ended
+
+    def _ended(self) -> None:
+        self._streams -= 1
+        if self._left and not self._streams:
+            self._closing = asyncio.get_running_loop().create_task(self.close())
 
     async def trail(self, call_id: str) -> dict[str, Any] | None:
         found: dict[str, Any] | None = await self._page("/admin/trace", self._admin, {"call": call_id})
@@ -110,6 +132,8 @@ class RemoteDoorway:
         body = b"" if question is None else msgspec.json.encode(question)
         response = await self._send(HttpRequest("POST" if body else "GET", self._url + path, (JSON,), body, auth))
         answer = await self._whole(response)
+        if response.status == 401 and auth is self._admin:  # each start makes another key
+            raise Gone(f"another gateway than process {self.pid} runs at {self._url}")
         if response.status != 200:
             raise failure(response.status, (), answer)
         return msgspec.json.decode(answer)
@@ -124,7 +148,7 @@ class RemoteDoorway:
                 return await self._transport.send(request, _nothing)
         except TransportError as error:
             if error.kind in UNREACHED:
-                raise Gone(f"the gateway (process {self.pid}) does not answer at {self._url}") from error
+                raise Gone(f"the gateway (process {self.pid}) does not answer at {self._url}", self.pid) from error
             raise self._broken() from error
 
     async def _whole(self, response: UpstreamResponse) -> bytes:
@@ -145,9 +169,10 @@ class RemoteDoorway:
 class RemoteStream:
     """The bytes of a stream as the gateway sends them."""
 
-    def __init__(self, response: UpstreamResponse) -> None:
+    def __init__(self, response: UpstreamResponse, ended: Callable[[], None]) -> None:
         self._response = response
         self._chunks = response.chunks()
+        self._ended: Callable[[], None] | None = ended
 
     def __aiter__(self) -> RemoteStream:
         return self
@@ -160,6 +185,9 @@ class RemoteStream:
 
     def close(self) -> None:
         self._response.close()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended()
 
 
 def _nothing() -> None:

@@ -48,6 +48,7 @@ def transport_for_anthropic(pool: Any = None, *, asynchronous: bool = False) -> 
 
 def _client(pool: Any, asynchronous: bool, spoken: str) -> Any:
     from .asynchronous import AsyncClient
+    from .synchronous import Client
 
     try:
         from .sdk_http import AsyncPoolClient, PoolClient
@@ -63,4 +64,6 @@ def _client(pool: Any, asynchronous: bool, spoken: str) -> Any:
         from .smart import get_smart_client
 
         pool = get_smart_client()
+    if not isinstance(pool, Client):
+        raise TypeError(f"pool must be a keyturn.Client or AsyncClient, not of type {type(pool).__name__}")
     return PoolClient(pool, spoken)

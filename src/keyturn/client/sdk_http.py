@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from keyturn.dispatch import Reply, SystemClock, Watch
 from keyturn.errors import KeyturnError, TransportError
 
 from .asynchronous import AsyncClient
-from .crossing import Pump, close_on, result, start
+from .crossing import LoopThread, Pump, close_on
 from .sdk_answers import answer
 from .sdk_pieces import Pieces
 from .synchronous import Client
@@ -35,21 +34,21 @@ class _AsyncStream(httpx2.AsyncByteStream):
 
 
 class _Stream(httpx2.SyncByteStream):
-    """What *pump* reads on *loop*, for any thread."""
+    """What *pump* reads on *thread*, for any other."""
 
-    def __init__(self, pump: Pump[bytes], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pump: Pump[bytes], thread: LoopThread) -> None:
         self._pump = pump
-        self._loop = loop
+        self._thread = thread
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            while pieces := result(start(self._loop, self._pump.take)):
+            while pieces := self._thread.wait(self._pump.take):
                 yield b"".join(pieces)
         except KeyturnError as error:
             raise _broken(error) from error
 
     def close(self) -> None:
-        close_on(self._loop, self._pump)
+        close_on(self._thread.loop, self._pump)
 
 
 class _Read(NamedTuple):
@@ -103,11 +102,11 @@ class PoolTransport(httpx2.BaseTransport):
             return _Read(reply, None if reply.stream is None else Pump(Pieces(reply, clock, patience)))
 
         try:
-            loop = self._pool._joined().loop
-            reply, pump = result(start(loop, ask))
+            thread = self._pool._joined()
+            reply, pump = thread.wait(ask)
         except KeyturnError as error:
             raise _unreached(error, request) from error
-        return _response(reply, None if pump is None else _Stream(pump, loop))
+        return _response(reply, None if pump is None else _Stream(pump, thread))
 
 
 class AsyncPoolClient(httpx2.AsyncClient, httpx2.AsyncBaseTransport):

@@ -17,6 +17,8 @@ class SingleClient:
     """A client of one provider, with one key. Made by `get_client`; to be closed, or used in a `with` block."""
 
     def __init__(self, provider: str, key: str | None, *, model: str | None = None, **arguments: Any) -> None:
+        if not isinstance(provider, str):
+            raise TypeError(f"provider must be a name such as 'groq', not of type {type(provider).__name__}")
         row = known(provider)
         if row is None and not key:
             raise ValueError(_unknown(provider))

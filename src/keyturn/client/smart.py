@@ -10,6 +10,7 @@ from typing import Any, Literal, overload
 from keyturn.errors import BadRequest, KeyturnError, ProviderExhaustedError
 from keyturn.providers import CATALOG
 
+from .crossing import in_child
 from .failures import EVERYWHERE, EXHAUSTED
 from .synchronous import Client, SyncStream
 
@@ -76,6 +77,15 @@ class SmartClient(Client):
 _guard = threading.RLock()
 _shared: dict[tuple[int, str], SmartClient] = {}
 """The client of this process, by working directory: keys are read there. A process that was forked makes its own."""
+
+
+def _renew() -> None:
+    """In a process that was forked, maybe while another thread held the guard."""
+    global _guard
+    _guard = threading.RLock()
+
+
+in_child(_renew)
 
 
 def get_smart_client(**arguments: Any) -> SmartClient:

@@ -36,6 +36,7 @@ class Stream:
         self._ready: deque[Value] = deque()
         self._error: KeyturnError | None = None
         self._tell = tell
+        self._over = False
 
     @property
     def keyturn(self) -> Told:
@@ -51,6 +52,8 @@ class Stream:
         while not ready:
             if self._error is not None:
                 await self._raise(self._error)
+            if self._over:
+                raise StopAsyncIteration
             try:
                 piece = await self._pieces.__anext__()
             except StopAsyncIteration:
@@ -58,6 +61,10 @@ class Stream:
                 self._splitter.rest.clear()
                 if ready or self._error is not None:
                     continue
+                self.close()
+                raise
+            except BaseException:  # who was interrupted and reads on must not take what there is for all
+                self._error = UpstreamInterrupted("reading this answer was interrupted, and the rest of it let go")
                 self.close()
                 raise
             try:
@@ -72,6 +79,8 @@ class Stream:
 
     def close(self) -> None:
         """Let go of the answer: what still runs upstream ends. May be called twice."""
+        self._over = True
+        self._ready.clear()
         self._reply.close()
 
     async def __aenter__(self) -> Stream:
@@ -127,6 +136,13 @@ def _cut(event: dict[str, Any]) -> KeyturnError:
     return told
 
 
+def text_of(content: Any) -> str:
+    """The text of a message: its content, or the parts of it that are text (where a model thinks aloud, others are)."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
 class TextStream:
     """The text of a chat stream, piece by piece, for `async for`. To be read to its end or closed, as `Stream`."""
 
@@ -146,8 +162,8 @@ class TextStream:
         while True:
             event = await self._stream.__anext__()
             choices = event.get("choices")
-            text = (choices[0].get("delta") or {}).get("content") if choices else None
-            if isinstance(text, str) and text:
+            text = text_of((choices[0].get("delta") or {}).get("content")) if choices else ""
+            if text:
                 return text
 
     async def aclose(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import threading
 import weakref
 from collections import deque
@@ -11,11 +12,11 @@ from types import TracebackType
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, Unpack, overload
 
 from keyturn.dispatch import Door, Reply
-from keyturn.errors import Draining, UpstreamInterrupted
+from keyturn.errors import Draining, KeyturnError, UpstreamInterrupted
 
 from .arguments import Arguments
 from .asynchronous import AsyncClient
-from .crossing import CLOSED, LoopThread, Pump, close_on, result, start
+from .crossing import CLOSED, LoopThread, Pump, close_on, in_child, start
 from .doorway import NO_HEADERS
 from .streams import Stream, TextStream
 from .values import Answer, Told, Value
@@ -44,14 +45,22 @@ class SyncStream(Generic[T]):
         if not self._items:
             if self._over:
                 raise StopIteration
+            self._thread.check()
             try:
-                self._items.extend(result(start(self._thread.loop, self._pump.take)))
+                came = self._thread.wait(self._pump.take)
             except Draining as error:
                 self._over = True
                 raise UpstreamInterrupted("the answer was interrupted: the client was closed") from error
-            if not self._items:
+            except KeyturnError:
+                raise
+            except BaseException:  # Ctrl-C: what was on its way is lost, so nothing after it may be taken for the next
+                self.close()
+                raise
+            if not came:
                 self._over = True
                 raise StopIteration
+            self._items.extend(came[1:])
+            return came[0]
         return self._items.popleft()
 
     def close(self) -> None:
@@ -256,7 +265,9 @@ class Client:
 
     def close(self) -> None:
         """Lets go of the pool, and of the thread when no other client uses it. Calls that still run fail. May be called
-        twice, and from any thread."""
+        twice, and from any thread but that of its own callback (RuntimeError)."""
+        if self._thread is not None:
+            self._thread.check()
         with self._guard:
             self._closed = True
             thread, self._thread = self._thread, None
@@ -264,7 +275,7 @@ class Client:
             if self._forsake is not None:
                 self._forsake.detach()
             try:
-                result(start(thread.loop, self._inner.close))
+                thread.wait(self._inner.close)
             finally:
                 thread.leave()
 
@@ -292,10 +303,14 @@ class Client:
             return self._thread
 
     def _run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        thread = self._joined()
-        if thread.here:
-            raise RuntimeError("a Client cannot be used in its own callback, which it waits for: use AsyncClient there")
-        return result(start(thread.loop, make))
+        return self._joined().wait(make)
+
+    def _renew(self) -> None:
+        """In a process that was forked: the pool stays behind, the next call opens another."""
+        self._guard, self._thread = threading.Lock(), None
+        if self._forsake is not None:
+            self._forsake.detach()
+        self._inner._renew()
 
     def _answered(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """The answer, or an iterator over the stream that it is."""
@@ -314,7 +329,7 @@ class Client:
 
 def _forsaken(inner: AsyncClient, thread: LoopThread) -> None:
     """A client was forgotten: close its pool. This may be called by any thread, in the middle of anything."""
-    if not thread.loop.is_closed():
+    with contextlib.suppress(Draining):  # it was closed just now
         start(thread.loop, inner.close).add_done_callback(lambda _: thread.leave())
 
 
@@ -324,4 +339,12 @@ def _at_exit() -> None:
         client.close()
 
 
+def _renew() -> None:
+    """In a process that was forked: every client begins anew."""
+    for client in list(_living):
+        client._renew()
+    _living.clear()
+
+
 atexit.register(_at_exit)
+in_child(_renew)

@@ -150,6 +150,10 @@ class Value(dict[str, Any]):
         yield from dict.__dir__(self)
         yield from ("to_dict", "model_dump", "model_dump_json")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For `copy` and `pickle`."""
+        return type(self), (dict(self),)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.to_dict()!r})"
 
@@ -164,22 +168,23 @@ class Answer(Value):
     __slots__ = ("_headers",)
     _headers: Iterable[tuple[bytes, bytes]]
 
-    @classmethod
-    def of(cls, reply: Reply) -> Answer:
+    @staticmethod
+    def of(reply: Reply) -> Answer:
         """The answer in *reply*. Raises msgspec.DecodeError for what is no JSON object."""
         found = _decode(reply.body)
         if not isinstance(found, dict):
             raise msgspec.DecodeError("the answer is no JSON object")
-        answer = cls(found)
-        object.__setattr__(answer, "_headers", reply.headers)
-        return answer
+        return _answer(found, reply.headers)
 
     def with_members(self, **members: Any) -> Answer:
         """The same answer with other *members*."""
-        answer = Answer(self)
-        answer.update(members)
-        object.__setattr__(answer, "_headers", getattr(self, "_headers", ()))
-        return answer
+        return _answer({**self, **members}, getattr(self, "_headers", ()))
+
+    def copy(self) -> Answer:
+        return self.with_members()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _answer, (dict(self), tuple(getattr(self, "_headers", ())))
 
     @property
     def keyturn(self) -> Told:
@@ -191,6 +196,12 @@ class Answer(Value):
         """Of an answer of `responses`: all its text. Of any other, nothing."""
         parts = [part for item in self.get("output") or () for part in item.get("content") or ()]
         return "".join(part["text"] for part in parts if part.get("type") == "output_text")
+
+
+def _answer(members: dict[str, Any], headers: Iterable[tuple[bytes, bytes]]) -> Answer:
+    answer = Answer(members)
+    object.__setattr__(answer, "_headers", headers)
+    return answer
 
 
 def _dress(items: list[Any]) -> None:

@@ -30,7 +30,7 @@ from .model import (
     Timeouts,
 )
 from .modelsmerge import ModelsMerge, merge_models
-from .modes import ModelList, Modes, matched
+from .modes import ModelList, Modes
 from .report import notes_of
 from .schema import schema_of, schema_text, shapes
 from .variables import VARIABLES, Variable
@@ -77,7 +77,6 @@ __all__ = [
     "environment",
     "load",
     "load_with_keys",
-    "matched",
     "merge_env",
     "merge_models",
     "model_variable",

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from keyturn.core import Account, Secret
-from keyturn.providers import CATALOG
+from keyturn.providers import CATALOG, sendable, writable
 
 from .addresses import base_url
 from .logins import read_logins
@@ -21,6 +21,15 @@ WAYS = {"gemini": ("adc",), "vertex": ("adc",), "azure": ("entra", "managed_iden
 """Provider -> what its `<P>_AUTH` may say."""
 FOUNDRY = ".services.ai.azure.com"
 FOUNDRY_SCOPE = "https://ai.azure.com/.default"
+UNSENDABLE = "holds a space, a line break or another character that cannot be sent"
+SENT = {
+    "ACCESS_TOKEN": sendable,
+    "REFRESH_TOKEN": writable,
+    "CLIENT_SECRET": writable,
+    "CLIENT_ID": writable,
+    "PROJECT_ID": sendable,
+}
+"""Ending of a variable of a login -> whether its text can be sent."""
 AUTHORITY = "https://login.microsoftonline.com"
 
 
@@ -144,6 +153,15 @@ def _from_variables(settings: Settings, provider: str, start: str) -> Account | 
         settings.report.problem(f"{start}_REFRESH_TOKEN", f"needs {start}_CLIENT_ID: the program that it was given to")
         return None
     project = settings.text(f"{start}_PROJECT_ID")
+    wrong = [
+        name
+        for ending, fine in SENT.items()
+        if (text := settings.text(name := f"{start}_{ending}")) is not None and not fine(text)
+    ]
+    for name in wrong:
+        settings.report.problem(name, UNSENDABLE)
+    if wrong:
+        return None
     return Account(
         "refresh_token",
         who,
@@ -177,7 +195,7 @@ def _vertex(settings: Settings, asked: bool, cwd: Path, files: list[Path]) -> It
     for number, variable in named:
         from .google_files import google_account
 
-        path = cwd / Path(settings.text(variable) or "").expanduser()
+        path = _path(cwd, settings.text(variable) or "")
         account = google_account(settings, "vertex", variable, path)
         files.append(path)
         if account is not None:
@@ -193,7 +211,7 @@ def _default(settings: Settings, provider: str, cwd: Path, files: list[Path]) ->
 
     variable = "GOOGLE_APPLICATION_CREDENTIALS"
     named = settings.text(variable)
-    path = cwd / Path(named).expanduser() if named else _well_known(settings)
+    path = _path(cwd, named) if named else _well_known(settings)
     if named or (path is not None and path.is_file()):
         assert path is not None
         files.append(path)
@@ -202,6 +220,14 @@ def _default(settings: Settings, provider: str, cwd: Path, files: list[Path]) ->
         account = without_file(settings, provider)
     if account is not None:
         yield Signed(0, variable if named else "application default credentials", account)
+
+
+def _path(cwd: Path, text: str) -> Path:
+    """Where *text* leads from *cwd*; the home of somebody who has none is a folder of that name."""
+    try:
+        return cwd / Path(text).expanduser()
+    except RuntimeError:
+        return cwd / text
 
 
 def _well_known(settings: Settings) -> Path | None:
@@ -245,6 +271,9 @@ def _principal(settings: Settings, variable: str, ending: str, scopes: tuple[str
         return None
     if not re.fullmatch(r"[A-Za-z0-9.-]+", tenant):
         settings.report.problem("AZURE_TENANT_ID", "is not a tenant: its id, or a domain such as example.com")
+        return None
+    if not writable(settings.text(variable) or ""):
+        settings.report.problem(variable, UNSENDABLE)
         return None
     try:
         authority = base_url(settings.text("AZURE_AUTHORITY_HOST") or AUTHORITY)

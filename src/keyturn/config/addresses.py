@@ -23,6 +23,8 @@ PRIVATE_NETWORKS = tuple(
 )
 PRIVATE_SUFFIXES = (".localhost", ".local", ".internal")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?\.?\Z")
+NETLOC = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]%:]+)(:[0-9]*)?\Z")
+"""An address of version 6 stands in brackets, and nothing but a port after them: parsers differ over what may."""
 SINGLE_LABEL = re.compile(r"(?!0[xX])(?=[^A-Za-z]*[A-Za-z])[A-Za-z0-9_-]+\Z")
 """A name without dots, as containers have them; a number in disguise (`0x7f000001`, `2130706433`) is none."""
 
@@ -47,7 +49,7 @@ def base_url(text: str, plain_http: PlainHttp = "private") -> str:
         )
     if "?" in text or "#" in text:
         raise ValueError("holds a query or a fragment; end it with the path, a key goes into the _API_KEY variable")
-    if port == 0 or not (_address(host) or HOST.match(host)):
+    if port == 0 or not NETLOC.match(parts.netloc) or not (_address(host) or HOST.match(host)):
         raise ValueError("has no valid host and port; write https://host/v1")
     if parts.scheme == "http" and plain_http == "private" and not is_private(host):
         raise ValueError("must start with https://: plain http is for this machine and private networks only")

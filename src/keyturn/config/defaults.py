@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from keyturn.core import Deployment, Kind, ModelFacts
+from keyturn.core import BLIND, Deployment, Kind, ModelFacts
 from keyturn.providers import CATALOG, Provider
 
 from .model import Config
@@ -42,7 +42,7 @@ def blind_defaults(config: Config) -> dict[Deployment, ModelFacts]:
         if row.chat_model and not row.chat_sees:
             for model in (row.chat_model, config.chat_models.get(row.name, "")):
                 if model and not SIGHTED.search(model.lower()):
-                    found[_deployment(row, model)] = ModelFacts(capabilities={"vision": False})
+                    found[_deployment(row, model)] = BLIND
     return found
 
 

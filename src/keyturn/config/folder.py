@@ -87,10 +87,20 @@ class DataFolder:
         """Gives the folder up. The lock file stays: removing it would let two owners in."""
         if self._lock is None:
             return
-        for file in (self.gateway_file, self.admin_key_file):
-            file.unlink(missing_ok=True)
+        self.withdraw()
         os.close(self._lock)
         self._lock = None
+
+    def withdraw(self) -> None:
+        """Tells nobody to call a gateway here: not this process's, nor one that was killed. Only for the owner."""
+        for file in (self.gateway_file, self.admin_key_file):
+            file.unlink(missing_ok=True)
+
+    def disown(self) -> None:
+        """In a process that was forked from the owner: the folder stays the parent's, and is not kept from others."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def publish(self, url: str) -> None:
         """Tells commands where this process listens. Only for the owner."""

@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from keyturn.core import Account, Secret, fingerprint
-from keyturn.providers import CATALOG, vertex_url
+from keyturn.providers import CATALOG, sendable, vertex_url, writable
 
 from .addresses import base_url
 from .settings import Settings
 
 LARGEST = 1024 * 1024
 LOGIN = "gcloud auth application-default login"
+FIT = {
+    **dict.fromkeys(("client_email", "client_id", "private_key_id", "account"), str.isprintable),
+    **dict.fromkeys(("client_secret", "refresh_token"), writable),
+    "private_key": str.isascii,
+}
+"""Member of a file -> whether its text can be what it is meant to be."""
 
 
 def google_account(settings: Settings, provider: str, place: str, path: Path) -> Account | None:
@@ -25,7 +31,7 @@ def google_account(settings: Settings, provider: str, place: str, path: Path) ->
     except OSError as error:
         settings.report.problem(place, f"cannot be read: {error.strerror}")
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         members = None
     if not isinstance(members, dict):
         settings.report.problem(place, "is not a credential file of Google: those are JSON")
@@ -43,6 +49,9 @@ def google_account(settings: Settings, provider: str, place: str, path: Path) ->
     wanted, read = READERS[kind]
     if missing := [name for name in wanted if not texts.get(name)]:
         settings.report.problem(place, f"is a file of type {kind} without {', '.join(missing)}")
+        return None
+    if odd := [name for name in FIT if not FIT[name](texts.get(name) or "-")]:
+        settings.report.problem(place, f"holds a character in {', '.join(odd)} that does not belong there")
         return None
     try:
         url = base_url(texts.get("token_uri") or CATALOG[provider].signs_in["token"])
@@ -91,7 +100,7 @@ def _user(texts: dict[str, str], scopes: tuple[str, ...], url: str) -> Account:
 
 def _payer(texts: dict[str, str]) -> tuple[tuple[str, str], ...]:
     project = texts.get("quota_project_id", "")
-    return (("x-goog-user-project", project),) if project.isascii() and project.isprintable() and project else ()
+    return (("x-goog-user-project", project),) if sendable(project) else ()
 
 
 READERS = {
@@ -122,7 +131,7 @@ def vertex_address(settings: Settings, files: tuple[Path, ...]) -> str:
     for path in files if project is None else ():
         try:
             project = project or json.loads(path.read_bytes()).get("project_id")
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             continue  # told of where it is read as an account
     if not isinstance(project, str) or not project:
         return ""

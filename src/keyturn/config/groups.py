@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+from keyturn.providers import CATALOG
 
 from .caps import BadCap, Cap, parse_caps
 from .filed import Filed
@@ -17,12 +19,32 @@ OLD_CAP = re.compile(r"T(?P<tiers>[0-9]+(?:_[0-9]+)*|DEFAULT)_(?P<rest>.+)\Z")
 OFF = ("", "none", "off")
 
 
+def of_provider(settings: Settings, provider: str, model: str) -> str:
+    """A name or pattern of models of *provider* as it is matched: under whatever name of the provider it is written,
+    and without what names may carry in front (`models/`)."""
+    head, slash, rest = model.partition("/")
+    named = bool(slash and rest) and settings.names.find(head.upper().replace("-", "_")) == provider
+    own, row = rest if named else model, CATALOG.get(provider)
+    if row is not None:
+        own = own.removeprefix(row.model_prefix) or own
+    return f"{provider}/{own}" if named else own
+
+
+def _models_of(settings: Settings, provider: str, models: Iterable[str]) -> tuple[str, ...]:
+    return tuple(of_provider(settings, provider, model) for model in models)
+
+
 def model_groups(settings: Settings, filed: Filed) -> dict[str, dict[str, tuple[str, ...]]]:
     """`QUOTA_GROUPS_<P>_<NAME>` over `model_quota_groups:`; a blank value (or `none`) switches a group off."""
     found: dict[str, dict[str, tuple[str, ...]]] = {}
+    places: dict[tuple[str, str], str] = {}
     for name, each in filed.blocks.items():
         if each.block.model_quota_groups:
-            found[name] = {plain(group): tuple(models) for group, models in each.block.model_quota_groups.items()}
+            found[name] = {
+                plain(group): _models_of(settings, name, models)
+                for group, models in each.block.model_quota_groups.items()
+            }
+            places.update({(name, group): each.place("model_quota_groups") for group in found[name]})
     for variable in sorted(each for each in settings.values if each.startswith(GROUPS)):
         provider, group = split(settings, variable.removeprefix(GROUPS))
         if provider is None:
@@ -33,24 +55,24 @@ def model_groups(settings: Settings, filed: Filed) -> dict[str, dict[str, tuple[
         else:
             text = settings.text(variable) or ""
             models = () if text.lower() in OFF else settings.words(variable)
-            found.setdefault(provider, {})[plain(group)] = models
+            found.setdefault(provider, {})[plain(group)] = _models_of(settings, provider, models)
+            places[provider, plain(group)] = variable
             settings.origins[f"{provider}.model_quota_groups"] = variable
     for provider, groups in found.items():
-        _no_model_twice(settings, filed, provider, groups)
+        _no_model_twice(settings, places, provider, groups)
     return found
 
 
-def _no_model_twice(settings: Settings, filed: Filed, provider: str, groups: dict[str, tuple[str, ...]]) -> None:
+def _no_model_twice(
+    settings: Settings, places: dict[tuple[str, str], str], provider: str, groups: dict[str, tuple[str, ...]]
+) -> None:
     seen: dict[str, str] = {}
     for group, models in groups.items():
         for model in models:
             other = seen.setdefault(model.lower(), group)
             if other != group:
-                entry = filed.blocks.get(provider)
-                place = next((each for each in settings.values if each.startswith(GROUPS)), "")
-                place = place or (entry.place("model_quota_groups") if entry is not None else "")
                 said = f"{provider}: {settings.report.quote(model)} is in the groups {other} and {group}; keep one"
-                settings.report.problem(place, said)
+                settings.report.problem(places[provider, group], said)
 
 
 def split(settings: Settings, spelling: str) -> tuple[str | None, str]:
@@ -74,7 +96,7 @@ def custom_caps(settings: Settings, filed: Filed) -> dict[str, tuple[Cap, ...]]:
     for name, each in filed.blocks.items():
         caps: list[Cap] = []
         for index, text in enumerate(each.block.caps):
-            caps += _parsed(settings, text, each.place("caps", index))
+            caps += _parsed(settings, name, text, each.place("caps", index))
         found[name] = tuple(caps)
     for variable in sorted(each for each in settings.values if each.startswith(CAP)):
         text = settings.text(variable) or ""
@@ -82,7 +104,7 @@ def custom_caps(settings: Settings, filed: Filed) -> dict[str, tuple[Cap, ...]]:
         if not text:
             continue
         if provider is not None:
-            found[provider] = tuple(_parsed(settings, text, variable))
+            found[provider] = tuple(_parsed(settings, provider, text, variable))
         elif told := _old_form(settings, variable):
             settings.report.problem(variable, told)
         else:
@@ -90,9 +112,10 @@ def custom_caps(settings: Settings, filed: Filed) -> dict[str, tuple[Cap, ...]]:
     return {name: each for name, each in found.items() if each}
 
 
-def _parsed(settings: Settings, text: str, place: str) -> Iterator[Cap]:
+def _parsed(settings: Settings, provider: str, text: str, place: str) -> Iterator[Cap]:
     try:
-        yield from parse_caps(text)
+        for cap in parse_caps(text):
+            yield cap._replace(models=_models_of(settings, provider, cap.models))
     except BadCap as bad:
         settings.report.problem(place, f"{settings.report.quote(bad.word)} {bad.said}")
 
@@ -143,8 +166,12 @@ def model_lists(settings: Settings, filed: Filed) -> dict[str, ModelList]:
     for name in allow.keys() - ignore.keys():
         place = allowing.get(name) or filed.blocks[name].place("allow_models")
         settings.report.note(place, "refuses nothing by itself; to refuse every other model, ignore all: *")
+
+    def patterns(name: str, models: Iterable[str]) -> tuple[str, ...]:
+        return tuple(each.lower() for each in _models_of(settings, name, models))
+
     return {
-        name: ModelList(tuple(map(str.lower, allow.get(name, ()))), tuple(map(str.lower, models)), places[name])
+        name: ModelList(patterns(name, allow.get(name, ())), patterns(name, models), places[name])
         for name, models in ignore.items()
         if models
     }

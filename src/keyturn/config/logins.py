@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keyturn.core import Account
 from keyturn.errors import ConfigError
@@ -56,12 +56,21 @@ def read_logins(data: Path) -> list[Login]:
     """All logins, in the order in which they were made. Raises ConfigError when the file is broken."""
     file = token_folder(data) / FILE
     try:
-        found = json.loads(file.read_bytes())
-        return [Login(**{**entry, "scopes": tuple(entry["scopes"])}) for entry in found]
+        return [_login(entry) for entry in json.loads(file.read_bytes())]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ConfigError([f"{file}: cannot be read; mend it, or remove it and log in again"]) from error
+
+
+def _login(entry: dict[str, Any]) -> Login:
+    """Raises ValueError, TypeError and KeyError when *entry* is no login."""
+    login = Login(**{**entry, "scopes": tuple(entry["scopes"])})
+    texts: tuple[object, ...] = (*login[:4], *login.scopes, login.since)
+    for text in texts:
+        if not isinstance(text, str) or not text.isprintable():
+            raise ValueError("a login is made of words")
+    return login
 
 
 def add_login(data: Path, login: Login) -> None:
@@ -80,7 +89,8 @@ def remove_login(data: Path, provider: str, fingerprint: str) -> bool:
 
 def _change(data: Path, keep: object, more: Sequence[Login]) -> None:
     folder = token_folder(data)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in (data, folder):
+        each.mkdir(mode=0o700, parents=True, exist_ok=True)
     assert callable(keep)
     with sole_writer(folder):
         logins = [*filter(keep, read_logins(data)), *more]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 
-from keyturn.core import FairRule
+from keyturn.core import FairRule, said_of
 
 from .caps import Cap
 
@@ -48,17 +47,5 @@ class Modes:
         patterns = self.needed.get(provider)
         if not patterns or priority is None:
             return True
-        worst = matched(model, patterns)
+        worst = said_of(provider, model, patterns)
         return worst is None or priority <= worst
-
-
-def matched(model: str, patterns: tuple[tuple[str, int], ...]) -> int | None:
-    """What is said of *model*: by its own name, else by the first pattern that fits."""
-    spelled = model.lower()
-    found = None
-    for pattern, value in patterns:
-        if pattern.lower() == spelled:
-            return value
-        if found is None and fnmatchcase(spelled, pattern.lower()):
-            found = value
-    return found

@@ -8,6 +8,7 @@ from typing import get_args
 
 from .caps import MOST_PRIORITY
 from .filed import Filed
+from .groups import of_provider
 from .model import Strategy
 from .report import listed
 from .settings import Settings, as_integer
@@ -58,7 +59,10 @@ def _written(settings: Settings, name: str, variable: str | None, filed: Filed) 
 
 def needed_priorities(settings: Settings, filed: Filed) -> dict[str, tuple[tuple[str, int], ...]]:
     """`KEY_PRIORITY_FOR_<P>` (`gemini-2.5-pro:1`) over `key_priority:` of models.yaml."""
-    found = {name: tuple(each.block.key_priority.items()) for name, each in filed.blocks.items()}
+    found = {
+        name: tuple((of_provider(settings, name, model), needed) for model, needed in each.block.key_priority.items())
+        for name, each in filed.blocks.items()
+    }
     for name, variable in settings.per_provider(before="KEY_PRIORITY_FOR_").items():
         said = []
         for part in (settings.text(variable) or "").split(","):
@@ -68,7 +72,7 @@ def needed_priorities(settings: Settings, filed: Filed) -> dict[str, tuple[tuple
                 quoted = settings.report.quote(part.strip())
                 settings.report.problem(variable, f"{quoted} is not like gemini-2.5-pro:1 (a model, then a priority)")
             else:
-                said.append((pattern, priority))
+                said.append((of_provider(settings, name, pattern), priority))
         found[name] = tuple(said)
     return {name: patterns for name, patterns in found.items() if patterns}
 

@@ -18,7 +18,19 @@ from .attempts import (
     stand_by,
     together,
 )
-from .catalog import AUTO, PRICE_TIERS, ModelFacts, Offer, Route, RouteCatalog, RouteStrategy, facts_of
+from .catalog import (
+    AUTO,
+    BLIND,
+    PRICE_TIERS,
+    ModelFacts,
+    Offer,
+    Route,
+    RouteCatalog,
+    RouteStrategy,
+    facts_of,
+    ids_of,
+    plain_of,
+)
 from .cooldowns import FOREVER, PROFILES
 from .credentials import (
     Mark,
@@ -36,8 +48,9 @@ from .credentials import (
 )
 from .entries import Entry, Flow, Pace, Rank
 from .equivalents import Equivalents
+from .evidence import one_line
 from .fair import Cycle, FairRule
-from .gates import Barrier, barrier, permitted
+from .gates import Barrier, barrier, permitted, said_of
 from .hints import answered_at
 from .latency import Latencies, Like, like
 from .limitbook import Source
@@ -139,6 +152,7 @@ from .windows import MINUTE, MONTH
 __all__ = [
     "ALL_EXHAUSTED",
     "AUTO",
+    "BLIND",
     "FAULTS",
     "FOREVER",
     "GENERIC",
@@ -290,6 +304,7 @@ __all__ = [
     "facts_of",
     "fingerprint",
     "holder_in",
+    "ids_of",
     "judge",
     "key_scope",
     "like",
@@ -297,12 +312,15 @@ __all__ = [
     "nano",
     "nearest_models",
     "needs_listing",
+    "one_line",
     "parse_limits",
     "peek",
     "permitted",
     "pick",
+    "plain_of",
     "refusal",
     "resolve",
+    "said_of",
     "scopes_of",
     "seconds_to_reset",
     "stand_by",

@@ -57,6 +57,8 @@ class Route:
 
 
 UNKNOWN = ModelFacts()
+BLIND = ModelFacts(capabilities={"vision": False})
+"""What is known of a default model without sight: nothing of what it costs."""
 
 
 VARIANTS = frozenset({"free", "nitro", "floor", "online", "extended", "thinking", "exacto", "beta"})
@@ -72,13 +74,26 @@ def base_of(model: str) -> tuple[str, str]:
     return name, f"{more}:{variant}"
 
 
+def plain_of(model: str) -> str:
+    """*model* without its variants; `:free` alone is a model of its own."""
+    base, variants = base_of(model)
+    return model if variants.lower() == ":free" else base
+
+
+def ids_of(provider: str, model: str) -> tuple[str, str]:
+    """How a rule of the owner may write a model of *provider*: by its id, or with the provider before it; in small
+    letters."""
+    spelled = model.lower()
+    return spelled, f"{provider}/{spelled}"
+
+
 def facts_of(facts: Mapping[Deployment, ModelFacts], deployment: Deployment) -> ModelFacts:
     """What is known of *deployment*. A variant is what it is a variant of, but for `:free` alone."""
     found = facts.get(deployment)
     if found is None:
-        base, variants = base_of(deployment.model)
-        if variants and variants.lower() != ":free":
-            found = facts.get(Deployment(deployment.provider, base))
+        plain = plain_of(deployment.model)
+        if plain != deployment.model:
+            found = facts.get(Deployment(deployment.provider, plain))
     return found or UNKNOWN
 
 
@@ -114,13 +129,15 @@ class Offer(NamedTuple):
     """The setting that says so."""
 
     def ignores(self, provider: str, model: str) -> bool:
-        """Whether the owner lets nobody use *model* of this offer, which is *provider*'s."""
+        """Whether the owner lets nobody use *model* of this offer, which is *provider*'s. A variant is left out with
+        what it is a variant of, and let through by its own name only."""
         if not self.ignored:
             return False
-        spelled = model.lower(), f"{provider}/{model.lower()}"
+        spelled = ids_of(provider, model)
         if any(fnmatchcase(each, pattern) for pattern in self.allowed for each in spelled):
             return False
-        return any(fnmatchcase(each, pattern) for pattern in self.ignored for each in spelled)
+        every = (*spelled, *ids_of(provider, plain_of(model)))
+        return any(fnmatchcase(each, pattern) for pattern in self.ignored for each in every)
 
 
 @dataclass(frozen=True, slots=True)

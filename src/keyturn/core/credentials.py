@@ -213,9 +213,12 @@ class Marks:
                 del self._table[scope]
         self._crowded = max(MOST_MARKS, 2 * len(self._table))
 
-    def keep(self, fingerprints: Collection[str], groups: Collection[str]) -> list[ScopeKey]:
-        """The configuration changed: forget what stands against credentials and quota groups that are gone, and what
-        holds until it changes. The scopes that were freed; what the owner disabled stays so.
+    def keep(
+        self, fingerprints: Collection[str], groups: Collection[str], recapped: Collection[str] = ()
+    ) -> list[ScopeKey]:
+        """The configuration changed: forget what stands against credentials and quota groups that are gone, what holds
+        until it changes, and the rests after custom caps of the providers *recapped*, whose caps are others now. The
+        scopes that were freed; what the owner disabled stays so.
         """
         freed = []
         for scope, mark in list(self._table.items()):
@@ -223,7 +226,8 @@ class Marks:
                 continue
             kind, owner = scope[0], scope[2]
             gone = owner not in (groups if kind.startswith("group") else fingerprints)
-            if mark.until == FOREVER or (gone and kind not in ("deployment", "absent")):
+            over = mark.until == FOREVER or (mark.reason == "custom_cap" and scope[1] in recapped)
+            if over or (gone and kind not in ("deployment", "absent")):
                 del self._table[scope]
                 if mark.state != "counting":
                     freed.append(scope)

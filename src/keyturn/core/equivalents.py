@@ -17,14 +17,18 @@ class Equivalents:
     __slots__ = ("_by_model", "_by_name", "groups")
 
     def __init__(self, groups: Iterable[Iterable[Deployment]] = ()) -> None:
-        merged: list[dict[tuple[str, str], Deployment]] = []
-        for group in groups:
+        merged: dict[int, dict[tuple[str, str], Deployment]] = {}
+        home: dict[tuple[str, str], int] = {}
+        """The number of the group that each is in."""
+        for number, group in enumerate(groups):
             new = {_key(each): each for each in group}
-            for old in [old for old in merged if not old.keys().isdisjoint(new)]:
-                merged.remove(old)
-                new = old | {key: each for key, each in new.items() if key not in old}
-            merged.append(new)
-        self.groups: tuple[Group, ...] = tuple(tuple(each.values()) for each in merged if len(each) > 1)
+            first, *others = sorted({home[key] for key in new if key in home}) or [number]
+            joined = merged.setdefault(first, {})
+            for more in (*map(merged.pop, others), new):
+                for key, each in more.items():
+                    joined.setdefault(key, each)
+                    home[key] = first
+        self.groups: tuple[Group, ...] = tuple(tuple(each.values()) for each in merged.values() if len(each) > 1)
         """In the order in which they were given, their members too."""
         self._by_name = {_key(each): group for group in self.groups for each in group}
         self._by_model: dict[str, dict[Deployment, None]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from keyturn.errors import (
     BadRequest,
@@ -15,7 +15,7 @@ from keyturn.errors import (
     RouteNotAllowed,
 )
 
-from .catalog import ModelFacts, RouteCatalog
+from .catalog import BLIND, ModelFacts, RouteCatalog, ids_of, plain_of
 from .model import Call, Caller, Deployment
 
 Cause = Literal["key", "kind", "paid", "withheld", "capability", "absent"]
@@ -46,19 +46,31 @@ def barrier(deployment: Deployment, call: Call, catalog: RouteCatalog) -> Barrie
     if call.kind not in offer.kinds:
         return Barrier("kind", what, f"{provider} offers no {call.kind} here")
     facts = catalog.about(deployment)
+    if why := _too_dear(facts, catalog):
+        return Barrier("paid", what, why)
+    if offer.ignored and offer.ignores(provider, model):
+        return Barrier("withheld", what, f"is left out by {offer.ignoring}")
+    for rules in offer.withheld:
+        if why := _withheld(deployment, rules):
+            return Barrier("withheld", what, why)
+    return _incapable(what, call, facts, text_only=offer.text_only)
+
+
+def too_dear(deployment: Deployment, catalog: RouteCatalog) -> bool:
+    """Whether what it costs keeps *deployment* from answering, whatever else does."""
+    return bool(_too_dear(catalog.about(deployment), catalog))
+
+
+def _too_dear(facts: ModelFacts, catalog: RouteCatalog) -> str:
+    """Why a deployment of these *facts* costs more than is allowed; empty when it does not."""
     if facts.paid and not catalog.use_paid:
-        return Barrier("paid", what, "is marked paid, and USE_PAID_MODELS is false")
+        return "is marked paid, and USE_PAID_MODELS is false"
     if catalog.price_tiers is not None:
         tier = facts.price_tier or ("free" if not facts.paid else None)
         if tier not in catalog.price_tiers:
             named = f"its price tier is {tier}" if tier else "it is paid and has no price tier"
-            return Barrier("paid", what, f"{named}, ALLOWED_MODEL_TIERS has {', '.join(sorted(catalog.price_tiers))}")
-    if offer.ignored and offer.ignores(provider, model):
-        return Barrier("withheld", what, f"is left out by {offer.ignoring}")
-    for rules in offer.withheld:
-        if why := _withheld(model.lower(), rules):
-            return Barrier("withheld", what, why)
-    return _incapable(what, call, facts, text_only=offer.text_only)
+            return f"{named}, ALLOWED_MODEL_TIERS has {', '.join(sorted(catalog.price_tiers))}"
+    return ""
 
 
 def stand_in_barrier(deployment: Deployment, catalog: RouteCatalog, *, must_be_free: bool) -> Barrier | None:
@@ -67,22 +79,35 @@ def stand_in_barrier(deployment: Deployment, catalog: RouteCatalog, *, must_be_f
     offer, what = catalog.offers[deployment.provider], str(deployment)
     if offer.complete and deployment.model not in (offer.models or ()):
         return Barrier("absent", what, "its provider does not list it")
-    if must_be_free and deployment not in catalog.facts:
+    if must_be_free and catalog.facts.get(deployment, BLIND) == BLIND:
         price = catalog.price(deployment)
         if price is None or price.blended > 0:
             return Barrier("paid", what, "the same model is marked paid elsewhere, and nothing says it is free here")
     return None
 
 
-def _withheld(model: str, rules: Iterable[tuple[str, str]]) -> str:
-    """Why no credential may use *model*: what its own rule says, else the first pattern that fits; empty: it may."""
-    found = None
-    for pattern, why in rules:
-        if pattern.lower() == model:
-            return why
-        if found is None and fnmatchcase(model, pattern.lower()):
-            found = why
-    return found or ""
+def _withheld(deployment: Deployment, rules: Iterable[tuple[str, str]]) -> str:
+    """Why no credential may use *deployment*; empty: it may."""
+    return said_of(*deployment, rules) or ""
+
+
+T = TypeVar("T")
+
+
+def said_of(provider: str, model: str, rules: Iterable[tuple[str, T]]) -> T | None:
+    """What *rules*, patterns of models each with what it says, say of *model*: the one with its own name, else the
+    first pattern that fits; of a variant that none of them names, what they say of what it is a variant of."""
+    rules = tuple(rules)
+    for name in dict.fromkeys((model, plain_of(model))):
+        spelled, found = ids_of(provider, name), None
+        for pattern, said in rules:
+            if pattern.lower() in spelled:
+                return said
+            if found is None and any(fnmatchcase(each, pattern.lower()) for each in spelled):
+                found = said
+        if found is not None:
+            return found
+    return None
 
 
 def _incapable(what: str, call: Call, facts: ModelFacts, *, text_only: bool) -> Barrier | None:

@@ -149,6 +149,30 @@ class Pool:
         """The best first."""
         self._rank(flows if flows is not None else {})
 
+    def copy(self, among: Sequence[Credential]) -> Pool:
+        """One that chooses as this one would, and by which nothing moves, with nobody set aside. *among*: as it was
+        made with."""
+        entries, flows = self.entries, {}
+        for each in entries:
+            if each.flow is not None:
+                flow = flows[each.candidate.credential.fingerprint] = Flow()
+                flow.active = each.flow.active
+        copied = Pool(
+            self.deployment,
+            [each.candidate.credential for each in entries],
+            self.strategy.preview(),
+            self.view,
+            among if self.places is not None else (),
+            soft=self.soft,
+            flows=flows,
+            cycle=self.cycle.copy() if self.cycle is not None else None,
+            fair=self.fair,
+        )
+        for old, new in zip(entries, copied.entries, strict=True):
+            new.scopes, new.own_scopes, new.limit_scopes = old.scopes, old.own_scopes, old.limit_scopes
+            new.active, new.last_used, new.pace = old.active, old.last_used, old.pace
+        return copied
+
     def _rank(self, flows: MutableMapping[str, Flow]) -> None:
         """Make the ranks, and put every entry into its own."""
         entries = self.entries
@@ -215,6 +239,17 @@ class Pool:
                 self._heap = [(each.parked_until, each.order) for each in self.entries if each.block is not None]
                 heapify(self._heap)
 
+    def found_blocked(self, entry: Entry, mark: Mark, now: float) -> None:
+        """*entry*, which was ready, is kept away by *mark*: set it aside until that is over, or its probe is."""
+        if mark.until <= now:
+            self.park(entry, FOREVER, "busy")
+            return
+        self.park(entry, mark.until, mark.block)
+        if self.cycle is not None:
+            self.exhausted(entry, mark, now)
+            if self.cycle.version != self.followed:
+                self.follow(now)
+
     def unpark(self, entry: Entry) -> None:
         """Something that blocked *entry* may have gone: it is ready until the next look says otherwise."""
         entry.short_until = entry.load_until = -FOREVER
@@ -226,10 +261,11 @@ class Pool:
             entry.rank.add(entry)
 
     def park_capped(self, entry: Entry, until: float) -> None:
-        """Set *entry* aside because of a custom cap."""
+        """Set *entry* aside because of a custom cap; infinite: until attempts under way give back what they hold."""
         self.park(entry, until, "limit" if until < FOREVER else "busy")
-        entry.capped = True
-        self.at_cap += 1
+        if until < FOREVER:
+            entry.capped = True
+            self.at_cap += 1
 
     def _off_cap(self, entry: Entry) -> None:
         if entry.capped:

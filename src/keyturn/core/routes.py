@@ -11,7 +11,7 @@ from keyturn.errors import BadRequest, KeyturnError, ModelNotFound, NoValidCrede
 
 from .catalog import AUTO, Offer, PlanKey, Route, RouteCatalog, RouteStrategy
 from .equivalents import NO_EQUIVALENTS
-from .gates import Barrier, all_barred, barrier, names, not_permitted, permitted, stand_in_barrier
+from .gates import Barrier, all_barred, barrier, names, not_permitted, permitted, stand_in_barrier, too_dear
 from .model import Call, Caller, Deployment, Kind
 from .tokens import likely_tokens
 
@@ -313,7 +313,7 @@ def _plan(
     barriers: list[Barrier] = []
     bars = {one: barrier(one, call, catalog) for each in found for one in each.deployments}
     if added:
-        paid = any(bar is not None and bar.cause == "paid" for one, bar in bars.items() if one not in added)
+        paid = any(too_dear(one, catalog) for one in [each for each in bars if each not in added] or bars)
         for one in added:
             bars[one] = bars[one] or stand_in_barrier(one, catalog, must_be_free=paid)
     for each in found:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from .entries import FOREVER, Entry
+from .entries import Entry, Rank
 from .limits import Cost
 from .model import Draw
 from .pool import MOST_HOLDERS, Exhausted, Pool
@@ -27,6 +27,10 @@ __all__ = ["FAR_FULLER", "MOST_HOLDERS", "holder_in", "peek", "pick", "standing"
 
 FAR_FULLER = 0.75
 """The used share of its limits above which an entry is not preferred for its prompt cache any more."""
+
+
+LOOKED_AT = 8
+"""How many of a better rank are looked at before its being there is believed."""
 
 
 def pick(pool: Pool, cost: Cost, tried: Collection[int], now: float, draw: Draw) -> Entry | Exhausted:
@@ -49,14 +53,7 @@ def pick(pool: Pool, cost: Cost, tried: Collection[int], now: float, draw: Draw)
         mark = pool.view.blocked(entry.own_scopes, now)
         if mark is None:
             return entry
-        if mark.until > now:
-            pool.park(entry, mark.until, mark.block)
-            if cycle is not None:
-                pool.exhausted(entry, mark, now)
-                if cycle.version != pool.followed:
-                    pool.follow(now)
-        else:
-            pool.park(entry, FOREVER, "busy")
+        pool.found_blocked(entry, mark, now)
 
 
 def holder_in(pool: Pool, conversation: int, tokens: int, tried: Collection[int], now: float) -> Entry | None:
@@ -79,9 +76,22 @@ def holder_in(pool: Pool, conversation: int, tokens: int, tried: Collection[int]
     for rank in pool.ranks:
         if rank.level >= entry.rank.level:
             break
-        if rank.ready:
+        if _has_somebody(pool, rank, tokens, tried, now):
             return None
     return entry if pool.load(entry, now) <= FAR_FULLER else None
+
+
+def _has_somebody(pool: Pool, rank: Rank, tokens: int, tried: Collection[int], now: float) -> bool:
+    """Whether somebody of *rank* can be asked, as far as a few of it tell. Who is found out to be blocked is parked."""
+    few = rank.ready[:LOOKED_AT]
+    for entry in (pool.entries[order] for order in few):
+        if entry.order in tried or (entry.short_until > now and tokens >= entry.short_cost):
+            continue
+        mark = pool.view.blocked(entry.own_scopes, now)
+        if mark is None:
+            return True
+        pool.found_blocked(entry, mark, now)
+    return len(few) == LOOKED_AT
 
 
 def peek(pool: Pool, cost: Cost, tried: Collection[int], now: float, draw: Draw) -> Entry | Exhausted:
@@ -99,13 +109,19 @@ def standing(pool: Pool, tried: Collection[int], now: float) -> str:
 
     The cost of it does not grow with the pool.
     """
-    blocks, entries = pool.blocks, pool.entries
-    ready = sum(len(rank.ready) for rank in pool.ranks) - sum(entries[order].block is None for order in tried)
+    blocks, entries, at_cap = dict(pool.blocks), pool.entries, pool.at_cap
+    ready = sum(len(rank.ready) for rank in pool.ranks)
+    for entry in (entries[order] for order in tried):
+        at_cap -= entry.capped
+        if entry.block is None:
+            ready -= 1
+        else:
+            blocks[entry.block] -= 1
     mark = pool.view.blocked(pool.scope, now)
     counts = (
         (len(tried), "tried"),
-        (blocks["limit"] - pool.at_cap, "at a limit"),
-        (pool.at_cap, "at a cap of yours"),
+        (blocks["limit"] - at_cap, "at a limit"),
+        (at_cap, "at a cap of yours"),
         (blocks["busy"], "full"),
         (blocks["fault"], "resting after a fault"),
         (blocks["dead"], "not usable"),

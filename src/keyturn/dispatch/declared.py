@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from keyturn.config import Cap, Config, LimitRule, LimitSpec, Rest
-from keyturn.core import MONTH, Credential, Deployment, Limit, Source, Window, credential_scope, model_scope
+from keyturn.core import (
+    MONTH,
+    Credential,
+    Deployment,
+    Limit,
+    Source,
+    Window,
+    credential_scope,
+    model_scope,
+    plain_of,
+    said_of,
+)
 from keyturn.providers import Provider
 
 SECONDS = {"second": 1.0, "10s": 10.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
@@ -81,14 +93,10 @@ def counted_as(config: Config, deployment: Deployment, plan: str | None) -> str:
 
 def _named_group(config: Config, provider: str, model: str) -> str:
     """The group of several models that the owner put *model* into by name or pattern."""
-    spelled, found = model.lower(), ""
-    for group, members in config.modes.groups.get(provider, {}).items():
-        for member in map(str.lower, members):
-            if member == spelled:
-                return group
-            if not found and fnmatchcase(spelled, member):
-                found = group
-    return found
+    groups = config.modes.groups.get(provider)
+    if not groups:
+        return ""
+    return said_of(provider, model, [(member, group) for group, members in groups.items() for member in members]) or ""
 
 
 def _filed_group(config: Config, provider: str, rule: LimitRule) -> str:
@@ -164,11 +172,15 @@ def caps_of(config: Config, deployment: Deployment, credential: Credential, know
         key = (limit.metric, limit.window.seconds)
         capacities[key] = min(limit.capacity, capacities.get(key, limit.capacity))
     counted = counted_as(config, deployment, credential.plan)
+    # A variant, or another spelling, is no way round a cap.
+    own = model_scope(deployment, credential.group, plain_of(model).lower() if counted == model else counted)
+    alike: Counter[str] = Counter()
     for cap in config.modes.caps.get(name, ()):
-        if not _holds(cap, model, credential):
+        if not _holds(cap, deployment, credential):
             continue
-        said = ",".join(map(str, cap.priorities))
-        scope = f"{model_scope(deployment, credential.group, counted)}{OF_CAP}{','.join(cap.models)} {said}"
+        said = f"{','.join(cap.models)} {','.join(map(str, cap.priorities))}"
+        scope = f"{own}{OF_CAP}{said}" + (f" {alike[said]}" if alike[said] else "")
+        alike[said] += 1
         limits = []
         for bound in cap.bounds:
             window = window_of(provider, bound.metric, bound.window)
@@ -179,10 +191,10 @@ def caps_of(config: Config, deployment: Deployment, credential: Credential, know
         yield Capped(scope, tuple(limits), cap.rest)
 
 
-def _holds(cap: Cap, model: str, credential: Credential) -> bool:
+def _holds(cap: Cap, deployment: Deployment, credential: Credential) -> bool:
     if cap.priorities and credential.priority not in cap.priorities:
         return False
-    return any(fnmatchcase(model.lower(), pattern.lower()) for pattern in cap.models)
+    return said_of(*deployment, [(pattern, True) for pattern in cap.models]) or False
 
 
 def _specs(config: Config, provider: str, rule: LimitRule, group: str) -> Iterable[LimitSpec]:
@@ -208,8 +220,9 @@ def _specs(config: Config, provider: str, rule: LimitRule, group: str) -> Iterab
 def _governs(config: Config, rule: LimitRule, provider: str, members: Iterable[str]) -> bool:
     """Whether *rule* says something of one of *members*, which may be patterns."""
     return any(
-        fnmatchcase(rule.pattern.lower(), member.lower()) or rule in rules_for(config, member, provider, rule.plan)
+        fnmatchcase(rule.pattern.lower(), name.lower()) or rule in rules_for(config, name, provider, rule.plan)
         for member in members
+        for name in {member, member.removeprefix(f"{provider}/")}
     )
 
 

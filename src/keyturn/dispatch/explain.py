@@ -13,7 +13,6 @@ from keyturn.core import (
     Deployment,
     Entry,
     Exhausted,
-    Pool,
     claims,
     dollars,
     needs_listing,
@@ -79,9 +78,7 @@ def _deployment(gateway: Gateway, deployment: Deployment, stands_in: bool) -> di
 def _candidates(gateway: Gateway, deployment: Deployment) -> Iterator[dict[str, Any]]:
     """The credentials of *deployment*: those that could be asked now in the order of the strategy, then the others."""
     now, real = gateway.clock.mono(), gateway.pools.of(deployment)
-    credentials = [each.candidate.credential for each in real.entries]
-    cycle = real.cycle.copy() if real.cycle is not None else None
-    copy = Pool(deployment, credentials, real.strategy.preview(), real.view, cycle=cycle, fair=real.fair)
+    copy = real.copy(gateway.config.credentials[deployment.provider])
     tried: set[int] = set()
     later: list[tuple[float, dict[str, Any]]] = []
     while not isinstance(entry := pick(copy, SMALL, tried, now, draw), Exhausted):

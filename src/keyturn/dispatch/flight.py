@@ -38,7 +38,9 @@ class Flight:
         self.run = copy(run)
         self.run.joint = True
         self.run.trail = copy(run.trail)  # its lists are those of the first reader's
-        self.run.deadline = run.started + run.generation.config.timeouts.total  # each reader keeps its own
+        timeouts = run.generation.config.timeouts
+        self.run.deadline = run.started + timeouts.total  # each reader keeps its own
+        self.run.patience = max(run.patience, timeouts.queue_wait)
         self.run.generation.calls += 1
         self.reply: Reply | None = None
         self.error: BaseException | None = None

@@ -33,7 +33,6 @@ from keyturn.core import (
     absent_scope,
     advance,
     needs_listing,
-    permitted,
     resolve,
 )
 from keyturn.errors import (
@@ -165,7 +164,8 @@ class Gateway:
             grant = reserving.claim(run)
             if isinstance(grant, Exhausted):
                 try:
-                    grant = reserving.again(run, resend) or await reserving.wait(run, grant)
+                    again = reserving.again(run, resend)
+                    grant = again or (grant if self.draining else await reserving.wait(run, grant))
                 except MovedOn:
                     await self._move_on(run)
                     continue
@@ -379,7 +379,11 @@ class Gateway:
         if older.calls:
             self._retired.append(older)
         self.carried.take_over(budgets(config), config.spent)
-        freed = self.marks.keep({each.fingerprint for each in credentials}, {each.group for each in credentials})
+        caps, before = config.modes.caps, older.config.modes.caps
+        recapped = {name for name, each in before.items() if caps.get(name) != each}
+        freed = self.marks.keep(
+            {each.fingerprint for each in credentials}, {each.group for each in credentials}, recapped
+        )
         self.wake_marked(freed)
         forgive(self, changed)
         overview.switch_off(self, self.disabled)
@@ -412,7 +416,7 @@ class Gateway:
         if not caller.routes:
             tools = {name for name, row in self.config.providers.items() if row.tool is not None}
             return [row for row in rows if any(each.provider not in tools for each in row.behind)]
-        return [row for row in rows if permitted(caller, row.id, row.behind, self.lists.catalog)]
+        return [row for row in rows if self.lists.reaches(caller, row)]
 
     def quota_stats(self, caller: Caller, provider: str | None = None) -> dict[str, Any]:
         """What `GET /v1/quota-stats` answers: every key with its limits, totals, and *caller*'s own limits."""

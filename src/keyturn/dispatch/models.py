@@ -20,6 +20,7 @@ from keyturn.core import (
     RouteCatalog,
     Transport,
     barrier,
+    permitted,
     resolve,
 )
 from keyturn.errors import KeyturnError, NoToken, TransportError
@@ -132,14 +133,20 @@ class ModelLists:
             rows.append(default)
         return list({row.id: row for row in rows}.values())
 
-    def _named(self, name: str) -> ModelRow | None:
-        """The row of a role, an alias, a route id or `auto`; None when nobody could answer it now."""
+    def _named(self, name: str, caller: Caller = ANYBODY) -> ModelRow | None:
+        """The row of a role, an alias, a route id or `auto`; None when nobody could answer it to *caller* now."""
         try:
-            plan = resolve(replace(NOTHING_SPECIAL, model=name), ANYBODY, self.catalog)
+            plan = resolve(replace(NOTHING_SPECIAL, model=name), caller, self.catalog)
         except KeyturnError:
             return None
         owner = "keyturn" if plan.defaults or name in self.catalog.names else plan.deployments[0].provider
         return ModelRow(name, owner, 0, plan.deployments)
+
+    def reaches(self, caller: Caller, row: ModelRow) -> bool:
+        """Whether *caller* may ask for *row*. Of the defaults it gets those that its routes name."""
+        if row.id == AUTO:
+            return self._named(AUTO, caller) is not None
+        return permitted(caller, row.id, row.behind, self.catalog)
 
     def known(self, name: str) -> int:
         """How many models *name* is known to offer."""

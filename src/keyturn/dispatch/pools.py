@@ -83,6 +83,11 @@ class Pools:
         self._pools.move_to_end(deployment)
         return pool
 
+    def counted_under(self, scope: str) -> Iterator[Entry]:
+        """What several models or credentials count together under *scope*."""
+        for entries in self._shared.get(scope, {}).values():
+            yield from entries
+
     def make_again(self, older: Pools) -> None:
         """The pools of *older* that were used last, as far as their providers are still there: so that what was
         counted is in sight at once, and not with the next call."""
@@ -210,7 +215,7 @@ class Pools:
         self._live.declare(scope, limits)
         for limit in limits:
             if limit.key not in before and not view.used(limit, now):
-                alike = (each for each in known if each.scope == own and _same(each, limit))
+                alike = (each for each in known if each.scope.lower() == own.lower() and _same(each, limit))
                 self._live.take(limit, max((view.used(each, now) for each in alike), default=0), now)
 
     def _let_go(self) -> None:

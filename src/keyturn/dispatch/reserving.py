@@ -226,33 +226,35 @@ class Reserving:
         return Grant(self.over, pool, entry, attempt, got)
 
     def rest_at_cap(self, entry: Entry, now: float, denied: Denied | None = None) -> None:
-        """Let *entry* rest for its model, for as long as a custom cap says that is used up, or has *denied* a call.
+        """Let *entry* rest for its model, for as long as a custom cap says that is used up, or has *denied* a call; and
+        with it whatever is counted together with it there.
 
         What attempts under way only hold is not used up: they may give it back.
         """
         rests = self._pools.rests
         if not rests:
             return
-        view, until, reached = self._live.view(now), 0.0, False
+        view = self._live.view(now)
         for scope in entry.limit_scopes:
             rest = rests.get(scope)
             if rest is None:
                 continue
+            until = 0.0
             for limit in self._live.limits(scope):
                 row = view.row(limit, now)
                 least = row.capacity * USED_UP if limit.metric == "tokens" else row.capacity
                 refused = denied is not None and denied.limit == limit and 0 < denied.wait_any < FOREVER
                 if row.used >= least or refused:
-                    reached = True
                     until = max(until, now + rest.seconds + (row.resets_in if rest.after_reset else 0.0))
-        if reached:
-            self._rest(entry, until, now)
+            if until > now:
+                for each in self._pools.counted_under(scope):
+                    self._rest(each, until, now)
 
     def _rest(self, entry: Entry, until: float, now: float) -> None:
         deployment, credential = entry.candidate
         scope = ("key_model", deployment.provider, credential.fingerprint, deployment.model)
         mark = self._marks.get(scope)
-        if mark is None or mark.until <= now or mark.state == "counting":
+        if mark is None or mark.until <= now or mark.state == "counting" or mark.reason != "custom_cap":
             # Since its end: a success of what is under way must not clear it.
             change = Transition(scope, "cooling", until, "custom_cap", mark.strikes if mark is not None else 0, until)
             self._cool(Verdict([change]), entry.candidate)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from keyturn.config import Config, SharingScope
 from keyturn.core import Call
-from keyturn.errors import BudgetExhausted, CallerLimit, RequestExceedsLimit
+from keyturn.errors import BudgetExhausted, CallerLimit, KeyturnError, RequestExceedsLimit
 
 from .answering import request_ids
 from .flight import NOTHING_SENT, Flight
@@ -116,8 +116,8 @@ class Sharing:
                 flight = self._flights[flown] = self._begun(run, flown, kept)
             try:
                 return await flight.join(run)
-            except NOBODY_ELSES:
-                if leads or flight.run.caller.name == run.caller.name:
+            except KeyturnError as error:
+                if leads or not _own(error, flight.run, run):
                     raise
             run.trail.shared = "" if kept is None else "miss"
             run.trail.notes.pop()  # that it was answered together with the other
@@ -221,6 +221,13 @@ class Replay:
         if self._at < len(self._blocks):
             self._run.trail.status, self._run.trail.code = 499, "client_left"
         self._gateway.record(self._run, self._kept)
+
+
+def _own(error: KeyturnError, first: Run, run: Run) -> bool:
+    """Whether *error* is the own one of *first*, and *run* may fare better by itself: it may wait for longer, say."""
+    if isinstance(error, NOBODY_ELSES) and first.caller.name != run.caller.name:
+        return True
+    return error.status == 429 and first.patience < run.patience
 
 
 def digest(call: Call, scope: str) -> bytes:

@@ -75,6 +75,7 @@ async def lacks_token(gateway: Gateway, run: Run, grant: Grant) -> bool:
         with watch:
             await tokens.obtain()
         obtained = True
+        grant.attempt.started = gateway.clock.mono()  # the provider is not to blame for the time until now
         return False
     except NoToken as error:
         failed = error

@@ -6,7 +6,7 @@ Only what a provider allows to programs that are not its own. `Refresher` gives 
 
 from .device import await_device, begin_device, who_is
 from .exchange import at_address, new_key
-from .kept import Kept, TokenFolder, keep
+from .kept import Kept, TokenFolder, forget, keep
 from .loopback import Callback, new_nonce, new_verifier
 from .refresher import Refresher
 from .source import Tokens
@@ -20,6 +20,7 @@ __all__ = [
     "at_address",
     "await_device",
     "begin_device",
+    "forget",
     "keep",
     "new_key",
     "new_nonce",

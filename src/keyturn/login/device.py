@@ -51,7 +51,7 @@ async def await_device(
             if error.kind in ("timeout", "connect_timeout"):
                 pause = min(2 * pause, LONGEST_PAUSE)
             continue
-        found = read_token(answer.status, answer.body)
+        found = read_token(answer.status, answer.body, device.code)
         if isinstance(found, Granted):
             return found
         if found.code == "slow_down":

@@ -84,7 +84,7 @@ async def new_key(transport: Transport, clock: Clock, provider: Provider, code: 
     except TransportError as error:
         host = urlsplit(provider.signs_in["keys"]).netloc
         raise KeyturnError(f"{host} could not be asked for the key: {error.message}") from error
-    found = read_new_key(answer.status, answer.body)
+    found = read_new_key(answer.status, answer.body, code, Secret(verifier))
     if isinstance(found, Denied):
         raise KeyturnError(f"{provider.title} gave no key: {found.code} {found.message}".rstrip())
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 from keyturn.config import write_private
 from keyturn.core import Clock, Secret
-from keyturn.providers import Granted
+from keyturn.providers import Granted, sendable, writable
 
 if sys.platform == "win32":
     import msvcrt
@@ -50,15 +51,14 @@ class TokenFolder:
         """What is kept of *name*; None when nothing is, or it cannot be read."""
         try:
             found = json.loads(self.file(name).read_bytes())
-            return Kept(
-                Secret(found["access_token"]),
-                Secret(found["refresh_token"]),
-                float(found["obtained_at"]),
-                float(found["expires_at"]),
-                str(found.get("seed", "")),
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            access, refresh, seed = found["access_token"], found["refresh_token"], found.get("seed", "")
+            obtained, expires = float(found["obtained_at"]), float(found["expires_at"])
+            fine = sendable(access) and (refresh == "" or writable(refresh)) and isinstance(seed, str)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return None
+        if not fine or not math.isfinite(obtained) or not math.isfinite(expires):
+            return None
+        return Kept(Secret(access), Secret(refresh), obtained, expires, seed)
 
     def write(self, name: str, kept: Kept) -> None:
         """Keeps *kept*, whole or not at all, mode 0600. Raises OSError."""
@@ -96,23 +96,42 @@ class TokenFolder:
             os.close(lock)
 
     def _create(self) -> None:
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.path.parent, self.path):  # the data folder may not be there either, and is as private
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 async def keep(folder: TokenFolder, clock: Clock, name: str, granted: Granted) -> None:
     """Keeps the tokens of a new login; waits while somebody renews those of an earlier one. Raises OSError."""
-    lock = None
-    for _ in range(LOCK_TRIES):
-        lock = folder.lock(name)
-        if lock is not None:
-            break
-        await clock.sleep_until(clock.mono() + LOCK_EVERY)
+    lock = await _patiently(folder, clock, name)
     now = clock.wall()
     try:
         folder.write(name, Kept(granted.token, granted.refresh or Secret(""), now, now + granted.lifetime))
     finally:
         if lock is not None:
             folder.unlock(lock)
+
+
+async def forget(folder: TokenFolder, clock: Clock, name: str) -> None:
+    """Forgets the tokens of a login that was removed. Waits for who renews them just now: he would write them anew.
+
+    Raises OSError.
+    """
+    lock = await _patiently(folder, clock, name)
+    try:
+        folder.remove(name)
+    finally:
+        if lock is not None:
+            folder.unlock(lock)
+
+
+async def _patiently(folder: TokenFolder, clock: Clock, name: str) -> int | None:
+    """The lock of *name*; None when somebody holds it for too long."""
+    for _ in range(LOCK_TRIES):
+        lock = folder.lock(name)
+        if lock is not None:
+            return lock
+        await clock.sleep_until(clock.mono() + LOCK_EVERY)
+    return None
 
 
 def _lock_exclusively(descriptor: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +61,7 @@ class Refresher:
 
     async def close(self) -> None:
         """Renew no more."""
-        for source in (*self._sources.values(), *self._left):
+        sources = (*self._sources.values(), *self._left)
+        for source in sources:
             source.retire()
-        for source in (*self._sources.values(), *self._left):
-            await source.close()
+        await asyncio.gather(*(source.close() for source in sources))

@@ -25,6 +25,8 @@ RESTS = (5.0, 10.0, 20.0, 40.0, 60.0)
 """Seconds after a renewal that failed, until the next may begin."""
 FINAL_REST = 3600.0
 """The same after a refusal that only its owner can mend: perhaps he has, elsewhere."""
+SOONEST = 10.0
+"""Seconds between two renewals ahead of time: a token that holds for less is got when a call needs it."""
 ONCE_IN = 60.0
 """Seconds after a renewal in which a token that is rejected is not replaced again."""
 LOCK_PATIENCE = 30.0
@@ -155,7 +157,7 @@ class Tokens:
             await self._get()
             self.reset()
             self._rejected = None
-            self._arm(self._renew_at)
+            self._arm(max(self._renew_at, self._clock.mono() + SOONEST))
             return None
         except NoToken as error:
             return self._fail(error)
@@ -233,7 +235,11 @@ class Tokens:
     def _take_kept(self, kept: Kept) -> bool:
         """Use a token that somebody else got, when it is good for a while."""
         left = kept.expires - self._clock.wall()
-        whole = max(left, kept.expires - kept.obtained) if kept.obtained else left
+        if kept.obtained:  # a clock that was set back must not make it last longer
+            whole = kept.expires - kept.obtained
+            left = min(left, whole)
+        else:
+            whole = left
         self._hide(kept.refresh)
         spare = whole - renewal(whole) if kept.refresh else 0.0
         if left <= spare or kept.access in (self._rejected, Secret("")):
@@ -265,11 +271,17 @@ class Tokens:
         self.latest, self._got_at, self._until, self._renew_at = token, now, now + left, now + renew_in
 
     def _hide(self, secret: Secret) -> None:
-        if secret and secret not in self._held:
-            self._held.append(secret)
+        if not secret:
+            return
+        if secret in self._held:  # the least recent goes first: a refresh token may be in use for years
+            self._held.remove(secret)
+        else:
             self._means.hide(secret)
-            if len(self._held) > REMEMBERED:
-                self._means.forget(self._held.popleft())
+        self._held.append(secret)
+        if len(self._held) > REMEMBERED:
+            oldest = self._held.popleft()
+            if oldest not in self.account.secrets:
+                self._means.forget(oldest)
 
     async def _ask(self, refresh: Secret) -> tuple[Granted, float]:
         """What the authorisation server gives, and when it was asked. Raises NoToken."""
@@ -281,7 +293,7 @@ class Tokens:
             except TransportError as error:
                 problem = error.message
             else:
-                found = read_token(answer.status, answer.body, self.account)
+                found = read_token(answer.status, answer.body, *self.account.secrets, refresh)
                 if isinstance(found, Granted):
                     return found, asked
                 if found.final and not self._was_skew(answer):

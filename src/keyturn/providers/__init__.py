@@ -47,8 +47,10 @@ if TYPE_CHECKING:
         question,
         read_token,
         renewal,
+        sendable,
         signed_jwt,
         token_request,
+        writable,
     )
 
 __all__ = [
@@ -90,12 +92,14 @@ __all__ = [
     "read_new_key",
     "read_token",
     "renewal",
+    "sendable",
     "shipped_equivalents",
     "signed_jwt",
     "speaking",
     "token_request",
     "vertex_url",
     "why_no_login",
+    "writable",
 ]
 
 

@@ -14,7 +14,7 @@ from keyturn.core import HttpRequest, Secret
 from keyturn.errors import KeyturnError
 
 from .registry import Provider, known
-from .tokens import _HEADERS, Denied, denial, form, json_object
+from .tokens import _HEADERS, Denied, denial, form, json_object, sendable, writable
 
 DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 USUAL_INTERVAL = 5.0
@@ -79,16 +79,19 @@ def authorize_url(address: str, callback: str, verifier: str) -> str:
 def read_callback(target: str, nonce: str) -> Secret | None:
     """The code in the address that the browser was sent to, whole or from its path on; None when it is not the answer
     to the question with *nonce*. Raises KeyturnError when the answer is no."""
-    parts = urlsplit(target.strip())
-    if not hmac.compare_digest(parts.path.encode(), f"{CALLBACK}{nonce}".encode()):
+    try:
+        parts = urlsplit(target.strip())
+        if not hmac.compare_digest(parts.path.encode(), f"{CALLBACK}{nonce}".encode()):
+            return None
+        answer = parse_qs(parts.query, keep_blank_values=True, max_num_fields=50)
+    except ValueError:  # whatever was pasted
         return None
-    answer = parse_qs(parts.query, keep_blank_values=True, max_num_fields=50)
     if error := answer.get("error", [""])[0]:
         if error == "access_denied":
             raise KeyturnError("you did not allow it: nothing was changed")
         raise KeyturnError(f"the login failed: {error[:60]!r}")
     code = answer.get("code", [""])[0]
-    if not code:
+    if not writable(code):
         raise KeyturnError("the login failed: the answer holds no code")
     return Secret(code)
 
@@ -100,13 +103,13 @@ def new_key_request(address: str, code: Secret, verifier: str) -> HttpRequest:
     return HttpRequest("POST", address, headers, msgspec.json.encode(members))
 
 
-def read_new_key(status: int, body: bytes) -> Secret | Denied:
-    """The key."""
+def read_new_key(status: int, body: bytes, *sent: Secret) -> Secret | Denied:
+    """The key. A message that quotes one of the secrets that were *sent* is given without it."""
     members = json_object(body)
     key = members.get("key")
-    if 200 <= status < 300 and isinstance(key, str) and key:
+    if 200 <= status < 300 and isinstance(key, str) and sendable(key):
         return Secret(key)
-    return denial(status, members) if status >= 300 else Denied("no_key", "its answer holds no key", False)
+    return denial(status, members, *sent) if status >= 300 else Denied("no_key", "its answer holds no key", False)
 
 
 class DeviceCode(NamedTuple):

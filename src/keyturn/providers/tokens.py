@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from keyturn.core import Account, HttpRequest, Redactor, Secret
+from keyturn.core import Account, HttpRequest, Redactor, Secret, one_line
 
 from .asking import USER_AGENT
 
@@ -21,6 +21,7 @@ BACKDATED = 10
 USUAL_LIFE = 3600.0
 """Seconds, where an answer does not say how long its token holds."""
 LONGEST_TEXT = 200
+LONGEST_CODE = 60
 FORM = "application/x-www-form-urlencoded"
 PASSING = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 PASSING_STATUSES = frozenset({408, 425, 429})
@@ -113,33 +114,36 @@ def _base64(data: bytes) -> bytes:
     return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
-def read_token(status: int, body: bytes, account: Account | None = None) -> Granted | Denied:
-    """What a token endpoint answered. A message that quotes a secret of *account* is given without it."""
+def read_token(status: int, body: bytes, *sent: Secret) -> Granted | Denied:
+    """What a token endpoint answered. A message that quotes one of the secrets that it was *sent* is given without."""
     members = json_object(body)
     token = members.get("access_token")
-    if 200 <= status < 300 and isinstance(token, str) and _sendable(token):
+    if 200 <= status < 300 and isinstance(token, str) and sendable(token):
         refresh = members.get("refresh_token")
         scope = members.get("scope")
         return Granted(
             Secret(token),
             _lifetime(members.get("expires_in")),
-            Secret(refresh) if isinstance(refresh, str) and refresh else None,
+            Secret(refresh) if isinstance(refresh, str) and writable(refresh) else None,
             scope if isinstance(scope, str) else "",
         )
     if 200 <= status < 300:
         return Denied("no_token", "its answer holds no token", False)
-    return denial(status, members, account)
+    return denial(status, members, *sent)
 
 
-def denial(status: int, members: Mapping[str, Any], account: Account | None = None) -> Denied:
-    """What an error of an authorisation server says (RFC 6749 §5.2; Google and others nest it)."""
+def denial(status: int, members: Mapping[str, Any], *sent: Secret) -> Denied:
+    """What an error of an authorisation server says (RFC 6749 §5.2; Google and others nest it).
+
+    Without an error code it is not that server which speaks, but what stands before it: that is never final.
+    """
     error, text = members.get("error"), members.get("error_description") or members.get("message")
     if isinstance(error, dict):
         text, error = error.get("message"), error.get("code") or error.get("status")
-    code = str(error)[:60] if error else f"status {status}"
-    hidden = Redactor(account.secrets if account is not None else ())
-    message = " ".join(hidden.text(str(text)).split())[:LONGEST_TEXT] if text else ""
-    final = 400 <= status < 500 and status not in PASSING_STATUSES and code not in PASSING
+    hidden = Redactor(sent)
+    code = one_line(hidden.text(str(error)), LONGEST_CODE) if error else f"status {status}"
+    message = one_line(hidden.text(str(text)), LONGEST_TEXT) if text else ""
+    final = bool(error) and 400 <= status < 500 and status not in PASSING_STATUSES and code not in PASSING
     return Denied(code, message, final)
 
 
@@ -152,9 +156,14 @@ def json_object(body: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _sendable(token: str) -> bool:
+def sendable(token: str) -> bool:
     """Whether a token can stand in a header."""
     return bool(token) and token.isascii() and token.isprintable() and " " not in token
+
+
+def writable(secret: str) -> bool:
+    """Whether a secret can stand in a form and in a file: RFC 6749 allows printable ASCII, spaces among it."""
+    return bool(secret) and secret.isascii() and secret.isprintable()
 
 
 def _lifetime(stated: object) -> float:

@@ -119,6 +119,9 @@ class Wire(ResponseHandler):
 
     def close(self) -> None:
         """At once. Whoever closes has nothing left to say, and a peer that reads no more must not hold it open."""
+        body = self._payload
+        if body is not None and not body.is_eof() and body.exception() is None:  # aiohttp forgets who reads
+            body.set_exception(TransportError("closed", "the connection was closed within the answer", sent=True))
         self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:

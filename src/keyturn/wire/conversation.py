@@ -63,6 +63,8 @@ def _named(members: Mapping[str, bytes]) -> tuple[str, bytes] | None:
 
 
 def _id_in(members: Mapping[str, bytes | msgspec.Raw]) -> tuple[str, bytes] | None:
+    if members.keys().isdisjoint(_IDS):
+        return None
     for name in _IDS:
         raw = members.get(name)
         if raw is not None:
