@@ -7,11 +7,9 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -73,13 +71,6 @@ def server(data: Path, seconds: float = 0.0) -> Iterator[Process]:
             process.kill()
 
 
-def in_background(function: Any) -> tuple[threading.Thread, list[Any]]:
-    results: list[Any] = []
-    thread = threading.Thread(target=lambda: results.append(function()))
-    thread.start()
-    return thread, results
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_an_idle_server_with_code_0(tmp_path: Path, number: signal.Signals) -> None:
     with server(tmp_path) as running:
@@ -113,7 +104,8 @@ def test_running_answers_finish_and_new_calls_get_503(tmp_path: Path) -> None:
 
 def test_a_second_signal_stops_at_once_and_clients_are_told(tmp_path: Path) -> None:
     with server(tmp_path, 60.0) as running:
-        thread, results = in_background(running.ask)
+        plain = running.connect()  # asked before the stream, so it is under way when that begins to answer
+        plain.request("POST", "/v1/chat/completions", CHAT, {"authorization": f"Bearer {KEY}"})
         stream = running.connect()
         stream.request("POST", "/v1/chat/completions", STREAM, {"authorization": f"Bearer {KEY}"})
         response = stream.getresponse()
@@ -125,8 +117,8 @@ def test_a_second_signal_stops_at_once_and_clients_are_told(tmp_path: Path) -> N
         assert b"upstream_interrupted" in rest
         assert b"[DONE]" not in rest
         stream.close()
-        thread.join()
-        assert results[0][0] == 503
+        assert plain.getresponse().status == 503
+        plain.close()
         assert running.end() == 0
 
 
