@@ -13,7 +13,7 @@ import pytest
 import keyturn
 from keyturn.client.smart import SmartClient
 from keyturn.core import Facts, classify
-from keyturn.errors import BadRequest, ProviderExhaustedError
+from keyturn.errors import BadRequest, ModelNotFound, ProviderExhaustedError
 from keyturn.providers import CATALOG
 from tests.support.serving import Upstreams
 
@@ -98,6 +98,16 @@ def test_ERR_07_all_exhausted_is_a_runtime_error_until_cleared(client: SmartClie
     assert client.clear_rate_limits(["groq"])
     assert client.chat(HI)
     assert client.get_current_provider() == "groq"
+
+
+def test_ERR_07_default_models_that_are_gone_are_a_runtime_error_too(client: SmartClient, upstreams: Upstreams) -> None:
+    upstreams.script({"kind": "chat", "error": "not_found"})
+    with pytest.raises(RuntimeError, match="All API keys exhausted across all providers") as caught:
+        client.chat(HI)
+    assert "GROQ_CHAT_MODEL" in str(caught.value)
+    assert str(caught.value).count("exhausted") == 1
+    with pytest.raises(ModelNotFound):
+        client.chat(HI, model="nobody/has-this")
 
 
 def test_LIB_05_without_any_key_the_call_says_what_to_set(upstreams: Upstreams) -> None:

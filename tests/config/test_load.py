@@ -265,3 +265,11 @@ def test_the_example_file_is_right_in_every_line(tmp_path: Path) -> None:
     config = load(keys, cwd=tmp_path)
     assert config.notes == ()
     assert list(config.providers) == ["gemini", "vertex", "groq", "ollama", "g4f", "myserver"]
+
+
+@pytest.mark.parametrize(
+    "name", ["G4F_FALLBACK_ENABLED", "MODEL_FALLBACK_GROUPS", "TRANSIENT_RETRY_DELAY", "OPENROUTER_MAX_TOKENS"]
+)
+def test_what_an_older_system_read_and_this_one_does_not_is_told(name: str, tmp_path: Path) -> None:
+    config = load({"GROQ_API_KEY": "a", name: "1"}, cwd=tmp_path)
+    assert any(note.startswith(f"{name}: has no effect") for note in config.notes)

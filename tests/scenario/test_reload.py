@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from keyturn.config import Config
+from keyturn.config import Config, load
 from keyturn.dispatch import Event, Reloaded, Reloader
+from keyturn.dispatch.reloading import changes
 from keyturn.errors import ConfigError
 from keyturn.simulator import Fault, KeyRule
 from tests.support import virtual
@@ -212,3 +213,18 @@ def test_a_storm_of_reloads_loses_no_call_and_leaves_nothing(seed: int) -> None:
             assert world.gateway.room.waiting == 0
 
     virtual.run(story)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"GROQ_API_BASE": "http://127.0.0.1:1/v1"}, "groq: its address or another of its settings changed"),
+        ({"KEY_PRIORITIES_GROQ": "1:2,2:1"}, "groq: priority, group, plan or weight of its keys changed"),
+        ({"IGNORE_MODELS_GROQ": "x"}, "priorities, caps, cycles or lists of keys and models changed"),
+        ({}, ""),
+    ],
+)
+def test_what_is_different_is_told_in_words(said: dict[str, str], told: str, tmp_path: Path) -> None:
+    keys = {"GROQ_API_KEY_1": "a", "GROQ_API_KEY_2": "b"}
+    lines = list(changes(load(keys, cwd=tmp_path), load(keys | said, cwd=tmp_path)))
+    assert told in lines if told else lines == []

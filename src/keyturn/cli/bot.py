@@ -193,7 +193,7 @@ async def _run(config: Config, place: Place, vault: Path | None) -> None:
         bot = bot_of(desk, settings)
         try:
             await bot.start(token.reveal())
-        except discord.LoginFailure as error:
-            raise KeyturnError("Discord does not know the token in DISCORD_BOT_TOKEN: make a new one there") from error
+        except (discord.LoginFailure, OSError) as error:
+            raise KeyturnError(f"Discord cannot be reached, or does not take DISCORD_BOT_TOKEN: {error}") from error
         finally:
             await bot.close()

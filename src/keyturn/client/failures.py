@@ -76,6 +76,8 @@ _UPSTREAMS = ("context_length_exceeded", "content_filter")
 
 def exhausted(message: str, code: str, status: int, retry_after: float | None, ours: Json) -> ProviderExhaustedError:
     """Nothing could answer: *message* says why."""
+    if message.startswith(EXHAUSTED):
+        return ProviderExhaustedError(message, code=code, status=status, retry_after=retry_after)
     attempts = ours.get("attempts") or ()
     providers = {str(each.get("provider")) for each in attempts if isinstance(each, Mapping)}
     nobody = code == NoValidCredentials.code and not providers

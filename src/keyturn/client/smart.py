@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, overload
 
-from keyturn.errors import BadRequest, KeyturnError, ProviderExhaustedError
+from keyturn.errors import BadRequest, KeyturnError, ModelNotFound, ProviderExhaustedError
 from keyturn.providers import CATALOG
 
 from .crossing import in_child
@@ -54,6 +54,13 @@ class SmartClient(Client):
                 raise
             why = error.message.removeprefix(EXHAUSTED).removeprefix(EVERYWHERE).removeprefix(": ")
             raise _none_sees(why, error) from error
+        except ModelNotFound as error:
+            if model is not None:
+                raise
+            said = f"{EXHAUSTED}{EVERYWHERE}: {error.message}"  # no default model is there any more
+            told = ProviderExhaustedError(said, code=error.code, status=error.status)
+            told.trail = error.trail
+            raise told from error
         except BadRequest as error:
             if BLIND not in error.message or not holds_images(messages):
                 raise

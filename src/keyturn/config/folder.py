@@ -76,7 +76,8 @@ class DataFolder:
             pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip() if sys.platform != "win32" else ""
             os.close(descriptor)
             raise DataFolderInUse(
-                f"process {pid or '(unknown)'} already runs a gateway on {self.path}. Stop it, or give this one "
+                f"process {pid or '(unknown)'} already uses {self.path}, as a gateway or through the "
+                "library. Stop it, or give this one "
                 "another --data folder and other keys: two gateways on the same keys need shared state (REDIS_URL)."
             ) from error
         os.ftruncate(descriptor, 0)

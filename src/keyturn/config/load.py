@@ -38,6 +38,18 @@ PRICE_TIERS = ("free", "cheap", "budget", "performance", "ultra")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(:[0-9]+)?\Z|\[[0-9A-Fa-f:.]+\](:[0-9]+)?\Z")
 WITHOUT_EFFECT = {
     "TIMEOUT_WRITE": "has no effect: writing a request is bounded by TIMEOUT_TOTAL",
+    **dict.fromkeys(
+        ("G4F_FALLBACK_ENABLED", "MODEL_FALLBACK_GROUPS"),
+        "has no effect: who stands in for whom is said by equivalents: in models.yaml and PROVIDER_PRIORITY_<P>",
+    ),
+    **dict.fromkeys(
+        ("TRANSIENT_RETRY_DELAY", "TRANSIENT_RETRY_JITTER", "SMALL_COOLDOWN_RETRY_THRESHOLD"),
+        "has no effect: nothing sleeps while another key is free",
+    ),
+    "STREAM_RETRY_ON_REASONING_ONLY": "has no effect: nothing is asked again after output has reached the client",
+    "OVERRIDE_TEMPERATURE_ZERO": "has no effect: a request is passed on with the temperature that it states",
+    "MODEL_INFO_REFRESH_INTERVAL": "has no effect: prices are shipped with each release",
+    "OPENROUTER_MAX_TOKENS": "has no effect: a call states its own max_tokens",
     "TIMEOUT_POOL": "has no effect: calls never wait for a connection, only for a key (TIMEOUT_QUEUE_WAIT)",
     "OAUTH_REFRESH_INTERVAL": "has no effect: each token is renewed some minutes before its own end",
     "SKIP_OAUTH_INIT_CHECK": "has no effect: no start ever asks anybody to log in",

@@ -41,6 +41,7 @@ CHANGING = (
     "coalesce",
     "modes",
 )
+CHANGING_IN_WORDS = {"modes": "priorities, caps, cycles or lists of keys and models"}
 AT_NEXT_START = ("host", "port", "workers", "log_format", "log_requests", "max_body", "max_headers", "drain_seconds")
 
 
@@ -186,6 +187,12 @@ def _stamp(path: Path) -> tuple[str, int, int, int] | None:
     return str(path), found.st_ino, found.st_mtime_ns, found.st_size
 
 
+def _uses(config: Config, name: str) -> dict[str, tuple[object, ...]]:
+    """How each key of a provider is used."""
+    keys = config.credentials.get(name, ())
+    return {each.fingerprint: (each.priority, each.group, each.plan, each.weight) for each in keys}
+
+
 def changes(before: Config, after: Config) -> Iterator[str]:
     """What is different, in a few words each; no secret."""
     for name in sorted(before.providers.keys() | after.providers.keys()):
@@ -197,9 +204,13 @@ def changes(before: Config, after: Config) -> Iterator[str]:
             yield f"{name} is new"
         elif had != has:
             yield f"{name}: {len(has - had)} keys new, {len(had - has)} gone"
+        elif before.providers[name] != after.providers[name]:
+            yield f"{name}: its address or another of its settings changed"
+        if had == has and _uses(before, name) != _uses(after, name):
+            yield f"{name}: priority, group, plan or weight of its keys changed"
     for what in CHANGING:
         if getattr(before, what) != getattr(after, what):
-            yield f"{what.replace('_', ' ')} changed"
+            yield f"{CHANGING_IN_WORDS.get(what, what.replace('_', ' '))} changed"
     for what in ("use_paid", "price_tiers", "cooldown"):
         if getattr(before, what) != getattr(after, what):
             yield f"{what.replace('_', ' ')}: {getattr(after, what)}"
