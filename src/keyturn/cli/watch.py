@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,6 +13,7 @@ import click
 from keyturn.errors import DataFolderInUse, KeyturnError, RequestError
 
 from .announcing import announce
+from .inbox import put_aside, shortened, state_of, write_answer
 from .output import say
 from .setup import Place, place_options, read_config
 from .stopping import run_until_asked
@@ -27,8 +27,6 @@ LARGEST = 4 * 1024 * 1024
 """Bytes of a task; what is larger is set aside."""
 UNFINISHED = (".part", ".tmp", ".crdownload", ".swp")
 """Endings of files that somebody is still writing."""
-LONGEST_NAME = 100
-"""Bytes of a task's name that are taken over into another; most file systems end at 255."""
 DONE, FAILED = "done", "failed"
 """Folders in the inbox where tasks go afterwards."""
 FIRST_REST, LONGEST_REST = 5.0, 300.0
@@ -70,7 +68,7 @@ class Watcher:
                 task.result()
         seen: dict[Path, tuple[int, int]] = {}
         for path in self._waiting():
-            state = _state(path)
+            state = state_of(path)
             if state is None:
                 continue  # somebody took it back
             seen[path] = state
@@ -100,7 +98,7 @@ class Watcher:
         try:
             await self._answer(path, state)
         except OSError as error:
-            if _state(path) is not None:
+            if state_of(path) is not None:
                 self._stuck[path] = state
                 say(f"{path.name}: left where it is, until it changes: {error}")
 
@@ -118,20 +116,20 @@ class Watcher:
             return self._refuse(path, "it is empty")
         digest = hashlib.sha256(content).hexdigest()[:8]  # a name may come again with other content
         for role in self._desk.roles if path.parent == self._desk.inbox else (path.parent.name,):
-            place = self._desk.outbox / f"{_short(path.stem)}--{role.replace('/', '_')}--{digest}.md"
+            place = self._desk.outbox / f"{shortened(path.stem)}--{role.replace('/', '_')}--{digest}.md"
             if not place.exists():
                 try:
                     answer = await self._ask(path.name, role, text)
                 except KeyturnError as error:
                     return self._refuse(path, f"{role} cannot answer it: {error}")
-                _write(place, answer)
+                write_answer(place, answer)
                 say(f"{path.name}: {role} answered, see {place}")
                 if told := await asyncio.to_thread(announce, self._desk.news, role, f"{path.name}: {answer}"):
                     say(told)
             text += f"\n\nAnswer of {role}:\n\n{place.read_text('utf-8')}"
-        if _state(path) != state:
+        if state_of(path) != state:
             return None  # it is another task by now, to be looked at anew
-        return _put_aside(path, DONE)
+        return put_aside(path, DONE)
 
     async def _ask(self, name: str, role: str, prompt: str) -> str:
         """The answer of *role*. Asked again while nobody can answer; raises what asking again cannot mend."""
@@ -148,41 +146,8 @@ class Watcher:
 
     def _refuse(self, path: Path, why: str) -> None:
         say(f"{path.name}: set aside: {why}")
-        _write(path.parent / FAILED / f"{_short(path.name)}.why.txt", f"{why}\n")
-        _put_aside(path, FAILED)
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    """Size and time of change of a file; None when it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
-
-
-def _short(name: str) -> str:
-    """As much of *name* as fits into another name."""
-    raw = os.fsencode(name)
-    return name if len(raw) <= LONGEST_NAME else raw[:LONGEST_NAME].decode("utf-8", "ignore")
-
-
-def _write(place: Path, text: str) -> None:
-    from keyturn.config import write_private
-
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_private(place, text.encode())
-
-
-def _put_aside(path: Path, where: str) -> None:
-    """Out of the inbox, under a name that is free there."""
-    folder = path.parent / where
-    folder.mkdir(exist_ok=True)
-    target, count = folder / path.name, 1
-    while target.exists():
-        count += 1
-        target = folder / f"{path.stem}-{count}{path.suffix}"
-    path.rename(target)
+        write_answer(path.parent / FAILED / f"{shortened(path.name)}.why.txt", f"{why}\n")
+        put_aside(path, FAILED)
 
 
 @click.command()
