@@ -172,3 +172,12 @@ def test_a_file_that_cannot_be_written_is_said(terminal: Terminal) -> None:
     result = terminal.run("keys", "disable", "groq-1")
     assert result.exit_code == 3
     assert "disabled.json" in result.stderr
+
+
+def test_CFG_50_without_any_endpoint_of_g4f_the_variables_are_named(terminal: Terminal) -> None:
+    for variables in ({}, {"GROQ_API_KEY": "gsk_planted_1"}):
+        terminal.set(**variables)
+        result = terminal.run("keys", "test", "g4f")
+        assert result.exit_code == 2
+        for name in ("MAIN", "GROQ", "GROK", "GEMINI", "NVIDIA"):
+            assert f"G4F_{name}_API_BASE" in result.output

@@ -112,9 +112,14 @@ def test(key: str | None, as_json: bool, **place: Any) -> None:
     Of g4f each of its five endpoints has a line: one that is not set is `not_set`, and counts as no failure. Exits
     with 1 when a key or an endpoint did not work.
     """
+    from keyturn.providers import ENDPOINTS, plain_name
+
     from .probe import probe, questions, unset_endpoints
 
     config = read_config(Place(**place))
+    if key is not None and plain_name(key) == "g4f" and "g4f" not in config.providers:
+        variables = ", ".join(f"G4F_{name.upper()}_API_BASE" for name in ENDPOINTS)
+        raise click.UsageError(f"none of the five endpoints of g4f is set: set one of {variables}")
     if config.demo:
         raise click.UsageError("no key is configured; `keyturn keys add PROVIDER` adds one")
     named = keys_named(config, key)
