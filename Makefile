@@ -52,7 +52,8 @@ clients: setup ## run real tools and SDKs through the gateway, over simulated mo
 
 lock: ## pin the dependencies again (needs uv; ARGS=--upgrade takes the newest)
 	@$(LOCK) pyproject.toml -o requirements/base.txt
-	@$(LOCK) pyproject.toml --group dev -c requirements/base.txt -o requirements/dev.txt
+	@$(LOCK) pyproject.toml --extra redis --extra postgres -c requirements/base.txt -o requirements/replicas.txt
+	@$(LOCK) pyproject.toml --group dev -c requirements/replicas.txt -o requirements/dev.txt
 	@! grep -nE '://|--(index-url|extra-index-url|find-links)' requirements/*.txt
 
 clean: ## remove what was built and installed here; your data in .cache/ stays

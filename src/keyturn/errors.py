@@ -24,10 +24,13 @@ KeyturnError
 │   ├── BadUpstream          502 bad_upstream
 │   ├── NoValidCredentials   503 no_valid_credentials
 │   ├── Draining             503 draining
+│   ├── Overloaded           503 overloaded
+│   ├── LimiterUnavailable   503 limiter_unavailable
 │   ├── UpstreamInterrupted  (event) upstream_interrupted: a stream cut after output
 │   ├── DeadlineExceeded     504 deadline
 │   └── ProviderExhaustedError  what the library raises for all of these but a cut stream; a RuntimeError too
 ├── DataFolderInUse          another process owns the data folder
+├── StoreError               a store (ledger, snapshot, Redis) cannot be used; its message says what to do
 ├── NoToken                  an account got no token; never leaves dispatch
 └── TransportError           an upstream could not be reached or broke off; never leaves dispatch
 
@@ -213,6 +216,20 @@ class Draining(PoolError):
     status = 503
 
 
+class Overloaded(PoolError):
+    """The gateway itself has too much to do, and sheds what can wait."""
+
+    code = "overloaded"
+    status = 503
+
+
+class LimiterUnavailable(PoolError):
+    """Money is limited, and what keeps count of it cannot be reached or written."""
+
+    code = "limiter_unavailable"
+    status = 503
+
+
 class UpstreamInterrupted(PoolError):
     """A stream was cut after output had reached the client; sent as an event, never as a status."""
 
@@ -257,6 +274,12 @@ class DataFolderInUse(KeyturnError):
     """Another process owns the data folder."""
 
     code = "data_folder_in_use"
+
+
+class StoreError(KeyturnError):
+    """A store cannot be used: the ledger, the snapshot or the shared live state. The message says what to do."""
+
+    code = "store_unavailable"
 
 
 class NoToken(KeyturnError):

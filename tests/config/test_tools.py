@@ -48,7 +48,7 @@ def test_a_tool_is_found_on_the_path_or_kept_as_not_found(tmp_path: Path) -> Non
 def test_a_tool_sees_the_environment_that_it_needs_and_nothing_else(tmp_path: Path) -> None:
     environ = {
         "PATH": "/bin", "HOME": "/home/a", "LC_ALL": "C", "XDG_CONFIG_HOME": "/x", "CODEX_HOME": "/c",
-        "GROQ_API_KEY": "gsk_not_for_it", "DATABASE_URL": "secret", "MY_SETTING": "seen",
+        "GROQ_API_KEY": "gsk_not_for_it", "DATABASE_URL": "mysql://secret@host/app", "MY_SETTING": "seen",
     }  # fmt: skip
     (tmp_path / ".env").write_text("FROM_FILE=too\n")
     models = "providers: { mine: { kind: cli, cmd: [run], env: [MY_SETTING, FROM_FILE, NOT_SET] } }"

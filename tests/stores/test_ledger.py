@@ -1,11 +1,19 @@
+"""The ledger that keeps nothing: it has the shape of one that does."""
+
 from __future__ import annotations
 
-from keyturn.core import Attempt
-from keyturn.stores import Ledger, NullLedger
+import asyncio
+
+from keyturn.stores import AttemptRow, CallRow, Ledger, NullLedger, UsageQuery
 
 
-def test_the_null_ledger_makes_nobody_wait() -> None:
+def test_the_null_ledger_keeps_nothing_and_makes_nobody_wait() -> None:
     ledger: Ledger = NullLedger()
-    attempt = Attempt("id", "groq", "llama", "groq-0:abcdef", 0.0)
-    assert ledger.intend(attempt) is None
-    ledger.finish(attempt)
+    row = AttemptRow("i", "a", "c", 0, "default", "r", "", "groq", "m", "groq-1:abc", "abc", 2, False, 1, 1, 0)
+    assert not ledger.keeps
+    assert ledger.intend(row, paying=True) is None
+    ledger.finish(row)
+    ledger.ended(CallRow("c", "c", 0, "default", "r", 200, "", 1.0, 0.0, 1, False))
+    assert asyncio.run(ledger.spent("2026-11")) == {}
+    assert asyncio.run(ledger.usage(UsageQuery("key", 0, 1))) == ()
+    assert ledger.standing().store == "none"

@@ -24,6 +24,7 @@ from .files import Files, read_files
 from .model import Config, FileStamp, Options, ServerSettings, Timeouts
 from .names import Names
 from .otel import otel_of
+from .remembering import remembering_of
 from .report import Report, listed
 from .routing import ProviderNames, add_endpoints, find_routing
 from .sections import Filled, cooldown_of, sections_of, timeouts_of
@@ -34,6 +35,16 @@ from .variables import VARIABLES
 NO_OPTIONS = Options()
 DEMO = "demo"
 DATA_FOLDER = ".cache"
+SERVER_MEMBERS = (
+    "trust_local",
+    "log_requests",
+    "log_format",
+    "drain_seconds",
+    "grace_seconds",
+    "workers",
+    "max_connections",
+    "max_connections_per_ip",
+)
 PRICE_TIERS = ("free", "cheap", "budget", "performance", "ultra")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(:[0-9]+)?\Z|\[[0-9A-Fa-f:.]+\](:[0-9]+)?\Z")
 WITHOUT_EFFECT = {
@@ -130,6 +141,7 @@ def _assembled(settings: Settings, files: Files, options: Options, cwd: Path, en
         coalesce=coalesce_of(filled, settings),
         modes=pools.modes(settings, modes, filed),
         otel=otel_of(settings),
+        **remembering_of(filled, settings),
         sections=sections_of(filled, settings),
         unset=unset,
     )
@@ -174,8 +186,10 @@ def _server(settings: Settings, options: Options, filled: Filled) -> ServerSetti
         "allowed_hosts": _allowed_hosts(settings, filled),
         "max_body": None if largest is None else int(largest * 1024 * 1024),
     }
-    for name in ("trust_local", "log_requests", "log_format", "drain_seconds"):
+    for name in SERVER_MEMBERS:
         given[name] = filled.value("server", name)
+    memory = filled.value("server", "memory_limit_mib", "server.memory_limit")
+    given["memory_limit"] = None if memory is None else int(memory * 1024 * 1024)
     if (port := _port(settings)) is not None:
         given["port"] = port
     metrics = settings.switch("METRICS_ENABLED")
@@ -188,9 +202,10 @@ def _server(settings: Settings, options: Options, filled: Filled) -> ServerSetti
         filed = "KEYTURN_HOST" if settings.is_set("KEYTURN_HOST") else filled.origins.get("server.host", "KEYTURN_HOST")
         name = filed if options.host is None else "--host"
         settings.report.problem(name, f"{settings.report.quote(server.host)} is not an address such as 127.0.0.1")
-    if server.workers > 1:
+    if server.workers > 1 and not settings.is_set("REDIS_URL"):
+        name = "--workers" if options.workers is not None else filled.origins.get("server.workers", "server.workers")
         settings.report.problems.append(
-            "--workers: more than one would multiply every limit without shared state (REDIS_URL); run one"
+            f"{name}: more than one worker would multiply every limit without shared state: set REDIS_URL, or run one"
         )
     return server
 

@@ -118,6 +118,47 @@ class OpenTelemetrySettings:
     headers: Mapping[str, Secret] = field(default_factory=dict)
 
 
+WithoutRedis = Literal["local_share", "open", "closed"]
+Durability = Literal["normal", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """The live state that many gateways share."""
+
+    url: Secret
+    """`redis://`, `rediss://` or `unix://`; it may hold a password."""
+    prefix: str = "keyturn"
+    """Of every key in it: gateways with the same prefix share their limits."""
+    without: WithoutRedis = "local_share"
+    """What becomes of providers' limits while it is away; those in money are closed in any case."""
+    least_replicas: int = 1
+    """By how many a limit is divided at least while it is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """The durable record of calls. Sizes in bytes."""
+
+    enabled: bool = True
+    database_url: Secret | None = None
+    """PostgreSQL, `postgresql://…`; None: SQLite in the data folder."""
+    durable: Durability = "normal"
+    """`full`: on the disk before a request is sent, so that a loss of power loses nothing either."""
+    keep_days: float = 90.0
+    """Days that single calls are kept; sums per day stay."""
+    most_spooled: int = 1024 * 1024 * 1024
+    """What may lie in the data folder waiting for a database that is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsesSettings:
+    """Whether `/v1/responses` keeps what it answered, for `previous_response_id` and `GET /v1/responses/{id}`."""
+
+    store: bool = False
+    keep_days: float = 30.0
+
+
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
     """Where the gateway listens and what it accepts. Sizes in bytes."""
@@ -134,6 +175,14 @@ class ServerSettings:
     max_body: int = 32 * 1024 * 1024
     max_headers: int = 32 * 1024
     drain_seconds: float = 30.0
+    grace_seconds: float = 0.0
+    """How long calls are still taken after SIGTERM, while `/readyz` already says that this gateway stops."""
+    max_connections: int = 10_000
+    """Open connections of clients, all together; one more is answered 503 and closed."""
+    max_connections_per_ip: int = 0
+    """The same from one address; 0: no such bound. Loopback and a reverse proxy are one address each."""
+    memory_limit: int = 0
+    """Resident bytes from 85 % of which on large requests are refused; 0: what the container or the system allows."""
     metrics: bool = True
     """`METRICS_ENABLED`: figures are kept and `/metrics` shows them."""
 
@@ -223,6 +272,10 @@ class Config:
     coalesce: CoalesceSettings | None = None
     otel: OpenTelemetrySettings | None = None
     """None: nothing is exported."""
+    redis: RedisSettings | None = None
+    """`REDIS_URL`; None: the live state is this process's own."""
+    ledger: LedgerSettings = field(default_factory=LedgerSettings)
+    responses: ResponsesSettings = field(default_factory=ResponsesSettings)
     modes: Modes = field(default_factory=Modes)
     """How keys are used beyond their order."""
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

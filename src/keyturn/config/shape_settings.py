@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from .model import CooldownProfile, EquivalentsMode, LogFormat, SharingScope
+from .model import CooldownProfile, Durability, EquivalentsMode, LogFormat, SharingScope, WithoutRedis
 from .shape import Shape, Text, described
 from .shape_models import PriceTier
 
@@ -28,6 +28,17 @@ class ServerShape(Shape):
     max_body_mib: Annotated[float, Field(gt=0)] | None = described("The largest request; 32 unless said.", 32)
     drain_seconds: Annotated[float, Field(ge=0)] | None = described(
         "Seconds that running calls get when the gateway stops; 30 unless said.", 30
+    )
+    grace_seconds: Annotated[float, Field(ge=0)] | None = described(
+        "Seconds that calls are still taken after SIGTERM, while `/readyz` already says 503; 0 unless said.", 5
+    )
+    workers: Count = described("Processes that share the port; more than one needs `REDIS_URL`; 1 unless said.", 4)
+    max_connections: Count = described("Open connections of clients; 10,000 unless said.", 10_000)
+    max_connections_per_ip: Annotated[int, Field(ge=0)] | None = described(
+        "The same from one address; 0, no such bound, unless said.", 200
+    )
+    memory_limit_mib: Annotated[float, Field(ge=0)] | None = described(
+        "From 85 % of it on, requests above 64 KiB are refused; 0, what the container may use, unless said.", 1024
     )
     metrics: bool | None = described("Figures at `/metrics`; true unless said. `METRICS_ENABLED` wins over it.", False)
 
@@ -92,6 +103,44 @@ class CoalesceShape(Shape):
         1_048_576,
     )
     scope: SharingScope | None = described("As in [cache]; caller unless said.", "caller")
+
+
+class RedisShape(Shape):
+    """Live state that many gateways share. Its address is a secret, and therefore only in `REDIS_URL`."""
+
+    prefix: Text | None = described("Of every key in it. `REDIS_PREFIX` wins over it; keyturn unless said.", "keyturn")
+    without: WithoutRedis | None = described(
+        "Providers' limits while it is away: `local_share` (each gateway its part), `closed` (no calls) or `open` (no "
+        "limits). Limits in money are closed in any case. `REDIS_WITHOUT` wins over it; local_share unless said.",
+        "local_share",
+    )
+    least_replicas: Count = described(
+        "By how many a limit is divided at least while it is away. `REDIS_LEAST_REPLICAS` wins; 1 unless said.", 2
+    )
+
+
+class LedgerShape(Shape):
+    """The durable record of calls. `LEDGER_<NAME>` wins over each. With `DATABASE_URL` it is in PostgreSQL."""
+
+    enabled: bool | None = described("Whether there is one; true unless said.", True)
+    durable: Durability | None = described(
+        "`normal`: survives a crash of the gateway; `full`: of the machine too; normal unless said.", "normal"
+    )
+    keep_days: Annotated[float, Field(gt=0, le=36_500)] | None = described(
+        "Days that single calls are kept; sums per day stay. 90 unless said.", 90
+    )
+    most_spooled: Count = described(
+        "Bytes in the data folder that may wait for a database that is away; 1 GiB unless said.", 1_073_741_824
+    )
+
+
+class ResponsesShape(Shape):
+    """What `/v1/responses` keeps. `RESPONSES_<NAME>` wins over each."""
+
+    store: bool | None = described(
+        "Answers are kept for `previous_response_id` and `GET /v1/responses/{id}`; false unless said.", True
+    )
+    keep_days: Annotated[float, Field(gt=0, le=36_500)] | None = described("Days; 30 unless said.", 30)
 
 
 class RoutingShape(Shape):
@@ -190,6 +239,9 @@ class SettingsFile(Shape):
     timeouts: TimeoutsShape = described("Seconds that each phase may take.", default=TimeoutsShape())
     cache: CacheShape = described("Answers that are kept and given again.", default=CacheShape())
     coalesce: CoalesceShape = described("Identical calls that share one call upstream.", default=CoalesceShape())
+    redis: RedisShape = described("Live state that many gateways share.", default=RedisShape())
+    ledger: LedgerShape = described("The durable record of calls.", default=LedgerShape())
+    responses: ResponsesShape = described("What `/v1/responses` keeps.", default=ResponsesShape())
     providers: ProvidersShape = described("What holds for all providers.", default=ProvidersShape())
     routing: RoutingShape = described("Who may answer for whom.", default=RoutingShape())
     discord: DiscordShape = described("For `keyturn bot`.", default=DiscordShape())

@@ -54,7 +54,7 @@ from .gates import Barrier, barrier, permitted, said_of
 from .hints import answered_at
 from .latency import Latencies, Like, like
 from .limitbook import Source
-from .limits import Claim, Cost, Denied, Limit, LimitRow, Meters, Window, claims
+from .limits import Claim, Cost, Denied, Limit, LimitRow, Meters, Window, charged, claims
 from .message import (
     SPEAKING,
     Answer,
@@ -296,6 +296,7 @@ __all__ = [
     "answered_at",
     "barrier",
     "charge",
+    "charged",
     "claims",
     "classify",
     "cost_of",

@@ -258,6 +258,21 @@ class Meters:
         self._loans[attempt_id] = _Loan(parts)
         return None
 
+    def wait(self, claims: Sequence[Claim], now: float) -> tuple[float, Limit | None]:
+        """Seconds until all of *claims* would fit if nothing else happened, and the limit that is longest in the way.
+
+        Infinite when that alone does not help. Nothing is taken, and nobody is remembered as waiting.
+        """
+        longest: float = 0.0
+        found: Limit | None = None
+        for claim in claims:
+            counter, limit = self._counters.get(claim.limit.key), claim.limit
+            never = claim.floor > limit.capacity and _stated(limit)
+            wait = inf if never else 0.0 if counter is None else _wait(counter, limit, claim.cost, now)
+            if wait > longest:
+                longest, found = wait, limit
+        return longest, found
+
     def counted(self, attempt_id: str, now: float) -> None:
         """The request was written in full: from now on the provider counts it. Again, or unknown: nothing."""
         loan = self._loans.get(attempt_id)
@@ -453,6 +468,11 @@ def _actual(claim: Claim, cost: int, usage: Usage | None) -> int:
     else:
         used = usage.input if metric == "input_tokens" else usage.output
     return max(used, 0 if usage.exact else cost)
+
+
+def charged(claim: Claim, usage: Usage | None) -> int:
+    """Nano-dollars that a budget is charged by *claim*, once its attempt is settled with *usage*."""
+    return 0 if usage is None else _spent(claim, claim.cost, usage)
 
 
 def _spent(claim: Claim, cost: int, usage: Usage) -> int:

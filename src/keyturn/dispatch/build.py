@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 
 from keyturn.config import Config, DataFolder
 from keyturn.core import Clock, Marks, Redactor, Transport
-from keyturn.stores import MemoryState, NullLedger
 from keyturn.transport import ASGIApp, Transports
 
 from .clock import SystemClock
 from .gateway import Gateway
 from .hidden import secrets_of
 from .overview import switch_off
+from .storing import ledger_of, live_state_of
 
 BUILT: list[Callable[[Gateway], object]] = []
 """Called with every gateway that this process makes: instrumentation of programs that use the library."""
@@ -32,14 +32,14 @@ def build(
     *folder* and kept there; only its owner may hand it in."""
     clock = clock or SystemClock()
     marks = Marks()
-    live = MemoryState(marks, wall_offset=clock.wall() - clock.mono())
+    live = live_state_of(config, marks, clock)
     gateway = Gateway(
         config,
         clock,
         transport or Transports(clock, apps or {}),
         live,
         marks,
-        NullLedger(),
+        ledger_of(config, folder, clock),
         Redactor(secrets_of(config)),
         folder,
     )

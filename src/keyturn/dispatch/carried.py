@@ -72,6 +72,10 @@ class Carried:
             else:
                 self._budgets[limit.scope] = limit
 
+    def recorded(self, spent: Mapping[str, int]) -> None:
+        """What the ledger knows of this month's spend; it wins over what was written down elsewhere."""
+        self._spent |= spent
+
     def spending(self, limits: Iterable[Limit]) -> None:
         """Something was spent of *limits*, so far as they are budgets: written within a second."""
         self._budgets.update((limit.scope, limit) for limit in limits if limit.metric == "cost")
@@ -139,6 +143,11 @@ class Carried:
             self._folder.write_rotation_index(provider, index)
         if spent:
             self._folder.write_spent(month, spent)
+
+    @property
+    def month(self) -> str:
+        """The month whose spend it keeps, `2026-11`."""
+        return self._since
 
     def _month(self) -> str:
         return f"{datetime.fromtimestamp(self._clock.wall(), UTC):%Y-%m}"

@@ -48,6 +48,7 @@ from keyturn.wire import (
 from .bounds import given_up, observed, watch_of
 from .clock import draw, new_id
 from .declared import SECONDS, window_of
+from .recording import outcome as outcome_row
 from .run import Failed, Grant, Run
 from .signing_in import another_token
 
@@ -248,7 +249,8 @@ class Exchange:
         run.trail.attempts.insert(-1, lost)
         run.progress.attempts += 1
         attempt.started, attempt.resend = now, True
-        self._gateway.ledger.finish(lost)
+        if self._gateway.ledger.keeps:
+            self._gateway.ledger.finish(outcome_row(self._gateway, run, self._grant, lost))
 
     def _redirection(self, status: int) -> str:
         variable = f"{(self.provider.variables or ('',))[0]}_API_BASE"
@@ -451,7 +453,8 @@ class Exchange:
     def _over(self) -> None:
         attempt = self._grant.attempt
         self._run.generation.reserving.over(attempt)
-        self._gateway.ledger.finish(attempt)
+        if self._gateway.ledger.keeps:
+            self._gateway.ledger.finish(outcome_row(self._gateway, self._run, self._grant, attempt))
         if self._run.paying:
             self._gateway.carried.spending(self._run.own)
 

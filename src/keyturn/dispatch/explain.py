@@ -9,7 +9,6 @@ from keyturn.core import (
     FOREVER,
     Call,
     Caller,
-    Denied,
     Deployment,
     Entry,
     Exhausted,
@@ -20,9 +19,8 @@ from keyturn.core import (
     resolve,
 )
 from keyturn.errors import KeyturnError
-from keyturn.stores import Reservation
 
-from .clock import draw, new_id
+from .clock import draw
 from .reserving import SMALL
 
 if TYPE_CHECKING:
@@ -103,14 +101,11 @@ def _row(gateway: Gateway, entry: Entry, now: float) -> tuple[dict[str, Any], fl
         wait = mark.wait(now)
         return {"key": key, "state": mark.state, "why": mark.reason, "wait_s": _seconds(wait)}, wait
     limits = [limit for scope in entry.limit_scopes for limit in gateway.live.limits(scope)]
-    got = gateway.live.reserve(new_id(gateway.clock.wall()), claims(limits, SMALL), now)
-    if isinstance(got, Reservation):
-        got.close()
+    wait, limit = gateway.live.wait(claims(limits, SMALL), now)
+    if limit is None:
         return {"key": key, "state": "free", "why": "", "wait_s": 0.0}, 0.0
-    if not isinstance(got, Denied):
-        raise TypeError("a live state that decides later is not supported yet")
-    why = f"{got.limit.metric} limit of {got.limit.capacity} reached"
-    return {"key": key, "state": "limited", "why": why, "wait_s": _seconds(got.wait)}, got.wait
+    why = f"{limit.metric} limit of {limit.capacity} reached"
+    return {"key": key, "state": "limited", "why": why, "wait_s": _seconds(wait)}, wait
 
 
 def _seconds(wait: float) -> float | None:

@@ -40,21 +40,21 @@ from keyturn.errors import (
     Draining,
     KeyturnError,
     TransportError,
-    Untranslatable,
 )
-from keyturn.stores import Ledger, LiveState
+from keyturn.stores import Learned, Ledger, LiveState
 
 from . import answering, overview, unanswered
 from .carried import Carried
 from .clock import Watch
 from .declared import budgets
 from .events import Alarm, CallEnded, Cooled, Events
-from .exchange import Exchange
 from .explain import explain
 from .generation import Generation
 from .hidden import secrets_of
 from .models import ModelLists, ModelRow
 from .pools import Pools
+from .preparing import LARGE_BODY, announced, prepared, prepared_apart
+from .recording import ending, intent
 from .relay import RelayStream
 from .reply import Reply
 from .rotations import Rotations
@@ -69,8 +69,6 @@ if TYPE_CHECKING:
 FOREVER = float("inf")
 ANYBODY = Caller()
 MOST_RECENT = 256
-LARGE_BODY = 512 * 1024
-"""Bytes of a request above which it is prepared in a thread: others should not wait while so many are translated."""
 
 
 class Gateway:
@@ -103,7 +101,7 @@ class Gateway:
         self.redact = redactor.text
         self.room: WaitingRoom[Grant] = WaitingRoom(clock)
         self.carried = Carried(folder, clock, live, config.spent)
-        self.rotations = Rotations(self.carried, self.events)
+        self.rotations = Rotations(self.carried, live, self.events)
         self.generations = 0
         """How many configurations there have been."""
         self.disabled: set[str] = set()
@@ -116,7 +114,9 @@ class Gateway:
         self._older_lists: list[ModelLists] = []
         """Lists of earlier configurations, which may still be fetched for somebody."""
         live.subscribe(self._wake)
-        self.carried.take_over(budgets(config))
+        live.follow(self._learned)
+        if not ledger.keeps:
+            self.carried.take_over(budgets(config))
         self.recent: OrderedDict[str, Trail] = OrderedDict()
         """The trails of the latest calls, for who asks what happened to one."""
         self.inflight = 0
@@ -126,6 +126,15 @@ class Gateway:
         self.before_attempt: Callable[[str, Call, Attempt], Awaitable[None]] | None = None
         """Awaited before each attempt is prepared; it may change the call's members. What it raises ends the call."""
         self._idle: asyncio.Event | None = None
+
+    async def open(self) -> None:
+        """Ready the stores and take over what was remembered. To be awaited once, before the first call, wherever
+        something is to last or is shared. Raises StoreError."""
+        await self.ledger.open()
+        await self.live.open()
+        if self.ledger.keeps:
+            self.carried.recorded(await self.ledger.spent(self.carried.month))
+            self.carried.take_over(budgets(self.config))
 
     async def handle(self, call: Call, caller: Caller, call_id: str) -> Reply:
         """Answer *call*. Errors come back as replies; only cancellation is raised, and leaves nothing behind."""
@@ -171,21 +180,25 @@ class Gateway:
                     continue
             if isinstance(grant, Exhausted):
                 return unanswered.given_up(self, run, grant)
+            if grant.pending and not await reserving.confirmed(run, grant):
+                resend = None
+                continue
             if grant.entry.candidate.credential.tokens is not None and await lacks_token(self, run, grant):
                 continue
             if self.before_attempt is not None:
-                await self._announced(run, grant)
+                await announced(self.before_attempt, run, grant)
             large = run.call.size > LARGE_BODY
-            exchange = await self._prepared_apart(run, grant) if large else self._prepared(run, grant)
+            exchange = await prepared_apart(self, run, grant) if large else prepared(self, run, grant)
             if exchange is None:
                 continue
             run.progress.attempts += 1
             run.trail.attempts.append(grant.attempt)
             failed, reply = None, None
             try:
-                pending = self.ledger.intend(grant.attempt)
-                if pending is not None:
-                    await pending
+                if self.ledger.keeps:
+                    on_record = self.ledger.intend(intent(self, run, grant), paying=run.paying)
+                    if on_record is not None:
+                        await on_record
                 failed = await exchange.perform()
                 if failed is None:
                     reply = answering.relayed(self, run, grant, exchange)
@@ -200,48 +213,6 @@ class Gateway:
             if isinstance(move, Refuse):
                 raise unanswered.stopped(run, move)
             resend = move.resend if isinstance(move, TryNext) else None
-
-    async def _announced(self, run: Run, grant: Grant) -> None:
-        """Have the hook see, and perhaps change, what is about to be sent."""
-        assert self.before_attempt is not None
-        seen = False
-        try:
-            await self.before_attempt(run.trail.call, run.call, grant.attempt)
-            seen = True
-        finally:
-            if not seen:
-                grant.close()
-        run.neutral = None  # made of what may have changed
-
-    def _prepared(self, run: Run, grant: Grant) -> Exchange | None:
-        """The attempt of *grant*, ready to be sent; None when its dialect cannot say what the call says."""
-        exchange, ready = Exchange(self, run, grant), False
-        try:
-            exchange.prepare()
-            ready = True
-        except Untranslatable as error:
-            run.cannot_ask(grant.entry.candidate.deployment, error)
-            return None
-        finally:
-            if not ready:
-                exchange.watch.close()
-                grant.close()
-        return exchange
-
-    async def _prepared_apart(self, run: Run, grant: Grant) -> Exchange | None:
-        """The same for a large body, in a thread: its translation must not hold up everybody else."""
-        exchange, ready = Exchange(self, run, grant), False
-        try:
-            await asyncio.to_thread(exchange.prepare)
-            ready = True
-        except Untranslatable as error:
-            run.cannot_ask(grant.entry.candidate.deployment, error)
-            return None
-        finally:
-            if not ready:
-                exchange.watch.close()
-                grant.close()
-        return exchange
 
     async def _plan(self, run: Run, generation: Generation) -> None:
         """Whom *run* may ask by the configuration of *generation*, which it carries from then on."""
@@ -328,6 +299,8 @@ class Gateway:
         self.recent[trail.call] = trail
         if len(self.recent) > MOST_RECENT:
             self.recent.popitem(last=False)
+        if self.ledger.keeps:
+            self.ledger.ended(ending(self, run))
         self.inflight -= 1
         self._left(run.generation)
         if not self.inflight and self._idle is not None:
@@ -363,6 +336,13 @@ class Gateway:
         self.generation.pools.wake(scope)
         for older in self._retired:
             older.pools.wake(scope)
+
+    def _learned(self, news: Learned) -> None:
+        """Another gateway that shares the live state changed it."""
+        if news.freed:
+            self.wake_marked(news.freed)
+        for provider, index in news.turned:
+            self.rotations.follow(provider, index)
 
     def adopt(self, config: Config) -> None:
         """Answer by *config* from now on. Calls under way finish on what they began with; counters, cooldowns and
@@ -485,3 +465,5 @@ class Gateway:
             await self.refresher.close()
         await self.transport.close()
         await self.carried.close()
+        await self.live.close()
+        await self.ledger.close()

@@ -49,6 +49,8 @@ SHORTEST = 0.001
 """Seconds that an entry is set aside at least: less could be lost in rounding, and it would be picked again at once."""
 USED_UP = 0.99
 """The share of a cap in tokens that is as good as all of it: hardly any call fits into the rest."""
+AGAIN = 0.05
+"""Seconds that an entry is set aside when a shared store said no and nobody knows why any more."""
 FREE = Cost(0, 0, 0)
 """The cost of a call where nothing is limited."""
 SMALL = Cost(1, 1, 1)
@@ -77,7 +79,7 @@ class Reserving:
 
     def claim(self, run: Run) -> Grant | Exhausted:
         """An entry with its reservation. Who asks for the first time takes nothing that somebody waits for."""
-        return self._take(run, polite=not run.progress.attempts)
+        return self._take(run, polite=not run.progress.attempts and run.place is None)
 
     def again(self, run: Run, resend: Entry | None) -> Grant | None:
         """The same credential once more, which `advance` allows when nothing else is free; unless it rests by now."""
@@ -100,11 +102,22 @@ class Reserving:
         hindered = run.progress.attempts > 0
         try:
             grant = await self._room.wait(
-                self._line(run), lambda: self._take(run), returns=now + short.wait, latest=latest, hindered=hindered
+                self._line(run),
+                lambda: self._take(run),
+                returns=now + short.wait,
+                latest=latest,
+                hindered=hindered,
+                place=self._placed(run),
             )
         finally:
             run.trail.waited += self._clock.mono() - now
         return self._told(run, self._look(run)) if grant is None else grant
+
+    def _placed(self, run: Run) -> int:
+        """The place of *run* among all who wait: by when it first came."""
+        if run.place is None:
+            run.place = self._room.arrival()
+        return run.place
 
     def _told(self, run: Run, short: Exhausted) -> Exhausted:
         """Nothing is left for *run*: how the keys stand is noted in its trail."""
@@ -131,11 +144,7 @@ class Reserving:
         if mark is None or mark.block not in ("limit", "fault"):
             return FOREVER
         limits = [limit for scope in entry.limit_scopes for limit in self._live.limits(scope)]
-        got = self._live.reserve(new_id(self._clock.wall()), claims(limits, SMALL), now)
-        if isinstance(got, Reservation):
-            got.close()
-            return mark.wait(now)
-        return max(mark.wait(now), got.wait if isinstance(got, Denied) else 0.0)
+        return max(mark.wait(now), self._live.wait(claims(limits, SMALL), now)[0])
 
     def _look(self, run: Run) -> Exhausted:
         """What keeps *run* from every candidate, without taking one that has just become free."""
@@ -214,16 +223,40 @@ class Reserving:
             if cost is None:
                 return None
             needed += claims((limit for limit in run.own if not (run.counted and limit.metric == "requests")), cost)
-        got = self._live.reserve(attempt.id, needed, now)
+        got = self._live.reserve(attempt.id, needed, now, entry.scopes)
         if isinstance(got, Denied):
             if got.limit.owner == "caller":
                 raise self._own_limit(got)
             return got
-        if not isinstance(got, Reservation):
-            raise TypeError("a live state that decides later is not supported yet")
         pool.used(entry)
         self._live.begin(entry.scopes, attempt.id, now)
-        return Grant(self.over, pool, entry, attempt, got)
+        budget = next((each for each in needed if each.limit.metric == "cost"), None) if run.paying else None
+        return Grant(self.over, pool, entry, attempt, got, budget)
+
+    async def confirmed(self, run: Run, grant: Grant) -> bool:
+        """Whether the shared store, which has to be asked, grants *grant*; else its entry is set aside: pick again.
+
+        Raises CallerLimit, BudgetExhausted and LimiterUnavailable.
+        """
+        got: Reservation | Denied | None = None
+        assert not isinstance(grant.reservation, Reservation)
+        try:
+            got = await grant.reservation
+        finally:
+            if not isinstance(got, Reservation):
+                grant.close()
+        if isinstance(got, Reservation):
+            grant.reservation, grant.pending = got, False
+            return True
+        now, entry = self._clock.mono(), grant.entry
+        if got is None:  # a cooldown became known, which the next pick obeys
+            if self._marks.blocked(entry.scopes, now) is None:
+                grant.pool.park(entry, now + AGAIN, "busy")
+        elif got.limit.owner == "caller":
+            raise self._own_limit(got)
+        else:
+            self._set_aside(run, grant.pool, entry, got, now)
+        return False
 
     def rest_at_cap(self, entry: Entry, now: float, denied: Denied | None = None) -> None:
         """Let *entry* rest for its model, for as long as a custom cap says that is used up, or has *denied* a call; and

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from keyturn.core import Cycle, KeyIndex
+from keyturn.stores import LiveState
 
 from .carried import Carried
 from .events import Events, Rotated
@@ -17,10 +18,11 @@ class Rotations:
     """The round robin and the fair cycles of every provider, the same through every reload. An index is remembered
     over restarts too, and told when it moves."""
 
-    __slots__ = ("_carried", "_counts", "_cycles", "_events", "_indexes")
+    __slots__ = ("_carried", "_counts", "_cycles", "_events", "_indexes", "_live")
 
-    def __init__(self, carried: Carried, events: Events) -> None:
+    def __init__(self, carried: Carried, live: LiveState, events: Events) -> None:
         self._carried = carried
+        self._live = live
         self._events = events
         self._indexes: dict[str, KeyIndex] = {}
         self._counts: dict[str, int] = {}
@@ -43,6 +45,14 @@ class Rotations:
             self._cycles.popitem(last=False)
         return cycle
 
+    def follow(self, provider: str, position: int) -> None:
+        """Another gateway moved the round robin of *provider*."""
+        index = self._indexes.get(provider)
+        if index is not None:
+            index.index = position
+        self._carried.moved(provider, position)
+
     def _moved(self, provider: str, position: int) -> None:
         self._carried.moved(provider, position)
+        self._live.turn(provider, position)
         self._events.emit(Rotated(provider, position + 1, self._counts[provider]))

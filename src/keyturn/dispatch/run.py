@@ -11,6 +11,7 @@ from keyturn.core import (
     Attempt,
     Call,
     Caller,
+    Claim,
     Cost,
     Deployment,
     Entry,
@@ -23,7 +24,7 @@ from keyturn.core import (
     Trail,
 )
 from keyturn.errors import Untranslatable
-from keyturn.stores import Reservation
+from keyturn.stores import Pending, Reservation
 from keyturn.wire import SHORTEST_CACHED, conversation_of
 
 if TYPE_CHECKING:
@@ -55,7 +56,9 @@ class Run:
         "own",
         "patience",
         "paying",
+        "place",
         "progress",
+        "role",
         "started",
         "too_big",
         "trail",
@@ -96,6 +99,10 @@ class Run:
         """It counts as a request of its caller: further attempts do not count again."""
         self.paying = False
         """One of them is a budget: prices matter."""
+        self.role = ""
+        """The role whose budget pays."""
+        self.place: int | None = None
+        """Its place among those who wait, once it has waited: who was called in vain stands where it stood."""
         self.unpriced: set[Deployment] = set()
         """Deployments that a budget cannot cover, as nobody knows what they cost."""
         self.costs: dict[Deployment, Cost] = {}
@@ -119,6 +126,7 @@ class Run:
         """The steps to take by *generation* are known; also when others were planned before, and nothing was sent."""
         if generation is not self.generation:
             self.generation, self.own, self.first = generation, self.caller.limits, frozenset()
+            self.role = ""
             self.costs.clear()
             self.unpriced.clear()
             self.inexpressible.clear()
@@ -131,6 +139,7 @@ class Run:
         self.trail.planned = plan.deployments[0].provider
         if plan.role is not None and plan.role.budget is not None:
             self.own = (*self.own, plan.role.budget)
+            self.role = plan.role.budget.scope.partition("/")[2]
         self.paying = any(limit.metric == "cost" for limit in self.own)
         self.trail.refusals.extend(plan.refusals)
 
@@ -159,10 +168,16 @@ class Run:
 class Grant:
     """An entry that was picked, with the reservation of its attempt. `close` gives it back unused."""
 
-    __slots__ = ("_open", "_over", "attempt", "entry", "pool", "reservation", "sent")
+    __slots__ = ("_open", "_over", "attempt", "budget", "entry", "pending", "pool", "reservation", "sent")
 
     def __init__(
-        self, over: Callable[[Attempt], None], pool: Pool, entry: Entry, attempt: Attempt, reservation: Reservation
+        self,
+        over: Callable[[Attempt], None],
+        pool: Pool,
+        entry: Entry,
+        attempt: Attempt,
+        reservation: Reservation | Pending,
+        budget: Claim | None = None,
     ) -> None:
         self._over = over
         self._open = True
@@ -170,6 +185,10 @@ class Grant:
         self.entry = entry
         self.attempt = attempt
         self.reservation = reservation
+        self.pending = not isinstance(reservation, Reservation)
+        """A shared store has still to say whether it is granted."""
+        self.budget = budget
+        """What the attempt takes of a budget, if one applies."""
         self.sent = False
         """The whole request is on its way: what it reserved counts."""
 

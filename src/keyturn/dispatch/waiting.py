@@ -97,15 +97,28 @@ class WaitingRoom(Generic[G]):
             served.popleft()
         return self.ahead(line) * max(now - served[0], 1.0) / len(served)
 
+    def arrival(self) -> int:
+        """A place behind everybody who has come so far."""
+        self._arrivals += 1
+        return self._arrivals
+
     async def wait(
-        self, line: Line, take: Callable[[], G | Exhausted], *, returns: float, latest: float, hindered: bool
+        self,
+        line: Line,
+        take: Callable[[], G | Exhausted],
+        *,
+        returns: float,
+        latest: float,
+        hindered: bool,
+        place: int | None = None,
     ) -> G | None:
         """Stand in *line* until *take* succeeds; None when *latest* comes first (monotonic seconds).
 
-        *returns* is when the earliest candidate comes back. A waiter that is cancelled leaves its place at once.
+        *returns* is when the earliest candidate comes back. *place*: an `arrival` of before, for who comes back. A
+        waiter that is cancelled leaves its place at once.
         """
-        self._arrivals += 1
-        waiter = _Waiter(self._arrivals, take, hindered, asyncio.get_running_loop().create_future())
+        number = self.arrival() if place is None else place
+        waiter = _Waiter(number, take, hindered, asyncio.get_running_loop().create_future())
         self._enter(line, waiter)
         expiry = self._clock.call_at(latest, lambda: _give_up(waiter))
         self._arm(line, returns)
@@ -150,7 +163,10 @@ class WaitingRoom(Generic[G]):
         if queue is None:
             queue = self._lines[line] = deque()
             self._wanted.update((line.generation, each) for each in line.deployments)
-        queue.append(waiter)
+        behind = len(queue)
+        while behind and queue[behind - 1].number > waiter.number:
+            behind -= 1
+        queue.insert(behind, waiter)
 
     def _leave(self, line: Line, waiter: _Waiter[G]) -> None:
         self.waiting -= 1

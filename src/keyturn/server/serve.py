@@ -179,6 +179,11 @@ async def _serve(
 ) -> int:
     told, hurry = asyncio.Event(), asyncio.Event()
     _on_signals(lambda: hurry.set() if told.is_set() else told.set())
+    try:
+        await gateway.open()
+    except KeyturnError:
+        await gateway.close()
+        raise
     await server.start()
     if reloader is not None:
         reloader.start()

@@ -1,7 +1,40 @@
 """Remember: the live state (counters and cooldowns) and the ledger (the durable record)."""
 
-from .ledger import Ledger, NullLedger
-from .live import LiveState, Pending, Reservation, View
+from .ledger import (
+    AttemptRow,
+    By,
+    CallRow,
+    CallStory,
+    Ledger,
+    NullLedger,
+    ResponseRow,
+    Responses,
+    Sink,
+    Standing,
+    UsageQuery,
+    UsageRow,
+)
+from .live import Learned, LiveStanding, LiveState, Pending, Reservation, View
 from .memory import MemoryState
 
-__all__ = ["Ledger", "LiveState", "MemoryState", "NullLedger", "Pending", "Reservation", "View"]
+__all__ = [
+    "AttemptRow",
+    "By",
+    "CallRow",
+    "CallStory",
+    "Learned",
+    "Ledger",
+    "LiveStanding",
+    "LiveState",
+    "MemoryState",
+    "NullLedger",
+    "Pending",
+    "Reservation",
+    "ResponseRow",
+    "Responses",
+    "Sink",
+    "Standing",
+    "UsageQuery",
+    "UsageRow",
+    "View",
+]

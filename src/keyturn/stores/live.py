@@ -7,7 +7,7 @@ without an `await`, and whatever ends an attempt can run while its task is being
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from keyturn.core import Claim, Denied, Limit, LimitRow, Mark, ScopeKey, Transition, Usage, Window
 
@@ -26,14 +26,17 @@ class Reservation:
 
 
 class Pending(Protocol):
-    """A reservation that a shared store has still to decide. To be awaited in a task of its own.
+    """A reservation that a shared store has still to decide; within a bounded time it does, or another one for it.
 
-    Whoever stops waiting calls `LiveState.release(id)`: a late grant is then refused by its id.
+    Awaited: the reservation, the denial, or None when a cooldown became known with the answer: look again. Raises
+    LimiterUnavailable. Whoever stops waiting may do so at any time, and calls `close`: a late grant is then refused by
+    its id.
     """
 
     @property
     def id(self) -> str: ...
-    def __await__(self) -> Generator[Any, None, Reservation | Denied]: ...
+    def __await__(self) -> Generator[Any, None, Reservation | Denied | None]: ...
+    def close(self) -> None: ...
 
 
 class View(Protocol):
@@ -64,11 +67,50 @@ class View(Protocol):
         ...
 
 
+class Learned(NamedTuple):
+    """What became known from other gateways."""
+
+    freed: tuple[ScopeKey, ...] = ()
+    """Scopes whose marks are gone."""
+    turned: tuple[tuple[str, int], ...] = ()
+    """Providers whose round robin moved, and where it stands."""
+
+
+class LiveStanding(NamedTuple):
+    """How the live state is doing, for `/readyz`, `/metrics` and `stores check`."""
+
+    store: Literal["memory", "redis"]
+    reachable: bool
+    """False: the shared store is away, and each limit follows its policy."""
+    replicas: int
+    """Gateways that share it, this one included."""
+    open: int
+    """Reservations of this process that are not settled: 0 when idle."""
+    queued: int = 0
+    """Messages that wait to be sent to the shared store."""
+    trouble: str = ""
+    """What is wrong and what to do about it; empty while all is well."""
+
+
 class LiveState(Protocol):
     """Counters and cooldowns. `now` is monotonic seconds; attempt ids are made before anything is asked for."""
 
     wall_offset: float
     """Wall minus monotonic seconds, for limits of a day or month; set again when the wall clock is set."""
+
+    async def open(self) -> None:
+        """Reach the shared store and learn what stands there. Raises StoreError when it must not be used as it is."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what is still held, as far as the shared store can be told, and let go of it."""
+        ...
+
+    async def refresh(self, scopes: Iterable[str]) -> None:
+        """Have `view` know the newest figures of the limits of *scopes*, for who wants to see them."""
+        ...
+
+    def standing(self) -> LiveStanding: ...
 
     def view(self, now: float) -> View:
         """What is known at *now*; it stays current."""
@@ -89,11 +131,26 @@ class LiveState(Protocol):
         ...
 
     def take(self, limit: Limit, amount: int, now: float) -> None:
-        """Count *amount* as used of *limit* now: what was written down before this process began."""
+        """Count *amount* as used of *limit* now: what was written down before this process began.
+
+        A shared store takes it as what is used at least, since every gateway tells it.
+        """
         ...
 
-    def reserve(self, attempt_id: str, claims: Sequence[Claim], now: float) -> Reservation | Denied | Pending:
-        """Take all of *claims* or nothing. An id that was released is denied; one that is reserved stays so."""
+    def reserve(
+        self, attempt_id: str, claims: Sequence[Claim], now: float, scopes: Sequence[ScopeKey] = ()
+    ) -> Reservation | Denied | Pending:
+        """Take all of *claims* or nothing. An id that was released is denied; one that is reserved stays so.
+
+        *scopes*: those whose marks the candidate obeys, so that a shared store can tell of a cooldown in time.
+        """
+        ...
+
+    def wait(self, claims: Sequence[Claim], now: float) -> tuple[float, Limit | None]:
+        """Seconds until all of *claims* would fit, as far as is known, and the limit that is longest in the way.
+
+        Infinite when time alone will not help. Nothing is taken, and nobody is remembered as waiting.
+        """
         ...
 
     def counted(self, attempt_id: str, now: float) -> None:
@@ -115,6 +172,10 @@ class LiveState(Protocol):
         """Change a mark. True when something became usable that was not."""
         ...
 
+    def turn(self, provider: str, index: int) -> None:
+        """The round robin of *provider* stands at *index* now."""
+        ...
+
     def begin(self, scopes: Iterable[ScopeKey], attempt_id: str, now: float) -> None:
         """An attempt starts: it probes the marks of *scopes* whose time is up."""
         ...
@@ -128,4 +189,8 @@ class LiveState(Protocol):
 
         Never from within `reserve`, never when nobody was denied.
         """
+        ...
+
+    def follow(self, learned: Callable[[Learned], None]) -> None:
+        """Call *learned* with what other gateways changed, after this one's marks follow it."""
         ...

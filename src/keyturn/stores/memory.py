@@ -18,7 +18,7 @@ from keyturn.core import (
     Window,
 )
 
-from .live import Reservation
+from .live import Learned, LiveStanding, Reservation
 
 
 class MemoryState:
@@ -39,6 +39,18 @@ class MemoryState:
     @wall_offset.setter
     def wall_offset(self, seconds: float) -> None:
         self._meters.wall_offset = seconds
+
+    async def open(self) -> None:
+        return None
+
+    async def close(self) -> None:
+        return None
+
+    async def refresh(self, scopes: Iterable[str]) -> None:
+        return None
+
+    def standing(self) -> LiveStanding:
+        return LiveStanding("memory", True, 1, self._meters.held())
 
     def view(self, now: float) -> MemoryState:
         return self
@@ -72,9 +84,14 @@ class MemoryState:
     def take(self, limit: Limit, amount: int, now: float) -> None:
         self._meters.take(limit, amount, now)
 
-    def reserve(self, attempt_id: str, claims: Sequence[Claim], now: float) -> Reservation | Denied:
+    def reserve(
+        self, attempt_id: str, claims: Sequence[Claim], now: float, scopes: Sequence[ScopeKey] = ()
+    ) -> Reservation | Denied:
         denied = self._meters.reserve(attempt_id, claims, now)
         return Reservation(attempt_id, self._close) if denied is None else denied
+
+    def wait(self, claims: Sequence[Claim], now: float) -> tuple[float, Limit | None]:
+        return self._meters.wait(claims, now)
 
     def counted(self, attempt_id: str, now: float) -> None:
         self._meters.counted(attempt_id, now)
@@ -91,6 +108,12 @@ class MemoryState:
 
     def cool(self, transition: Transition) -> bool:
         return self._marks.apply(transition)
+
+    def turn(self, provider: str, index: int) -> None:
+        return None
+
+    def follow(self, learned: Callable[[Learned], None]) -> None:
+        return None
 
     def begin(self, scopes: Iterable[ScopeKey], attempt_id: str, now: float) -> None:
         self._marks.begin(scopes, attempt_id, now)

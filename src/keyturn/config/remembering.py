@@ -1,0 +1,121 @@
+"""What is remembered and where: `[redis]`, `[ledger]` and `[responses]` of settings.toml, their variables over them."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from keyturn.core import Secret
+
+from .model import LedgerSettings, RedisSettings, ResponsesSettings
+from .sections import Filled
+from .settings import Settings, as_integer, choose
+
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+DATABASE_SCHEMES = ("postgresql", "postgres")
+OTHER_DATABASES = ("mysql", "mariadb", "sqlite", "sqlite3", "mssql", "oracle", "mongodb")
+"""Schemes of a `DATABASE_URL` that was set for another program."""
+POLICIES = ("local_share", "open", "closed")
+DURABILITIES = ("normal", "full")
+DAY = 86_400.0
+
+
+def remembering_of(filled: Filled, settings: Settings) -> dict[str, Any]:
+    """The members of `Config` that say what is remembered and where."""
+    return {
+        "redis": redis_of(filled, settings),
+        "ledger": ledger_of(filled, settings),
+        "responses": responses_of(filled, settings),
+    }
+
+
+def redis_of(filled: Filled, settings: Settings) -> RedisSettings | None:
+    """The live state that many share; None without `REDIS_URL`."""
+    url = _url("REDIS_URL", REDIS_SCHEMES, "redis://localhost:6379/0", settings)
+    given: dict[str, Any] = {
+        "prefix": settings.text("REDIS_PREFIX") or filled.value("redis", "prefix"),
+        "without": _word("REDIS_WITHOUT", POLICIES, settings) or filled.value("redis", "without"),
+        "least_replicas": _count("REDIS_LEAST_REPLICAS", settings) or filled.value("redis", "least_replicas"),
+    }
+    prefix = given["prefix"]
+    if prefix is not None and not (prefix.isascii() and prefix.isprintable() and not set(prefix) & set("{}* ")):
+        settings.report.problem("REDIS_PREFIX", f"{settings.report.quote(prefix)} is not a plain word such as keyturn")
+    return None if url is None else RedisSettings(url, **_said(given))
+
+
+def ledger_of(filled: Filled, settings: Settings) -> LedgerSettings:
+    """Whether calls are recorded, and where."""
+    enabled = settings.switch("LEDGER_ENABLED")
+    spooled = _count("LEDGER_MOST_SPOOLED", settings)
+    given: dict[str, Any] = {
+        "enabled": filled.value("ledger", "enabled") if enabled is None else enabled,
+        "database_url": _database(settings),
+        "durable": _word("LEDGER_DURABLE", DURABILITIES, settings) or filled.value("ledger", "durable"),
+        "keep_days": _days("LEDGER_KEEP_DAYS", settings) or filled.value("ledger", "keep_days"),
+        "most_spooled": filled.value("ledger", "most_spooled") if spooled is None else spooled,
+    }
+    return LedgerSettings(**_said(given))
+
+
+def responses_of(filled: Filled, settings: Settings) -> ResponsesSettings:
+    """Whether answers of the Responses API are kept here."""
+    store = settings.switch("RESPONSES_STORE")
+    given: dict[str, Any] = {
+        "store": filled.value("responses", "store") if store is None else store,
+        "keep_days": _days("RESPONSES_KEEP_DAYS", settings) or filled.value("responses", "keep_days"),
+    }
+    return ResponsesSettings(**_said(given))
+
+
+def _database(settings: Settings) -> Secret | None:
+    """`DATABASE_URL`, a name that programs share: what names another kind of database is not meant for us."""
+    scheme = (settings.text("DATABASE_URL") or "").partition(":")[0].partition("+")[0]
+    if scheme in OTHER_DATABASES:
+        settings.report.note("DATABASE_URL", f"names a database of {scheme}, not PostgreSQL; the ledger is a file")
+        return None
+    return _url("DATABASE_URL", DATABASE_SCHEMES, "postgresql://user:password@host/keyturn", settings)
+
+
+def _said(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _url(name: str, schemes: tuple[str, ...], example: str, settings: Settings) -> Secret | None:
+    """The address that a variable holds; a problem, which does not quote it, when it is none."""
+    text = settings.text(name)
+    if text is None:
+        return None
+    try:
+        parts = urlsplit(text)
+        fine = parts.scheme in schemes and bool(parts.hostname or parts.scheme == "unix") and (parts.port or 1) > 0
+    except ValueError:
+        fine = False
+    if not fine or not text.isprintable():
+        settings.report.problem(name, f"is not an address such as {example}")
+    return Secret(text)
+
+
+def _word(name: str, valid: tuple[str, ...], settings: Settings) -> str | None:
+    text = settings.text(name)
+    if text and text.lower() not in valid:
+        settings.report.problem(name, choose(settings.report, text, valid))
+    return text.lower() if text else None
+
+
+def _count(name: str, settings: Settings) -> int | None:
+    text = settings.text(name)
+    number = as_integer(text) if text else None
+    if text and (number is None or number <= 0):
+        settings.report.problem(name, f"{settings.report.quote(text)} is not a whole number above 0")
+    return number
+
+
+def _days(name: str, settings: Settings) -> float | None:
+    text = settings.text(name)
+    try:
+        days = float(text) if text else None
+    except ValueError:
+        days = -1.0
+    if days is not None and not 0.0 < days <= 36_500.0:
+        settings.report.problem(name, f"{settings.report.quote(text or '')} is not a number of days above 0")
+    return days
