@@ -100,8 +100,7 @@ def _assembled(settings: Settings, files: Files, options: Options, cwd: Path, en
         providers = {DEMO: CATALOG[DEMO], **providers}
         credentials = {DEMO: (Credential.of(DEMO, "", origin="built in"),), **credentials}
     modes = filed.strategies | pools.strategies(settings)
-    names = ProviderNames(settings, filed)
-    routing = find_routing(files, filed, settings)
+    names, routing = ProviderNames(settings, filed), find_routing(files, filed, settings)
     callers = find_callers(files, settings)
     keys = tuple(FileStamp(path, path.exists()) for path in accounts.files)
     config = Config(
