@@ -31,7 +31,8 @@ from .catalog import (
     ids_of,
     plain_of,
 )
-from .cooldowns import FOREVER, PROFILES
+from .claims import Claim, Cost, actual_of, charged, claims
+from .cooldowns import FOREVER, PROFILES, State
 from .credentials import (
     Mark,
     Marks,
@@ -52,9 +53,10 @@ from .evidence import one_line
 from .fair import Cycle, FairRule
 from .gates import Barrier, barrier, permitted, said_of
 from .hints import answered_at
+from .lasting import Instant, KeptCycle, KeptFaults, KeptLimit, KeptMark, KeptUse, offset_of
 from .latency import Latencies, Like, like
-from .limitbook import Source
-from .limits import Claim, Cost, Denied, Limit, LimitRow, Meters, Window, charged, claims
+from .limitbook import METRICS, Source, limit_of, scope_in
+from .limits import LATE, RELEASED, Denied, Limit, LimitRow, Meters, Window, gravest
 from .message import (
     SPEAKING,
     Answer,
@@ -147,7 +149,7 @@ from .upstream import (
     UpstreamRequest,
     UpstreamResponse,
 )
-from .windows import MINUTE, MONTH
+from .windows import MINUTE, MONTH, day_of, month_of, slots_of
 
 __all__ = [
     "ALL_EXHAUSTED",
@@ -156,6 +158,8 @@ __all__ = [
     "FAULTS",
     "FOREVER",
     "GENERIC",
+    "LATE",
+    "METRICS",
     "MINUTE",
     "MONTH",
     "MOST_ATTEMPTS",
@@ -166,6 +170,7 @@ __all__ = [
     "PRICE_TIERS",
     "PROFILES",
     "QUOTAS",
+    "RELEASED",
     "SPEAKING",
     "STRATEGIES",
     "ZERO",
@@ -207,7 +212,13 @@ __all__ = [
     "Foreign",
     "ForeignPart",
     "HttpRequest",
+    "Instant",
     "Interpreter",
+    "KeptCycle",
+    "KeptFaults",
+    "KeptLimit",
+    "KeptMark",
+    "KeptUse",
     "KeyIndex",
     "Kind",
     "Latencies",
@@ -261,6 +272,7 @@ __all__ = [
     "Signed",
     "Source",
     "Started",
+    "State",
     "Step",
     "StopReason",
     "Stopped",
@@ -292,6 +304,7 @@ __all__ = [
     "Weighted",
     "Window",
     "absent_scope",
+    "actual_of",
     "advance",
     "answered_at",
     "barrier",
@@ -301,18 +314,23 @@ __all__ = [
     "classify",
     "cost_of",
     "credential_scope",
+    "day_of",
     "dollars",
     "facts_of",
     "fingerprint",
+    "gravest",
     "holder_in",
     "ids_of",
     "judge",
     "key_scope",
     "like",
+    "limit_of",
     "model_scope",
+    "month_of",
     "nano",
     "nearest_models",
     "needs_listing",
+    "offset_of",
     "one_line",
     "parse_limits",
     "peek",
@@ -322,8 +340,10 @@ __all__ = [
     "refusal",
     "resolve",
     "said_of",
+    "scope_in",
     "scopes_of",
     "seconds_to_reset",
+    "slots_of",
     "stand_by",
     "standing",
     "strategy_named",

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from math import ceil, inf, nextafter
 from typing import Literal
 
+from .lasting import KeptUse
 from .windows import Window, day_of, month_of, slots_of
 
 Waiting = Literal[0, 1, 2]
@@ -90,6 +91,14 @@ class Counter(ABC):
     def whole_in(self, now: float) -> float:
         """Seconds until nothing is used any more, if nothing else happens."""
 
+    @abstractmethod
+    def dump(self, key: str, now: float, offset: float) -> KeptUse | None:
+        """What is used and held, with moments *offset* later, as that of the limit *key*; None when that is nothing."""
+
+    @abstractmethod
+    def restore(self, kept: KeptUse, now: float, offset: float) -> None:
+        """Take over what another counter of this window dumped. Only for one that has counted nothing yet."""
+
 
 def counter_for(window: Window, scope: str, capacity: int, shift: Shift) -> Counter:
     """A counter of the kind that *window* asks for."""
@@ -117,13 +126,15 @@ class SlotRing(Counter):
     before it, is in the sum; the price is that a unit returns up to a slot and the guard later than it could.
     """
 
-    __slots__ = ("_leaves", "_newest", "_slots", "_span", "_sum", "_width")
+    __slots__ = ("_leaves", "_newest", "_origin", "_slots", "_span", "_sum", "_width")
 
     def __init__(self, scope: str, capacity: int, seconds: float) -> None:
         super().__init__(scope, capacity)
         slots, guard = slots_of(seconds)
         self._width = seconds / slots
         self._span = slots + guard + 1
+        self._origin = 0.0
+        """When slot 0 begins: 0, or what makes the slots those of an earlier process."""
         self._slots: dict[int, int] = {}
         """Units by slot number, oldest first; empty slots are absent."""
         self._newest = -1
@@ -147,7 +158,7 @@ class SlotRing(Counter):
         return inf
 
     def charge(self, amount: int, now: float) -> float:
-        slot = int(now // self._width)
+        slot = int((now - self._origin) // self._width)
         if slot < self._newest:
             slot = self._newest
         self._newest = slot
@@ -182,7 +193,7 @@ class SlotRing(Counter):
 
     def _end_of(self, slot: int) -> float:
         """The first moment at which *slot* no longer counts: the start of the slot that pushes it out."""
-        return (slot + self._span) * self._width
+        return (slot + self._span) * self._width + self._origin
 
     def _expire(self, now: float) -> None:
         slots = self._slots
@@ -193,6 +204,26 @@ class SlotRing(Counter):
                 return
             self._sum -= slots.pop(oldest)
         self._leaves = inf
+
+    def dump(self, key: str, now: float, offset: float) -> KeptUse | None:
+        if not self.used(now) and not self.held:
+            return None
+        amounts: list[tuple[float, int]] = [each for each in self._slots.items() if each[1]]
+        if self.held:
+            amounts.append((max(int((now - self._origin) // self._width), self._newest), self.held))
+        return KeptUse(key, self.capacity, self._origin + offset, amounts)
+
+    def restore(self, kept: KeptUse, now: float, offset: float) -> None:
+        self._origin = kept.at - offset
+        present = (now - self._origin) // self._width
+        for slot, amount in sorted(kept.amounts):
+            if amount > 0:
+                number = int(min(slot, present))
+                self._slots[number] = self._slots.get(number, 0) + amount
+                self._sum += amount
+                self._newest = number
+        self._leaves = -inf
+        self._expire(now)
 
 
 PeriodOf = Callable[[float, str], tuple[float, float]]
@@ -259,6 +290,19 @@ class CalendarPeriod(Counter):
     def _left(self, now: float) -> float:
         """Seconds to the end of the period; a microsecond more, as Unix seconds are no finer than that."""
         return self._ends - (now + self._shift.seconds) + 1e-6
+
+    def dump(self, key: str, now: float, offset: float) -> KeptUse | None:
+        used = self.used(now) + self.held
+        if not used and not self.remembers:
+            return None
+        past = [(starts, amount) for starts, amount in self._past.items() if amount]
+        return KeptUse(key, self.capacity, self._starts, [*past, (self._starts, used)])
+
+    def restore(self, kept: KeptUse, now: float, offset: float) -> None:
+        self._starts, self._ends = self._period_of(kept.at, self._zone)
+        counts = dict(kept.amounts[-4:])
+        self._used = counts.pop(kept.at, 0)
+        self._past = counts
 
     def _turn(self, wall: float) -> None:
         starts, ends = self._period_of(wall, self._zone)
@@ -340,6 +384,15 @@ class RefillingBucket(Counter):
     def whole_in(self, now: float) -> float:
         return self._level / self._rate if self.used(now) else 0.0
 
+    def dump(self, key: str, now: float, offset: float) -> KeptUse | None:
+        if not self.used(now) and not self.held:
+            return None
+        return KeptUse(key, self.capacity, self._at + offset, level=self._level + self.held)
+
+    def restore(self, kept: KeptUse, now: float, offset: float) -> None:
+        self._at = min(kept.at - offset, now)
+        self._level = max(0.0, kept.level)
+
     def _drain(self, now: float) -> None:
         if now > self._at:
             gone = min(self._level, (now - self._at) * self._rate)
@@ -373,3 +426,9 @@ class InFlight(Counter):
 
     def whole_in(self, now: float) -> float:
         return 0.0
+
+    def dump(self, key: str, now: float, offset: float) -> KeptUse | None:
+        return None
+
+    def restore(self, kept: KeptUse, now: float, offset: float) -> None:
+        return None

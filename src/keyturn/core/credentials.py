@@ -34,9 +34,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from .cooldowns import FOREVER, TABLE, Row, ScopeKind, State, Table
+from .cooldowns import DAY, FOREVER, TABLE, Row, ScopeKind, State, Table
+from .lasting import LONGEST, KeptFaults, KeptMark, left_of, moment
 from .model import Candidate, Credential, Deployment, Draw, Meaning
 from .outcome import Outcome
 
@@ -47,6 +48,10 @@ MOST_MARKS = 4096
 """From so many marks on, old ones are let go."""
 REMEMBERED = 3600.0
 """Seconds after its end that a mark still counts for the next step, when there are many."""
+BRIEF = 5.0
+"""Seconds of a cooldown that no restart needs to find."""
+STATES: Mapping[str, State] = {name: name for name in get_args(State) if name not in ("counting", "disabled")}
+"""Those that outlive a process."""
 MASS_401_WINDOW = 60.0
 MASS_401_LENGTH = 300.0
 NO_BOUNDS: Mapping[str, float] = MappingProxyType({})
@@ -97,6 +102,8 @@ class Transition(NamedTuple):
     since: float = 0.0
     shorten: bool = False
     """The one exception to "never shortened": a mass of 401 turned out to be the provider's fault."""
+    started: float = FOREVER
+    """Of a clear: when the attempt that succeeded began. A mark that another gateway set since then stays."""
 
 
 class Verdict(NamedTuple):
@@ -135,9 +142,11 @@ def key_scope(credential: Credential) -> ScopeKey:
 class Marks:
     """All marks of one process. Mutable and deterministic; `now` is monotonic seconds."""
 
-    __slots__ = ("_crowded", "_failing", "_probes", "_table", "_unauthorised")
+    __slots__ = ("_crowded", "_failing", "_probes", "_table", "_unauthorised", "touched")
 
     def __init__(self) -> None:
+        self.touched: set[ScopeKey] | None = None
+        """The scopes whose marks were set, changed or cleared, for who wants to know and empties it; None: nobody."""
         self._table: dict[ScopeKey, Mark] = {}
         self._crowded = MOST_MARKS
         self._probes: dict[str, list[Mark]] = {}
@@ -189,6 +198,8 @@ class Marks:
     def apply(self, change: Transition) -> bool:
         """Perform *change*. True when whoever the mark kept away should look again."""
         mark = self._table.get(change.scope)
+        if self.touched is not None:
+            self.touched.add(change.scope)
         if change.state is None:
             self._failing.pop(change.scope, None)
             return self._table.pop(change.scope, None) is not None
@@ -211,6 +222,8 @@ class Marks:
         for scope, mark in list(self._table.items()):
             if mark.until <= now - REMEMBERED and mark.probe is None:
                 del self._table[scope]
+                if self.touched is not None:
+                    self.touched.add(scope)
         self._crowded = max(MOST_MARKS, 2 * len(self._table))
 
     def keep(
@@ -229,14 +242,63 @@ class Marks:
             over = mark.until == FOREVER or (mark.reason == "custom_cap" and scope[1] in recapped)
             if over or (gone and kind not in ("deployment", "absent")):
                 del self._table[scope]
+                if self.touched is not None:
+                    self.touched.add(scope)
                 if mark.state != "counting":
                     freed.append(scope)
         return freed
+
+    def kept(self, scope: ScopeKey, now: float, offset: float) -> KeptMark | None:
+        """The mark on *scope* as a restart is to find it, with moments *offset* later; None when it need not: it is of
+        a few seconds, has long been over, only counts, or is the owner's own, which is kept elsewhere."""
+        mark = self._table.get(scope)
+        if mark is None or mark.state in ("counting", "disabled") or mark.until <= now - REMEMBERED:
+            return None
+        if mark.until - now <= BRIEF and mark.until - mark.since <= BRIEF and mark.reason != "custom_cap":
+            return None
+        until = moment(mark.until, offset)
+        return KeptMark(scope, mark.state, until, mark.reason, mark.strikes, mark.since + offset)
+
+    def dump(self, now: float, offset: float) -> list[KeptMark]:
+        """All that `kept` keeps."""
+        found = (self.kept(scope, now, offset) for scope in self._table)
+        return [each for each in found if each is not None]
+
+    def faults(self) -> list[KeptFaults]:
+        """The faults in a row of every deployment."""
+        return [KeptFaults(scope, credentials) for scope, credentials in self._failing.items()]
+
+    def restore(
+        self, marks: Iterable[KeptMark], now: float, offset: float, faults: Iterable[KeptFaults] = ()
+    ) -> list[ScopeKey]:
+        """Take over what an earlier process knew; what is marked here already stays as it is. The scopes that are
+        marked by it.
+
+        Nothing lasts longer than it had left, an invalid key and what was to last until the configuration changes no
+        longer than a day.
+        """
+        taken = []
+        for each in marks:
+            state, scope = STATES.get(each.state), tuple(each.scope)
+            if state is None or len(scope) < 3 or scope in self._table:
+                continue
+            until = left_of(each.until, offset, now, DAY if state == "invalid" else LONGEST)
+            if until > now - REMEMBERED:
+                since = min(each.since - offset, until if each.reason == "custom_cap" else now)
+                self._table[scope] = Mark(scope, state, until, each.reason, each.strikes, since)
+                taken.append(scope)
+        for row in faults:
+            self._failing.setdefault(tuple(row.scope), row.credentials[-8:])
+        return taken
 
     def of(self, provider: str, *, counting: bool = False) -> list[Mark]:
         """Every mark of *provider* that is or was a restriction; with *counting* also those that only count faults."""
         marks = [mark for mark in self._table.values() if mark.scope[1] == provider]
         return marks if counting else [mark for mark in marks if mark.state != "counting"]
+
+    def every(self) -> list[Mark]:
+        """Every mark that is or was a restriction."""
+        return [mark for mark in self._table.values() if mark.state != "counting"]
 
     def failed(self, deployment: ScopeKey, credential: str) -> list[str]:
         """Remember a fault of *credential* on *deployment*; the faults in a row there, this one last."""
@@ -311,9 +373,9 @@ def _cleared(marks: Marks, report: Report) -> list[Transition]:
         mark = marks.get(scope)
         if mark is None:
             if scope[0] == "deployment" and marks.failing(scope):
-                cleared.append(Transition(scope, None))
+                cleared.append(Transition(scope, None, started=report.started))
         elif mark.state != "disabled" and report.started >= mark.since:
-            cleared.append(Transition(scope, None))
+            cleared.append(Transition(scope, None, started=report.started))
     return cleared
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
+
+from .lasting import LONGEST, KeptCycle, left_of, moment
 
 FOREVER = float("inf")
 
@@ -55,6 +57,18 @@ class Cycle:
             self.version += 1
         if not self.spent:
             self.ends = FOREVER
+
+    def dump(self, provider: str, counted: str, offset: float) -> KeptCycle:
+        """The cycle of *provider* for what is *counted* together, with moments *offset* later."""
+        renewed = {name: when + offset for name, when in self._renewed.items()}
+        return KeptCycle(provider, counted, moment(self.ends, offset), sorted(self.spent), renewed)
+
+    def restore(self, kept: KeptCycle, fingerprints: Collection[str], now: float, offset: float) -> None:
+        """Take over what an earlier process knew of these keys. Only for a cycle in which nothing has happened."""
+        self.spent = {name for name in kept.spent if name in fingerprints}
+        self.ends = left_of(kept.ends, offset, now, LONGEST) if self.spent else FOREVER
+        self._renewed = {name: min(when - offset, now) for name, when in kept.renewed.items() if name in fingerprints}
+        self.version += 1
 
     def copy(self) -> Cycle:
         """One in which the same keys were exhausted, and by which this one does not change."""

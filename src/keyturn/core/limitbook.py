@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from .windows import Window
+from .lasting import KeptLimit, left_of
+from .windows import KINDS, Window
 
 Metric = Literal["requests", "tokens", "input_tokens", "output_tokens", "concurrency", "cost"]
 """What is counted. `cost` is in nano-dollars."""
@@ -48,6 +49,20 @@ class Limit:
         object.__setattr__(self, "key", f"{self.metric} {kind} {seconds!r} {zone} {self.scope}")
 
 
+def limit_of(key: str, capacity: int) -> Limit | None:
+    """The limit that is counted under *key*; None for one that is not to be taken over."""
+    metric, kind, seconds, zone, scope = [*key.split(" ", 4), "", "", "", ""][:5]
+    known = METRICS.get(metric)
+    if known is None or metric == "cost" or kind not in KINDS or not scope:
+        return None
+    return Limit(scope, known, Window(KINDS[kind], float(seconds), zone), max(1, capacity))
+
+
+def scope_in(key: str) -> str:
+    """The scope of the limit that is counted under *key*."""
+    return key.split(" ", 4)[-1]
+
+
 @dataclass(slots=True)
 class _Reported:
     limit: Limit
@@ -61,9 +76,12 @@ class LimitBook:
     two holds: an owner may keep below a provider's limit, and a provider knows when an owner hopes for too much.
     """
 
-    __slots__ = ("_declared", "_due", "_merged", "_reported")
+    __slots__ = ("_declared", "_due", "_merged", "_reported", "touched")
 
     def __init__(self) -> None:
+        self.touched: set[str] | None = None
+        """The scopes of which other limits are reported than before, for who wants to know and empties it; None:
+        nobody."""
         self._declared: dict[str, tuple[Limit, ...]] = {}
         self._reported: dict[str, dict[str, _Reported]] = {}
         self._merged: dict[str, tuple[Limit, ...]] = {}
@@ -95,7 +113,38 @@ class LimitBook:
             if row.limit == limit:
                 return False
             row.limit = limit
+        if self.touched is not None:
+            self.touched.add(limit.scope)
         return self._merge(limit.scope)
+
+    def scopes(self) -> list[str]:
+        """The scopes of which a provider reported limits."""
+        return list(self._reported)
+
+    def dump(self, scope: str, offset: float) -> list[KeptLimit]:
+        """What was reported of *scope*, with the moments until which it is believed *offset* later."""
+        return [
+            KeptLimit(scope, row.limit.metric, *row.limit.window, row.limit.capacity, row.until + offset)
+            for row in self._reported.get(scope, {}).values()
+        ]
+
+    def restore(self, kept: Iterable[KeptLimit], now: float, offset: float) -> None:
+        """Take over what was reported to an earlier process, unless it was reported to this one too."""
+        scopes = set()
+        for each in sorted(kept, key=lambda each: each.until):
+            until = left_of(each.until, offset, now, BELIEVED)
+            metric, kind = METRICS.get(each.metric), KINDS.get(each.kind)
+            if until <= now or metric is None or kind is None or each.capacity < 1:
+                continue
+            limit = Limit(each.scope, metric, Window(kind, each.seconds, each.zone), each.capacity, "reported")
+            rows = self._reported.setdefault(limit.scope, {})
+            if limit.key not in rows:
+                rows[limit.key] = _Reported(limit, until)
+                self._due.append((until, limit))
+                scopes.add(limit.scope)
+        self._due = deque(sorted(self._due, key=lambda due: due[0]))
+        for scope in scopes:
+            self._merge(scope)
 
     def expire(self, now: float) -> None:
         """Forget what was not reported for a day."""
@@ -107,6 +156,8 @@ class LimitBook:
                 self._due.append((row.until, limit))
                 continue
             del rows[limit.key]
+            if self.touched is not None:
+                self.touched.add(limit.scope)
             if not rows:
                 del self._reported[limit.scope]
             self._merge(limit.scope)

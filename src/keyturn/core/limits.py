@@ -25,10 +25,11 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import NamedTuple
 
+from .claims import Claim, Cost, actual_of, claims
 from .counters import FOR_OTHERS, FOR_TIME, NOBODY, Counter, Shift, counter_for
-from .limitbook import METRICS, Limit, LimitBook, Metric, Source
+from .lasting import KeptUse
+from .limitbook import METRICS, Limit, LimitBook, Metric, Source, limit_of
 from .message import Usage
-from .pricing import Price, cost_of
 from .windows import INFLIGHT, Window
 
 __all__ = ["Claim", "Cost", "Denied", "Limit", "LimitRow", "Meters", "Window", "claims"]
@@ -37,53 +38,10 @@ REMEMBERED = 60.0
 """Seconds that a released id is refused, at least: longer than a reservation can be under way to a shared store."""
 REST = 600.0
 """Seconds between two looks at whether a counter is still in use."""
+BRIEF = 5.0
+"""Seconds of a window that is not worth keeping: it is over before anybody asks again."""
 LATE = frozenset(("output_tokens", "concurrency", "cost"))
 """What is not counted before an attempt is over."""
-
-
-class Cost(NamedTuple):
-    """What an attempt is charged at admission, in tokens. *output* 0: the provider does not count it."""
-
-    input: int
-    output: int
-    floor: int = 0
-    """The least that the input can be."""
-    money: int = 0
-    """The most that it is expected to cost, in nano-dollars."""
-    price: Price | None = None
-    """By which it is settled."""
-
-
-class Claim(NamedTuple):
-    """What one attempt needs of one limit."""
-
-    limit: Limit
-    cost: int
-    floor: int = 0
-    """The least it can cost; above the capacity it can never be sent. Of money that is all of it: no clamping."""
-    output: int = 0
-    """How much of the cost is output; 0 when real output is not to be counted either."""
-    price: Price | None = None
-    """Of a limit in money: what the real usage is charged by, unless the upstream itself says what it cost."""
-
-
-def claims(limits: Iterable[Limit], cost: Cost) -> list[Claim]:
-    """The claims of one attempt of *cost* on each of *limits*, which must be of different windows or scopes."""
-    tokens, output, floor, money, price = cost
-    found = []
-    for limit in limits:
-        metric = limit.metric
-        if metric == "requests" or metric == "concurrency":
-            found.append(Claim(limit, 1, 1))
-        elif metric == "tokens":
-            found.append(Claim(limit, tokens + output, floor, output))
-        elif metric == "input_tokens":
-            found.append(Claim(limit, tokens, floor))
-        elif metric == "output_tokens":
-            found.append(Claim(limit, output, 0, output))
-        else:
-            found.append(Claim(limit, money, money, 0, price))
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +93,15 @@ _Part = tuple[Counter, int, Claim]
 class _Loan:
     """One open reservation."""
 
-    __slots__ = ("counted", "marks", "parts")
+    __slots__ = ("counted", "marks", "noted", "parts")
 
     def __init__(self, parts: list[_Part]) -> None:
         self.parts = parts
         self.marks: list[float | None] = [None] * len(parts)
         """The marks of the charges; None for a part that is still held."""
         self.counted = False
+        self.noted = 0
+        """In which round of `Meters.changed` it was last noted."""
 
 
 class Meters:
@@ -158,9 +118,11 @@ class Meters:
         "_book",
         "_counters",
         "_loans",
+        "_noted",
         "_old_refused",
         "_refused",
         "_resting",
+        "_round",
         "_shift",
         "_tidied",
         "_turned",
@@ -179,6 +141,10 @@ class Meters:
         """Tombstones: ids that were released, of this minute and of the one before."""
         self._shift = Shift()
         self._tidied = self._turned = -inf
+        self._noted: set[str] = set()
+        """The keys of what changed since `changed` was last asked."""
+        self._round = 0
+        """How often it was asked; 0: nobody wants to know."""
 
     @property
     def wall_offset(self) -> float:
@@ -210,7 +176,8 @@ class Meters:
         limit = Limit(scope, known, window, capacity, "reported")
         changed = self._book.report(limit, now)
         if remaining is not None and limit.key not in self._counters:
-            self._counter(limit, now).charge(min(max(capacity - remaining, 0), capacity), now)
+            self._counter(limit, now)
+            self.take(limit, min(max(capacity - remaining, 0), capacity), now)
         if changed:
             self._wake_widened(before, self._book.of(scope))
         return changed
@@ -222,7 +189,10 @@ class Meters:
     def take(self, limit: Limit, amount: int, now: float) -> None:
         """Count *amount* as used of *limit* now: what was spent before this process began."""
         if amount > 0:
-            self._counter(limit, now).charge(amount, now)
+            counter = self._counter(limit, now)
+            counter.charge(amount, now)
+            if self._round:
+                self._noted.add(limit.key)
 
     def used(self, limit: Limit, now: float) -> int:
         """What is used of *limit*, whether it is declared or only ever claimed."""
@@ -255,7 +225,9 @@ class Meters:
             counter.held += cost
             counter.open += 1
             parts.append((counter, cost, claim))
-        self._loans[attempt_id] = _Loan(parts)
+        loan = self._loans[attempt_id] = _Loan(parts)
+        if self._round:
+            self._note(loan)
         return None
 
     def wait(self, claims: Sequence[Claim], now: float) -> tuple[float, Limit | None]:
@@ -279,6 +251,8 @@ class Meters:
         if loan is None or loan.counted:
             return
         loan.counted = True
+        if loan.noted != self._round:
+            self._note(loan)
         dated = []
         for place, (counter, cost, claim) in enumerate(loan.parts):
             if claim.limit.metric not in LATE:
@@ -297,10 +271,12 @@ class Meters:
         loan = self._loans.pop(attempt_id, None)
         if loan is None:
             return
+        if loan.noted != self._round:
+            self._note(loan)
         freed = []
         for (counter, cost, claim), mark in zip(loan.parts, loan.marks, strict=True):
             counter.open -= 1
-            actual = _actual(claim, cost, usage)
+            actual = actual_of(claim, cost, usage)
             if mark is None:
                 counter.held -= cost
                 counter.charge(actual, now)
@@ -316,12 +292,23 @@ class Meters:
         if freed:
             self._wake(freed)
 
-    def release(self, attempt_id: str) -> None:
-        """Give back what *attempt_id* holds and the provider has not counted; the id cannot reserve any more."""
-        self._refused.add(attempt_id)
+    def parts(self, attempt_id: str) -> list[tuple[Claim, int]]:
+        """What *attempt_id* has reserved: each claim, and what it was charged. Empty for an unknown id."""
+        loan = self._loans.get(attempt_id)
+        return [] if loan is None else [(claim, cost) for _, cost, claim in loan.parts]
+
+    def release(self, attempt_id: str, *, refuse: bool = True) -> None:
+        """Give back what *attempt_id* holds and the provider has not counted; the id cannot reserve any more.
+
+        Without *refuse* it can: another store has said no.
+        """
+        if refuse:
+            self._refused.add(attempt_id)
         loan = self._loans.pop(attempt_id, None)
         if loan is None:
             return
+        if loan.noted != self._round:
+            self._note(loan)
         freed = []
         for (counter, cost, _), mark in zip(loan.parts, loan.marks, strict=True):
             counter.open -= 1
@@ -331,6 +318,47 @@ class Meters:
                     freed.append(counter)
         if freed:
             self._wake(freed)
+
+    def changed(self) -> set[str]:
+        """The keys of the limits whose use changed since this was last asked. Asked once, changes are noted: it is to
+        be asked again and again."""
+        noted, self._noted = self._noted, set()
+        self._round += 1
+        return noted
+
+    def _note(self, loan: _Loan) -> None:
+        loan.noted = self._round
+        for _, _, claim in loan.parts:
+            self._noted.add(claim.limit.key)
+
+    def keys(self) -> list[str]:
+        """The keys of all limits of which something is or was used."""
+        return list(self._counters)
+
+    def dump(self, keys: Iterable[str], now: float, offset: float) -> list[KeptUse]:
+        """What is used of the limits with these *keys*, what is held included; those at rest are absent. Moments are
+        written *offset* later. Money is no part of it: the ledger knows that; nor are windows of a few seconds."""
+        found = (_dumped(key, self._counters.get(key), now, offset) for key in keys)
+        return [each for each in found if each is not None]
+
+    def restore(self, kept: Iterable[KeptUse], now: float, offset: float) -> None:
+        """Take over what an earlier process counted. Of what is counted here already, all is taken as used now."""
+        for each in kept:
+            limit = limit_of(each.key, each.capacity)
+            if limit is None:
+                continue
+            counter = self._counters.get(limit.key)
+            if counter is None:
+                self._counter(limit, now).restore(each, now, offset)
+            else:
+                fresh = counter_for(limit.window, limit.scope, limit.capacity, self._shift)
+                fresh.restore(each, now, offset)
+                self.take(limit, fresh.used(now), now)
+
+    @property
+    def book(self) -> LimitBook:
+        """The limits that are known."""
+        return self._book
 
     def holds(self, attempt_id: str) -> bool:
         """Whether *attempt_id* has reserved and is not settled yet."""
@@ -389,9 +417,7 @@ class Meters:
                 counter.waiting = FOR_OTHERS if wait == inf else counter.waiting or FOR_TIME
                 wait_any = _wait(counter, limit, 1, now)
             found.append(Denied(inf if never else wait, limit, wait_any, never))
-        own = [each for each in found if each.limit.owner == "caller" and each.wait > 0.0]
-        found = own or found
-        return replace(max(found, key=_gravity), wait_any=max(each.wait_any for each in found))
+        return gravest(found)
 
     def _wake_widened(self, before: Sequence[Limit], after: Sequence[Limit]) -> None:
         """Wake whoever waits for a limit that is larger than before, or gone."""
@@ -442,6 +468,13 @@ def _wait(counter: Counter, limit: Limit, cost: int, now: float) -> float:
     return wait
 
 
+def gravest(found: list[Denied]) -> Denied:
+    """The one to tell of, given how each claim of one attempt stands; a caller's own limit comes first."""
+    own = [each for each in found if each.limit.owner == "caller" and each.wait > 0.0]
+    found = own or found
+    return replace(max(found, key=_gravity), wait_any=max(each.wait_any for each in found))
+
+
 def _gravity(denied: Denied) -> tuple[bool, bool, float]:
     """Which of several denials is told: what time does not heal, then a spent budget, then the longest wait."""
     return denied.never, denied.limit.metric == "cost" and 0.0 < denied.wait < inf, denied.wait
@@ -452,32 +485,8 @@ def _stated(limit: Limit) -> bool:
     return (limit.source in ("declared", "reported", "cap") and not limit.yields) or limit.metric == "cost"
 
 
-def _actual(claim: Claim, cost: int, usage: Usage | None) -> int:
-    """What an attempt that was charged *cost* really used of the claim's limit."""
-    metric = claim.limit.metric
-    if metric == "concurrency":
-        return 0
-    if usage is None:
-        return 0 if claim.limit.owner == "caller" and metric != "requests" else cost
-    if metric == "requests":
-        return cost
-    if metric == "cost":
-        return _spent(claim, cost, usage)
-    if metric == "tokens":
-        used = usage.input + usage.output if claim.output else usage.input
-    else:
-        used = usage.input if metric == "input_tokens" else usage.output
-    return max(used, 0 if usage.exact else cost)
-
-
-def charged(claim: Claim, usage: Usage | None) -> int:
-    """Nano-dollars that a budget is charged by *claim*, once its attempt is settled with *usage*."""
-    return 0 if usage is None else _spent(claim, claim.cost, usage)
-
-
-def _spent(claim: Claim, cost: int, usage: Usage) -> int:
-    """Nano-dollars that an attempt of *usage* cost: what the upstream says, else what its tokens cost."""
-    money = cost_of(usage, claim.price)
-    if money is None:
-        return cost
-    return money if usage.exact or usage.cost is not None else max(money, cost)
+def _dumped(key: str, counter: Counter | None, now: float, offset: float) -> KeptUse | None:
+    metric, _, window = key.partition(" ")
+    if counter is None or metric == "cost" or 0.0 < float(window.split(" ", 2)[1]) <= BRIEF:
+        return None
+    return counter.dump(key, now, offset)

@@ -219,6 +219,10 @@ class Call:
     """What the client's `cache-control` says, in lower case: `no-cache`, `no-store`."""
     conversation: str = ""
     """What the client itself calls the conversation (`prompt_cache_key`, `metadata.user_id`, a header), if it does."""
+    previous: str = ""
+    """Of Responses: the id of the kept answer that it goes on from."""
+    store: bool | None = None
+    """Of Responses: whether its answer is to be kept; None: the client did not say."""
     served_at: str = ""
     """Where tracing is on: the path of the HTTP endpoint that it came in at, as a template; empty in the library."""
     trace_headers: Mapping[str, str] = field(default_factory=dict)

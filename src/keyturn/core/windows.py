@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 from zoneinfo import ZoneInfo
 
 WindowKind = Literal["rolling", "calendar", "month", "bucket", "inflight"]
+KINDS: dict[str, WindowKind] = {name: name for name in get_args(WindowKind)}
 
 _HOUR = 3600.0
 
