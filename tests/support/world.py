@@ -93,6 +93,7 @@ class World:
             self.clock, virtual.seeded(self._seed), keys=self.rules, faults=self._faults, **self._options
         )
         self.gateway: Gateway = build(self.config(), clock=self.clock, apps={APP: self.upstream}, folder=self.folder)
+        await self.gateway.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -8,6 +8,7 @@ whole nano-dollars. No row holds a secret: keys are shown by label and fingerpri
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 import msgspec
@@ -80,7 +81,7 @@ class UsageQuery(NamedTuple):
     since: int
     until: int
     most: int = 1000
-    """Rows at most; of `call` the latest, of all others those with the most tokens."""
+    """Rows at most; of `call` the latest, also those without an attempt, of all others those with the most tokens."""
     name: str = ""
     """Only what is called this by *by*; empty: everything."""
 
@@ -126,6 +127,8 @@ class Standing(NamedTuple):
     """Rows that could not be recorded, since the start."""
     trouble: str = ""
     """What is wrong and what to do about it; empty while all is well."""
+    recorded: int = 0
+    """Rows that were recorded, since the start."""
 
 
 class Ledger(Protocol):
@@ -133,6 +136,11 @@ class Ledger(Protocol):
 
     keeps: bool
     """False: nothing is kept, so that rows need not be made."""
+
+    @property
+    def sink(self) -> Sink | None:
+        """The database behind it, for who keeps house; None: nothing is kept."""
+        ...
 
     async def open(self) -> None:
         """Ready the store: migrate it, take in what an earlier process left behind. Raises StoreError."""
@@ -162,10 +170,19 @@ class Ledger(Protocol):
         attempts under way included."""
         ...
 
+    async def add_spent(self, month: str, spent: Mapping[str, int], source: str) -> None:
+        """Take over what was spent before there was a ledger; the same *source* again changes nothing. Raises
+        StoreError."""
+        ...
+
     async def usage(self, query: UsageQuery) -> Sequence[UsageRow]: ...
 
     async def story(self, call: str) -> CallStory | None:
         """One call by its id, None when it is not known."""
+        ...
+
+    async def prune(self, keep_days: float) -> int:
+        """Drop single calls older than *keep_days*; their sums stay. How many rows went. Raises StoreError."""
         ...
 
     def standing(self) -> Standing: ...
@@ -174,11 +191,16 @@ class Ledger(Protocol):
         """Write what is left to write, as far as possible, and let go."""
         ...
 
+    def abandon(self) -> None:
+        """Let go where there is no loop to `close` on: what was recorded is written down, for the next start."""
+        ...
+
 
 class NullLedger:
     """Keeps nothing."""
 
     keeps = False
+    sink = None
 
     async def open(self) -> None:
         return None
@@ -198,16 +220,25 @@ class NullLedger:
     async def spent(self, month: str) -> Mapping[str, int]:
         return {}
 
+    async def add_spent(self, month: str, spent: Mapping[str, int], source: str) -> None:
+        return None
+
     async def usage(self, query: UsageQuery) -> Sequence[UsageRow]:
         return ()
 
     async def story(self, call: str) -> CallStory | None:
         return None
 
+    async def prune(self, keep_days: float) -> int:
+        return 0
+
     def standing(self) -> Standing:
         return Standing("none", True, True, 0, 0)
 
     async def close(self) -> None:
+        return None
+
+    def abandon(self) -> None:
         return None
 
 
@@ -249,6 +280,17 @@ class Sink(Protocol):
 
     async def check(self) -> Sequence[str]:
         """What is wrong with the database, one sentence each."""
+        ...
+
+    async def outline(self) -> str:
+        """What it is, for people: its schema, and how many attempts are under way."""
+        ...
+
+    async def backup(self, path: Path) -> None:
+        """Write a copy to *path*, private, whole or not at all, while calls go on.
+
+        Raises StoreError, also when *path* exists.
+        """
         ...
 
     async def close(self) -> None: ...

@@ -1,0 +1,251 @@
+"""The journal: rows on their way to a database, one JSON line each, in files that are only appended to.
+
+A line is written with one system call before anything else goes on, so that it outlives the process from then on: the
+kernel has it. It is not flushed to the disk, unless asked (`sync`). A write that breaks off, or a power failure, leaves
+a torn line, which is skipped in reading; what comes after it begins on a line of its own. A file is removed when all of
+its lines are in the database; until then they may be handed over again after a crash, which changes nothing there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections import deque
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from .ledger import AttemptRow, CallRow
+
+SEGMENT = 4 * 1024 * 1024
+"""Bytes after which a new file is begun, and so about what is handed over again after a crash at most."""
+CHUNK = 512 * 1024
+"""Bytes that are read at a time."""
+PRIVATE_FOLDER = 0o700
+PRIVATE_FILE = 0o600
+
+_BINARY = getattr(os, "O_BINARY", 0)
+"""On Windows: a newline is one byte."""
+_attempts = msgspec.json.Decoder(AttemptRow)
+_calls = msgspec.json.Decoder(CallRow)
+
+
+class Full(OSError):
+    """So much waits for the database that nothing is added."""
+
+
+class Segment:
+    """One file of the journal."""
+
+    __slots__ = ("applied", "path", "read", "sifted", "size", "synced")
+
+    def __init__(self, path: Path, size: int, *, sifted: bool) -> None:
+        self.path = path
+        self.size = size
+        """Bytes that were written."""
+        self.read = 0
+        """Bytes that were handed out."""
+        self.applied = 0
+        """Bytes whose lines are in the database."""
+        self.sifted = sifted
+        """It may hold torn lines, so that each is looked at."""
+        self.synced = 0
+        """Bytes that are safe on the disk."""
+
+
+class Batch(NamedTuple):
+    """Lines to hand over, and where they end in the journal."""
+
+    lines: list[bytes]
+    segment: Segment
+    end: int
+
+
+class Journal:
+    """The files in *folder*, which one process at a time may use. At most *most* bytes wait in it."""
+
+    def __init__(self, folder: Path, *, most: int, segment: int = SEGMENT) -> None:
+        self.folder = folder
+        self.most = most
+        self.torn = 0
+        """Lines that were skipped because they are not whole: nobody was told that they are on record."""
+        self.gone = 0
+        """Files that somebody removed before they were read."""
+        self.taken = 0
+        """Bytes that went into the database, since it was opened."""
+        self._segment = segment
+        self._segments: deque[Segment] = deque()
+        self._file: int | None = None
+        """The newest segment, open for appending."""
+        self._number = 0
+        self._cut = False
+        """The last write broke off in the middle of a line."""
+        self._waiting = 0
+
+    def open(self) -> None:
+        """Find what an earlier process left behind. Raises OSError."""
+        self.folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        self._segments.clear()
+        self._waiting = 0
+        for path in sorted(self.folder.glob("*.jsonl")):
+            if path.stem.isdigit():
+                found = Segment(path, path.stat().st_size, sifted=True)
+                self._segments.append(found)
+                self._waiting += found.size
+                self._number = max(self._number, int(path.stem))
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are not in the database yet."""
+        return self._waiting
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is anything to hand out."""
+        return any(each.read < each.size for each in self._segments)
+
+    def append(self, lines: bytes) -> None:
+        """Write whole *lines*, each with its newline. Raises OSError when the first could not be written, and `Broken`
+        when only some were: their end is told."""
+        if self._waiting >= self.most:
+            raise Full(errno.ENOSPC, f"{self._waiting:,} bytes wait for the database")
+        if self._file is None:
+            self._begin()
+        assert self._file is not None
+        segment = self._segments[-1]
+        data = b"\n" + lines if self._cut else lines
+        written = os.write(self._file, data)
+        segment.size += written
+        self._waiting += written
+        if written == len(data):
+            self._cut = False
+            if segment.size >= self._segment:
+                self._end()
+            return
+        segment.sifted = True
+        self._cut = not data[:written].endswith(b"\n")
+        whole = data.rfind(b"\n", 0, written) + 1 - (len(data) - len(lines))
+        raise Broken(max(0, whole))
+
+    def take(self, most: int) -> Batch | None:
+        """The next lines, at most so many; None when all were handed out. Raises OSError."""
+        for segment in self._segments:
+            if segment.read < segment.size:
+                try:
+                    return self._next(segment, most)
+                except FileNotFoundError:
+                    return self._gone(segment)
+        return None
+
+    def applied(self, batch: Batch) -> None:
+        """The lines of *batch* are in the database. A file all of whose lines are is removed."""
+        segment = batch.segment
+        self._waiting -= batch.end - segment.applied
+        self.taken += batch.end - segment.applied
+        segment.applied = batch.end
+        self._sweep()
+
+    def again(self, batch: Batch) -> None:
+        """The lines of *batch* were not taken: they are handed out once more."""
+        batch.segment.read = batch.segment.applied
+
+    def rotate(self) -> None:
+        """Let the newest file be followed by another, so that it can be removed."""
+        self._end()
+        self._sweep()
+
+    def unsynced(self) -> list[tuple[Segment, int]]:
+        """The files with what is not safe on the disk yet, and up to where they were written."""
+        return [(each, each.size) for each in self._segments if each.synced < each.size]
+
+    def close(self) -> None:
+        """Let go of the files; again changes nothing."""
+        self.rotate()
+
+    def _begin(self) -> None:
+        self.folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)  # somebody may have removed it
+        self._number += 1
+        path = self.folder / f"{self._number:012d}.jsonl"
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY, PRIVATE_FILE)
+        self._cut = False
+        self._segments.append(Segment(path, 0, sifted=False))
+
+    def _end(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+    def _sweep(self) -> None:
+        """Remove the files that are done with, but the one that is written to."""
+        while self._segments and self._segments[0].applied >= self._segments[0].size:
+            if self._file is not None and len(self._segments) == 1:
+                return
+            with contextlib.suppress(OSError):  # found again at the next start, and then handed over in vain
+                self._segments[0].path.unlink()
+            self._segments.popleft()
+
+    def _gone(self, segment: Segment) -> Batch:
+        """Somebody removed the file, and with it what had not been handed over."""
+        if segment is self._segments[-1]:
+            self._end()
+        self.gone += 1
+        segment.read = segment.size
+        return Batch([], segment, segment.size)
+
+    def _next(self, segment: Segment, most: int) -> Batch:
+        with segment.path.open("rb", buffering=0) as file:
+            file.seek(segment.read)
+            data = file.read(min(CHUNK, segment.size - segment.read))
+            while b"\n" not in data and segment.read + len(data) < segment.size:
+                more = file.read(min(CHUNK, segment.size - segment.read - len(data)))
+                if not more:
+                    break
+                data += more
+        ended = segment is not self._segments[-1] or self._file is None
+        end = data.rfind(b"\n") + 1
+        if not end or (ended and segment.read + len(data) >= segment.size):
+            end = len(data)
+        lines = data[:end].split(b"\n", most)
+        rest = lines.pop() if len(lines) > most else b""
+        end -= len(rest)
+        whole = [line for line in lines if line]
+        if segment.sifted:
+            found = [line for line in whole if _is_row(line)]
+            self.torn += len(whole) - len(found)
+            whole = found
+        if end:
+            segment.read += end
+        else:  # the file is shorter than it was: what is missing cannot be handed over
+            segment.read = segment.size
+        return Batch(whole, segment, segment.read)
+
+
+class Broken(OSError):
+    """A write broke off: *written* bytes, whole lines, are in the journal."""
+
+    def __init__(self, written: int) -> None:
+        super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.written = written
+
+
+def sync(path: Path) -> None:
+    """Return when all that was written to *path* is safe on the disk. Raises OSError; one that is gone is safe."""
+    with contextlib.suppress(FileNotFoundError):
+        for place, flags in ((path, os.O_RDWR), (path.parent, os.O_RDONLY))[: 1 if sys.platform == "win32" else 2]:
+            descriptor = os.open(place, flags)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _is_row(line: bytes) -> bool:
+    """Whether *line* is whole."""
+    try:
+        (_calls if line.startswith(b'["c"') else _attempts).decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True

@@ -1,0 +1,1 @@
+DELETE FROM keyturn_responses WHERE caller = $1 AND id = $2

@@ -1,0 +1,348 @@
+"""What every database of the ledger does alike. A backend is a function that opens an empty one, migrated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from keyturn.core import Secret
+from keyturn.dispatch import SystemClock
+from keyturn.errors import RowsRefused
+from keyturn.stores import (
+    AttemptRow,
+    By,
+    CallStory,
+    PostgresSink,
+    ResponseRow,
+    Responses,
+    Sink,
+    SqliteFile,
+    SqliteSink,
+    UsageQuery,
+    UsageRow,
+)
+from tests.support.ledger_rows import DAY, HOUR, MINUTE, NOON, began, ended, lines, over, summed
+from tests.support.postgres_server import PostgresServer
+
+
+class Database(Sink, Responses, Protocol):
+    """Both that a database is asked for."""
+
+
+Opened = Callable[[], AbstractAsyncContextManager[Database]]
+COUNT = iter(range(1_000_000))
+
+
+@asynccontextmanager
+async def sqlite(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    folder: Path = request.getfixturevalue("tmp_path")
+    sink = SqliteSink(SqliteFile(folder / f"{next(COUNT)}.sqlite"))
+    await sink.open()
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+@pytest.fixture(scope="module")
+def migrated(postgres: PostgresServer) -> str:
+    """The address of a database with tables, which each test empties."""
+
+    async def main() -> None:
+        sink = PostgresSink(Secret(url), SystemClock())
+        await sink.open()
+        await sink.close()
+
+    url = postgres.new_database()
+    asyncio.run(main())
+    return url
+
+
+@asynccontextmanager
+async def postgresql(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    server: PostgresServer = request.getfixturevalue("postgres")
+    url: str = request.getfixturevalue("migrated")
+    tables = "keyturn_attempts, keyturn_calls, keyturn_spent_before, keyturn_usage_sums, keyturn_responses"
+    server.sql(f"TRUNCATE {tables}; UPDATE keyturn_kept_from SET at = 0", url.rpartition("/")[2])
+    sink = PostgresSink(Secret(url), SystemClock())
+    await sink.open()
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+BACKENDS: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Database]]] = {
+    "sqlite": sqlite,
+    "postgresql": postgresql,
+}
+
+
+@pytest.fixture(params=BACKENDS)
+def opened(request: pytest.FixtureRequest) -> Opened:
+    if request.param == "postgresql":
+        request.getfixturevalue("migrated")
+    return lambda: BACKENDS[request.param](request)
+
+
+EVER = UsageQuery("model", 0, NOON + 400 * DAY)
+
+
+def test_an_attempt_counts_when_it_is_over_and_once(opened: Opened) -> None:
+    async def main() -> None:
+        async with opened() as sink:
+            first = began("a", charged=500)
+            await sink.apply(lines(first), "here")
+            assert list(await sink.usage(EVER)) == []
+            for _ in range(2):
+                await sink.apply(lines(over(first, charged=70)), "here")
+                assert list(await sink.usage(EVER)) == [UsageRow("groq/llama", 1, 0, 90, 5, 40, 3, 7, 0, 0)]
+            await sink.apply(lines(first), "here")
+            await sink.apply(lines(over(first, input=1), first), "here")
+            assert list(await sink.usage(EVER)) == [UsageRow("groq/llama", 1, 0, 90, 5, 40, 3, 7, 0, 0)]
+            assert await sink.spent("2026-11") == {"caller/default": 70}
+
+    asyncio.run(main())
+
+
+def test_any_order_within_a_batch(opened: Opened) -> None:
+    async def main() -> None:
+        async with opened() as sink:
+            row = began("a")
+            await sink.apply(lines(over(row), ended("call-a"), row, over(row), ended("call-a")), "here")
+            assert list(await sink.usage(EVER)) == summed([over(row)], EVER)
+
+    asyncio.run(main())
+
+
+def test_who_is_asked_for_what(opened: Opened) -> None:
+    rows = [
+        over(began("a", caller="alice", model="m1", call="c1")),
+        over(began("b", caller="alice", model="m2", call="c1", at=NOON + 1), meaning="rate_limited", input=0, output=0),
+        over(
+            began("c", caller="bob", model="m1", key="groq-2:aaaaaa", at=NOON - DAY, call="c2"), cost=None, exact=False
+        ),
+        over(began("d", caller="bob", model="m1", at=NOON + 2, call="c3"), cost=None, input=900),
+    ]
+
+    async def main() -> None:
+        async with opened() as sink:
+            await sink.apply(lines(*rows), "here")
+            for by in ("key", "caller", "model", "day"):
+                for query in (
+                    UsageQuery(by, 0, NOON + DAY),
+                    UsageQuery(by, NOON, NOON + 1),
+                    UsageQuery(by, NOON, NOON + DAY, most=1),
+                    UsageQuery(by, NOON + DAY, NOON + 2 * DAY),
+                ):
+                    assert list(await sink.usage(query)) == summed(rows, query), query
+            only = UsageQuery("caller", 0, NOON + DAY, name="bob")
+            assert [row.name for row in await sink.usage(only)] == ["bob"]
+            assert [row.name for row in await sink.usage(UsageQuery("call", 0, NOON + DAY))] == ["c3", "c1", "c2"]
+            assert [row.name for row in await sink.usage(UsageQuery("call", 0, NOON + DAY, most=1))] == ["c3"]
+
+    asyncio.run(main())
+
+
+def test_what_is_held_is_spent_until_it_is_known(opened: Opened) -> None:
+    async def main() -> None:
+        async with opened() as sink:
+            row = began("a", charged=500, role="chat", caller="alice")
+            await sink.apply(lines(row), "here")
+            assert await sink.spent("2026-11") == {"caller/alice": 500, "role/chat": 500}
+            await sink.apply(lines(over(row, charged=20)), "here")
+            assert await sink.spent("2026-11") == {"caller/alice": 20, "role/chat": 20}
+
+    asyncio.run(main())
+
+
+def test_attempts_of_a_dead_process_count_as_they_were_held(opened: Opened) -> None:
+    async def main() -> None:
+        async with opened() as sink:
+            mine, late, theirs = began("a", charged=500), began("b", at=NOON + 10), began("c")
+            await sink.apply(lines(mine, late), "here")
+            await sink.apply(lines(theirs), "there")
+            assert await sink.give_up("here", NOON + 5) == 1
+            assert await sink.give_up("here", NOON + 5) == 0
+            assert list(await sink.usage(EVER)) == [UsageRow("groq/llama", 1, 1, 100, 0, 50, 0, 0, 1, 1)]
+            assert (await sink.spent("2026-11"))["caller/default"] == 500
+            story = await sink.story("call-a")
+            assert story is not None
+            assert (story.attempts[0].kind, story.attempts[0].exact) == ("f", False)
+            await sink.apply(lines(mine), "here")
+            assert list(await sink.usage(EVER)) == [UsageRow("groq/llama", 1, 1, 100, 0, 50, 0, 0, 1, 1)]
+            await sink.apply(lines(over(mine, charged=3)), "here")
+            assert list(await sink.usage(EVER)) == summed([over(mine)], EVER)
+
+    asyncio.run(main())
+
+
+def test_spent_ends_with_the_month(opened: Opened) -> None:
+    async def main() -> None:
+        async with opened() as sink:
+            end = NOON + 2 * DAY + 12 * HOUR  # 2026-12-01, midnight
+            rows = [over(began(str(at), at=at), charged=1) for at in (end - 1, end, end + 31 * DAY - 1, end + 31 * DAY)]
+            await sink.apply(lines(*rows), "here")
+            assert await sink.spent("2026-11") == {"caller/default": 1}
+            assert await sink.spent("2026-12") == {"caller/default": 2}
+            assert await sink.spent("2027-01") == {"caller/default": 1}
+            assert await sink.spent("2027-02") == {}
+
+    asyncio.run(main())
+
+
+def test_what_was_spent_before_is_taken_over_once(opened: Opened) -> None:
+    async def main() -> None:
+        async with opened() as sink:
+            for _ in range(2):
+                await sink.add_spent("2026-11", {"caller/default": 5, "role/chat": 6}, "spend.json")
+            await sink.apply(lines(over(began("a"), charged=1)), "here")
+            assert await sink.spent("2026-11") == {"caller/default": 6, "role/chat": 6}
+            assert await sink.spent("2026-12") == {}
+
+    asyncio.run(main())
+
+
+def test_the_story_of_a_call(opened: Opened) -> None:
+    async def main() -> None:
+        async with opened() as sink:
+            first, second = over(began("a", call="c"), meaning="rate_limited"), began("b", call="c", at=NOON + 1)
+            call = ended("c", status=503, refusals=["groq: “voll” \\"], notes=["a", "b"])
+            assert await sink.story("c") is None
+            await sink.apply(lines(second, first), "here")
+            assert await sink.story("c") == CallStory(None, (first, second))
+            await sink.apply(lines(call), "here")
+            found = await sink.story("c")
+            assert found is not None
+            assert found.call is not None
+            assert (list(found.call.refusals), list(found.call.notes)) == (list(call.refusals), list(call.notes))
+            found.call.refusals, found.call.notes = call.refusals, call.notes
+            assert found == CallStory(call, (first, second))
+
+    asyncio.run(main())
+
+
+def test_a_line_that_is_no_row_is_refused_and_nothing_of_its_batch_kept(opened: Opened) -> None:
+    async def main() -> None:
+        async with opened() as sink:
+            good = over(began("a"))
+            for bad in (b'["f","torn', b"\xff\xfe"):
+                with pytest.raises(RowsRefused):
+                    await sink.apply([*lines(good), bad], "here")
+                assert list(await sink.usage(EVER)) == []
+            await sink.apply(lines(good), "here")
+            assert len(await sink.usage(EVER)) == 1
+
+    asyncio.run(main())
+
+
+def test_old_rows_become_sums_and_nothing_is_counted_twice(opened: Opened) -> None:
+    ages = (0, HOUR, 5 * HOUR, 30 * HOUR, 3 * DAY, 40 * DAY, 89 * DAY, 95 * DAY, 200 * DAY)
+    rows = [
+        over(began(f"{age}-{n}", at=NOON - age - n * MINUTE, call=f"c{age}"), charged=n)
+        for age in ages
+        for n in range(3)
+    ]
+
+    async def main() -> None:
+        async with opened() as sink:
+            await sink.apply(lines(*rows, *(ended(f"c{age}", at=NOON - age) for age in ages)), "here")
+            months = {month: await sink.spent(month) for month in ("2026-05", "2026-08", "2026-10", "2026-11")}
+            assert any(months.values())
+            now = NOON
+            for keep_days in (90.0, 35.0, 1.0, 1.0, 0.0):
+                await sink.keep_house(now, keep_days, 30.0)
+                for by in ("key", "caller", "model", "day"):
+                    query = UsageQuery(by, 0, NOON + DAY)
+                    assert list(await sink.usage(query)) == summed(rows, query), (keep_days, by)
+                assert {month: await sink.spent(month) for month in months} == months
+            assert await sink.story(f"c{200 * DAY}") is None
+            now += 100 * DAY
+            await sink.keep_house(now, 90.0, 30.0)
+            query = UsageQuery("day", 0, NOON + DAY)
+            assert list(await sink.usage(query)) == summed(rows, query)
+
+    asyncio.run(main())
+
+
+def test_what_is_under_way_is_not_dropped(opened: Opened) -> None:
+    async def main() -> None:
+        async with opened() as sink:
+            row = began("a", charged=9)
+            await sink.apply(lines(row), "here")
+            await sink.keep_house(NOON + HOUR // 2, 0.0, 30.0)
+            assert await sink.spent("2026-11") == {"caller/default": 9}
+            await sink.keep_house(NOON + 2 * HOUR, 90.0, 30.0)
+            assert [each.estimated for each in await sink.usage(EVER)] == [1]
+
+    asyncio.run(main())
+
+
+def test_kept_answers(opened: Opened) -> None:
+    async def main() -> None:
+        async with opened() as sink:
+            row = ResponseRow("resp_1", "alice", NOON, "", b"[]", b'{"id":"resp_1"}')
+            await sink.keep(row)
+            assert await sink.find("alice", "resp_1") == row
+            assert await sink.find("bob", "resp_1") is None
+            assert not await sink.forget("bob", "resp_1")
+            assert await sink.forget("alice", "resp_1")
+            assert await sink.find("alice", "resp_1") is None
+            await sink.keep(row)
+            await sink.keep(row._replace(id="resp_2", at=NOON + 20 * DAY))
+            await sink.keep_house(NOON + 31 * DAY, 90.0, 30.0)
+            assert await sink.find("alice", "resp_1") is None
+            assert await sink.find("alice", "resp_2") is not None
+
+    asyncio.run(main())
+
+
+def test_a_sound_database_has_nothing_wrong_with_it(opened: Opened) -> None:
+    async def main() -> None:
+        async with opened() as sink:
+            assert list(await sink.check()) == []
+
+    asyncio.run(main())
+
+
+NAMES = st.sampled_from(["a", "b", "ü\u2028'\"\\"])
+ATTEMPTS = st.builds(
+    lambda back, caller, role, model, key, meaning, tokens, cost, exact: over(
+        began("", at=NOON - back, caller=caller, role=role, model=model, key=f"groq-1:{key}"),
+        meaning=meaning, input=tokens, output=tokens // 2, cost=cost, exact=exact, charged=cost or 1,
+    ),
+    st.integers(0, 130 * DAY), NAMES, st.sampled_from(["", "chat"]), NAMES, NAMES,
+    st.sampled_from(["ok", "overloaded"]),
+    st.integers(0, 10_000), st.none() | st.integers(0, 2**52), st.booleans(),
+)  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(ATTEMPTS, max_size=12),
+    houses=st.lists(st.tuples(st.integers(0, 90 * DAY), st.floats(0, 100)), max_size=3),
+)
+def test_sums_equal_the_rows_whenever_house_was_kept(
+    opened: Opened, rows: list[AttemptRow], houses: list[tuple[int, float]]
+) -> None:
+    for number, row in enumerate(rows):
+        row.id, row.call = f"{number}", f"call-{number}"
+
+    async def main() -> None:
+        async with opened() as sink:
+            await sink.apply(lines(*rows), "here")
+            for later, keep_days in [(0, 1e6), *houses]:
+                await sink.keep_house(NOON + later, keep_days, 30.0)
+                bys: tuple[By, ...] = ("key", "caller", "model", "day")
+                for by in bys:
+                    query = UsageQuery(by, 0, NOON + 1)
+                    assert list(await sink.usage(query)) == summed(rows, query)
+
+    asyncio.run(main())
