@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, ClassVar
 
 import pytest
 
 from keyturn.core import Claim, Cost, Denied, Limit, Marks, Transition, Usage, Window, claims
 from keyturn.stores import LiveState, MemoryState, Reservation
+from keyturn.stores.redis_state import RedisState
+from tests.support.redis_server import Hub
 
 MINUTE = Window("rolling", 60.0)
 INFLIGHT = Window("inflight")
@@ -19,17 +24,71 @@ KEY = ("key", "groq", "abc")
 USUAL = Cost(100, 50)
 
 
-def memory() -> LiveState:
-    return MemoryState(Marks())
+class Timed:
+    """A clock that shows the moment of the call that is being made."""
+
+    now = 0.0
+
+    def mono(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return self.now
+
+    async def sleep_until(self, when: float) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        raise NotImplementedError
 
 
-BACKENDS: list[Callable[[], LiveState]] = [memory]
+class Driven:
+    """A shared state without a loop of its own: each call happens at its `now`, and a reservation is waited for."""
+
+    TIMED: ClassVar = {"reserve": 2, "counted": 1, "settle": 2, "take": 2, "report": 4}
+    """Which argument is the moment."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.__dict__["clock"] = Timed()
+        self.__dict__["loop"] = asyncio.new_event_loop()
+        self.__dict__["link"] = hub.link(self.clock.mono)
+        state = RedisState(self.link, Marks(), self.clock, name="one", prefix=hub.prefix)
+        self.__dict__["state"] = state
+        self.loop.run_until_complete(state.open())
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.state, name)
+        return partial(self._call, name, found) if callable(found) else found
+
+    def __setattr__(self, name: str, value: float) -> None:
+        self.link.shift = value  # the one thing that is set: the wall clock, which Redis shows too
+        setattr(self.state, name, value)
+
+    def _call(self, name: str, method: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+        if name in self.TIMED:
+            self.clock.now = arguments[self.TIMED[name]]
+        return self.loop.run_until_complete(self._done(method, arguments, more))
+
+    async def _done(self, method: Callable[..., Any], arguments: Any, more: Any) -> Any:
+        got = method(*arguments, **more)
+        if not isinstance(got, Denied | Reservation) and hasattr(got, "__await__"):
+            got = await got
+        await asyncio.sleep(0)  # news that is on its way arrives
+        return got
+
+    def finish(self) -> None:
+        self.loop.run_until_complete(self.state.close())
+        self.loop.close()
 
 
-@pytest.fixture(params=BACKENDS, ids=lambda backend: backend.__name__)
-def live(request: pytest.FixtureRequest) -> LiveState:
-    made: LiveState = request.param()
-    return made
+@pytest.fixture(params=["memory", "redis"])
+def live(request: pytest.FixtureRequest) -> Iterator[LiveState]:
+    if request.param == "memory":
+        yield MemoryState(Marks())
+        return
+    driven = Driven(request.getfixturevalue("redis_hub"))
+    yield driven
+    driven.finish()
 
 
 def take(live: LiveState, name: str, now: float, cost: Cost = USUAL) -> Reservation | Denied:

@@ -106,8 +106,9 @@ class LiveState(Protocol):
         """Give back what is still held, as far as the shared store can be told, and let go of it."""
         ...
 
-    async def refresh(self, scopes: Iterable[str]) -> None:
-        """Have `view` know the newest figures of the limits of *scopes*, for who wants to see them."""
+    async def refresh(self, scopes: Iterable[str], limits: Iterable[Limit] = ()) -> None:
+        """Have `view` know the newest figures of the limits of *scopes*, and of *limits* that are only ever claimed,
+        for who wants to see them."""
         ...
 
     def standing(self) -> LiveStanding: ...

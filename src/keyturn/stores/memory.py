@@ -40,13 +40,23 @@ class MemoryState:
     def wall_offset(self, seconds: float) -> None:
         self._meters.wall_offset = seconds
 
+    @property
+    def meters(self) -> Meters:
+        """What is counted: for the snapshot that outlives the process."""
+        return self._meters
+
+    @property
+    def marks(self) -> Marks:
+        """What stands against credentials."""
+        return self._marks
+
     async def open(self) -> None:
         return None
 
     async def close(self) -> None:
         return None
 
-    async def refresh(self, scopes: Iterable[str]) -> None:
+    async def refresh(self, scopes: Iterable[str], limits: Iterable[Limit] = ()) -> None:
         return None
 
     def standing(self) -> LiveStanding:
