@@ -149,7 +149,7 @@ def test_LIB_01_a_client_is_for_one_loop_at_a_time(elsewhere: Path) -> None:
 def test_LIB_01_a_folder_that_cannot_be_written_keeps_nothing_and_says_so(elsewhere: Path) -> None:
 
     async def main() -> None:
-        with pytest.warns(UserWarning, match="rotation indexes and spend do not last"):
+        with pytest.warns(UserWarning, match="nothing of what this pool learns or spends lasts"):
             client = await open_doorway(data_dir="/proc/nowhere")
         assert await client.chat("Hi", MODEL)
         await client.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -114,6 +115,7 @@ class LocalDoorway:
         self._let_go = let_go
         self._forsaken = forsaken
         self._closed = False
+        self._ending: asyncio.Task[None] | None = None
         self._look = 0.0
         self._empty = not gateway.config.providers
 
@@ -148,10 +150,18 @@ class LocalDoorway:
         return await gateway.handle(call, self.caller, call_id)
 
     async def close(self) -> None:
-        """Let go of the pool; nothing can be asked afterwards. May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
+        """Let go of the pool; nothing can be asked afterwards. Whoever calls it again waits for the first: at the end
+        of a program two do, and the second ends the loop."""
+        if not self._closed:
+            self._closed = True
+            self._ending = asyncio.get_running_loop().create_task(self._end())
+        ending = self._ending
+        if ending is not None and not ending.done() and not ending.get_loop().is_closed():
+            await asyncio.wait([ending])
+        if ending is not None and ending.done() and not ending.cancelled():
+            ending.result()
+
+    async def _end(self) -> None:
         if self._let_go is None:
             await self.gateway.close()
         else:

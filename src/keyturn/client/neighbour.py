@@ -60,6 +60,8 @@ class NeighbourDoorway:
     async def close(self) -> None:
         if self._loop.is_running():
             await self._cross(self._inner.close)
+        elif self._loop.is_closed():  # nobody else can let go of it any more
+            self._inner.forsake()
 
     async def leave(self) -> None:
         await self.close()

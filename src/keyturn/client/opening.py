@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyturn.config import Config, DataFolder, Owner
 from keyturn.core import Caller, Secret
@@ -16,16 +16,17 @@ from keyturn.dispatch import Gateway, SystemClock, build
 from keyturn.errors import ConfigError, DataFolderInUse, KeyturnError
 
 from .arguments import Given
-from .crossing import in_child, leave_to_parent
+from .crossing import awaited, in_child, leave_to_parent, start
 from .local import LocalDoorway, Watching
 from .pool import Gone
 
 if TYPE_CHECKING:
+    from .neighbour import NeighbourDoorway
     from .pool import Pool
     from .remote import RemoteDoorway
 
 _log = logging.getLogger("keyturn.client")
-TWICE = "its limits are counted apart from the other's, and its rotation indexes and spend do not last"
+TWICE = "its limits are counted apart from the other's, and nothing of what it learns or spends lasts"
 TICK = 0.01
 """Seconds between two looks whether a data folder was given up."""
 LOOK = 0.1
@@ -46,6 +47,7 @@ class Owned:
         self.gateway: Gateway = build(given.config, disabled=disabled, folder=folder)
         self.watching = Watching(self.gateway, tells=given.log_events)
         self._users = 0
+        self._opening: asyncio.Task[None] | None = None
 
     def doorway(self, caller: Caller) -> LocalDoorway:
         """A way in for one more user, to be used on the loop of the pool only."""
@@ -53,11 +55,26 @@ class Owned:
             self._users += 1
         return LocalDoorway(self.gateway, caller, watching=self.watching, let_go=self.leave, forsaken=self.forsake)
 
+    async def opened(self) -> None:
+        """Return when the stores of the pool are ready; on any loop. Raises StoreError, to everybody who waits."""
+        if asyncio.get_running_loop() is not self.loop:
+            await awaited(start(self.loop, self.opened))
+            return
+        if self._opening is None:  # a task of its own: who stops waiting must not break it off for all others
+            self._opening = self.loop.create_task(self.gateway.open())
+        if not self._opening.done():
+            await asyncio.wait([self._opening])
+        self._opening.result()
+
     async def leave(self) -> None:
         """One user less; the last one closes the pool and gives the data folder up."""
-        if self._last():
+        if self.loop.is_closed():
+            self.forsake()
+        elif self._last():
             _closing.add(self.place)
             try:
+                if self._opening is not None and not self._opening.done():
+                    await asyncio.wait([self._opening])
                 await self.gateway.close()
             finally:
                 self._release()
@@ -71,6 +88,9 @@ class Owned:
             except (OSError, KeyturnError) as error:
                 _log.warning("the data folder could not be written: %s", error)
             finally:
+                self.gateway.ledger.abandon()
+                if self.gateway.restoring is not None:
+                    self.gateway.restoring.abandon()
                 self._release()
 
     def renew(self) -> None:
@@ -95,6 +115,33 @@ class Owned:
             self._folder.release()
 
 
+class Entered(NamedTuple):
+    """The way into a pool of this process, which may not be open yet."""
+
+    pool: LocalDoorway | NeighbourDoorway
+    owned: Owned
+
+    async def ready(self) -> Pool:
+        """The way in, once the pool is open. Raises StoreError; then, and when nobody waits any more, it is closed."""
+        try:
+            await self.owned.opened()
+        except BaseException:
+            leaving = asyncio.ensure_future(self.pool.close())
+            _leaving.add(leaving)
+            leaving.add_done_callback(_left)
+            await asyncio.wait([leaving])
+            raise
+        return self.pool
+
+
+def _left(leaving: asyncio.Future[None]) -> None:
+    _leaving.discard(leaving)
+    if not leaving.cancelled() and (error := leaving.exception()) is not None:
+        _log.warning("a pool that could not be opened could not be closed either: %s", error)
+
+
+_leaving: set[asyncio.Future[None]] = set()
+"""Ways into pools that could not be opened, being closed."""
 _guard = threading.RLock()
 """Held for a moment. The collector may call `forsake` in the middle of that, in the same thread."""
 _opening = threading.Lock()
@@ -108,33 +155,42 @@ _pools: dict[Path, Owned] = {}
 async def open_pool(given: Given) -> Pool:
     """The way to the pool that *given* asks for; to be closed. Warns when limits are counted twice.
 
-    Raises ConfigError for a data folder that cannot be read, ValueError for a caller that cannot be told to a gateway.
+    Raises ConfigError for a data folder that cannot be read, StoreError for a store that cannot be used, ValueError for
+    a caller that cannot be told to a gateway.
     """
     folder = DataFolder(given.config.data)
     if not given.share:
         if _listening(folder) is not None:
             _warn(f"share=False, though a gateway runs on {folder.path}: {TWICE}")
-        return Owned(given, None).doorway(given.caller)
+        return await _entered(Owned(given, None), given).ready()
     clock = SystemClock()
     while _place(given.config) in _closing:  # the last client of it is leaving
         await clock.sleep_until(clock.mono() + TICK)
     with _opening:
-        with _guard:
-            found = _pools.get(_place(given.config))
-        if found is not None and found.loop.is_closed():  # its clients were never closed
-            found.forsake(everybody=True)
-            found = None
-        if found is not None:
-            return _shared(found, given) or Owned(given, None).doorway(given.caller)
-        owner = _listening(folder)
-        if given.config.providers:
-            try:
-                return _claimed(given, folder).doorway(given.caller)
-            except DataFolderInUse:
-                pass
-        elif owner is None:  # nothing to keep, so no folder is made for it
-            return Owned(given, None).doorway(given.caller)
-    return await _other(given, folder)
+        entered = _way_in(given, folder)
+    return await (_other(given, folder) if entered is None else entered.ready())
+
+
+def _way_in(given: Given, folder: DataFolder) -> Entered | None:
+    """The way into a pool of this process, found or made; None: the data folder is another process's."""
+    with _guard:
+        found = _pools.get(_place(given.config))
+    if found is not None and found.loop.is_closed():  # its clients were never closed
+        found.forsake(everybody=True)
+        found = None
+    if found is not None:
+        return _shared(found, given) or _entered(Owned(given, None), given)
+    owner = _listening(folder)
+    if given.config.providers:
+        try:
+            return _entered(_claimed(given, folder), given)
+        except DataFolderInUse:
+            return None
+    return None if owner is not None else _entered(Owned(given, None), given)  # nothing to keep: no folder is made
+
+
+def _entered(owned: Owned, given: Given) -> Entered:
+    return Entered(owned.doorway(given.caller), owned)
 
 
 async def open_after(given: Given, leaving: int | None, patience: float) -> Pool:
@@ -160,7 +216,7 @@ def _claimed(given: Given, folder: DataFolder) -> Owned:
     try:
         folder.lock()
     except ConfigError as error:
-        _warn(f"rotation indexes and spend do not last: {error}")
+        _warn(f"nothing of what this pool learns or spends lasts: {error}")
         return _registered(Owned(given, None))
     try:
         folder.withdraw()
@@ -170,19 +226,19 @@ def _claimed(given: Given, folder: DataFolder) -> Owned:
         raise
 
 
-def _shared(found: Owned, given: Given) -> Pool | None:
+def _shared(found: Owned, given: Given) -> Entered | None:
     """The way to a pool of this process, None when it cannot be shared."""
     if found.signature != given.signature:
         _warn(f"another client of this process uses {given.config.data} with other keys or settings: {TWICE}")
         return None
     if found.loop is asyncio.get_running_loop():
-        return found.doorway(given.caller)
+        return _entered(found, given)
     if not found.loop.is_running():
         _warn(f"the event loop of the client that uses {given.config.data} does not run: {TWICE}")
         return None
     from .neighbour import NeighbourDoorway
 
-    return NeighbourDoorway(found.doorway(given.caller), found.loop)
+    return Entered(NeighbourDoorway(found.doorway(given.caller), found.loop), found)
 
 
 async def _other(given: Given, folder: DataFolder) -> Pool:
@@ -190,7 +246,7 @@ async def _other(given: Given, folder: DataFolder) -> Pool:
     owner = _listening(folder)
     if owner is None:
         _warn(f"another program that does not listen uses {folder.path}: {TWICE}")
-        return _registered(Owned(given, None)).doorway(given.caller)
+        return await _entered(_registered(Owned(given, None)), given).ready()
     remote = _remote(given, folder, *owner)
     if given.keyed:
         held = False
@@ -201,7 +257,7 @@ async def _other(given: Given, folder: DataFolder) -> Pool:
                 await remote.close()
         if not held:
             _warn(f"the gateway that runs on {folder.path} does not hold the given api_keys: {TWICE}")
-            return _registered(Owned(given, None)).doorway(given.caller)
+            return await _entered(_registered(Owned(given, None)), given).ready()
     return remote
 
 
@@ -254,6 +310,8 @@ def _renew() -> None:
         pool.renew()
     _pools.clear()
     _closing.clear()
+    leave_to_parent(*_leaving)
+    _leaving.clear()
 
 
 in_child(_renew)

@@ -6,13 +6,15 @@ from collections.abc import Callable, Collection, Mapping
 
 from keyturn.config import Config, DataFolder
 from keyturn.core import Clock, Marks, Redactor, Transport
+from keyturn.stores import MemoryState, Snapshots
 from keyturn.transport import ASGIApp, Transports
 
 from .clock import SystemClock
 from .gateway import Gateway
 from .hidden import secrets_of
 from .overview import switch_off
-from .storing import ledger_of, live_state_of
+from .restoring import Restoring
+from .storing import ledger_of, live_state_of, state_file_of
 
 BUILT: list[Callable[[Gateway], object]] = []
 """Called with every gateway that this process makes: instrumentation of programs that use the library."""
@@ -33,16 +35,20 @@ def build(
     clock = clock or SystemClock()
     marks = Marks()
     live = live_state_of(config, marks, clock)
+    file = state_file_of(config, folder)
+    ledger = ledger_of(config, folder, clock, file)
     gateway = Gateway(
         config,
         clock,
         transport or Transports(clock, apps or {}),
         live,
         marks,
-        ledger_of(config, folder, clock),
+        ledger,
         Redactor(secrets_of(config)),
         folder,
     )
+    if file is not None and isinstance(live, MemoryState):
+        gateway.restoring = Restoring(gateway, live, Snapshots(file))
     gateway.disabled = set(disabled)
     switch_off(gateway, gateway.disabled)
     for told in BUILT:

@@ -1,4 +1,8 @@
-"""What a restart must not lose: rotation indexes and the month's spend, kept in the data folder behind the calls."""
+"""What a restart must not lose: rotation indexes, in files of the data folder, and the month's spend.
+
+The spend is what the ledger recorded. `spend.json`, in which it was kept before there was a ledger and is kept without
+one, is taken into the ledger once and then called `spend.json.migrated`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from datetime import UTC, datetime
 
 from keyturn.config import DataFolder
 from keyturn.core import Clock, Limit, TimerHandle
-from keyturn.errors import KeyturnError
-from keyturn.stores import LiveState
+from keyturn.errors import KeyturnError, StoreAway
+from keyturn.stores import Ledger, LiveState, Sink
 
 PACE = 1.0
 """Seconds between two writes of the spend: a crash loses no more than that."""
@@ -42,6 +46,26 @@ class Carried:
         self._writing: asyncio.Future[None] | None = None
         self._late = False
         """Something changed while the last write was under way."""
+        self._ledger: Ledger | None = None
+        """Keeps the spend, in place of the file."""
+        self._telling: set[asyncio.Task[None]] = set()
+
+    async def open(self, ledger: Ledger, budgets: Iterable[Limit]) -> None:
+        """Take over what *ledger*, if it keeps anything, knows of this month's spend of *budgets*; and what was written
+        down before there was one. Raises StoreError, and ConfigError when the file is broken."""
+        if not ledger.keeps:
+            return
+        self._ledger, sink = ledger, ledger.sink
+        if self._folder is not None and sink is not None:
+            try:
+                await take_spend(self._folder, sink)
+            except StoreAway as error:  # nobody has a budget, else the ledger would not have opened without it
+                _log.warning("spend.json is taken into the ledger at the next start: %s", error.message)
+        recorded = await ledger.spent(self._since)
+        for scope in self._spent.keys() - recorded.keys():
+            await self._told(scope, self._spent[scope])
+        self._spent |= recorded
+        self.take_over(budgets)
 
     def index(self, provider: str) -> int:
         """Where the round robin of *provider* stood, from 0; 0 when that is not known."""
@@ -61,8 +85,9 @@ class Carried:
         now = self._clock.mono()
         if self._since == self._month():
             for role, amount in spent.items():
-                if f"role/{role}" not in self._budgets:
-                    self._spent.setdefault(f"role/{role}", amount)
+                if f"role/{role}" not in self._budgets and f"role/{role}" not in self._spent:
+                    self._spent[f"role/{role}"] = amount
+                    self._tell_soon(f"role/{role}", amount)
         for limit in budgets:
             if limit.scope not in self._budgets:
                 self._budgets[limit.scope] = limit
@@ -72,14 +97,10 @@ class Carried:
             else:
                 self._budgets[limit.scope] = limit
 
-    def recorded(self, spent: Mapping[str, int]) -> None:
-        """What the ledger knows of this month's spend; it wins over what was written down elsewhere."""
-        self._spent |= spent
-
     def spending(self, limits: Iterable[Limit]) -> None:
         """Something was spent of *limits*, so far as they are budgets: written within a second."""
         self._budgets.update((limit.scope, limit) for limit in limits if limit.metric == "cost")
-        if self._timer is None and self._folder is not None:
+        if self._timer is None and self._folder is not None and self._ledger is None:
             self._timer = self._clock.call_at(self._clock.mono() + PACE, self._due)
 
     def spent(self) -> dict[str, int]:
@@ -95,14 +116,14 @@ class Carried:
         """Write everything that changed, now."""
         if self._folder is None:
             return
-        self._save(self._take_moved(), self.spent(), self._month())
+        self._save(self._take_moved(), self._to_write(), self._month())
 
     async def close(self) -> None:
         """Write what is left to write."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+        if self._writing is not None or self._telling:
+            await asyncio.wait([*self._telling, *([self._writing] if self._writing is not None else ())])
         try:
             self.write()
         except (OSError, KeyturnError) as error:
@@ -118,7 +139,7 @@ class Carried:
         if self._writing is not None:
             self._late = True
             return
-        moved, spent, month = self._take_moved(), self.spent(), self._month()
+        moved, spent, month = self._take_moved(), self._to_write(), self._month()
         self._writing = asyncio.get_running_loop().run_in_executor(None, self._save, moved, spent, month)
         self._writing.add_done_callback(lambda writing: self._written(writing, moved))
 
@@ -131,6 +152,28 @@ class Carried:
         if self._late:
             self._late = False
             self._write_soon()
+
+    def _to_write(self) -> dict[str, int]:
+        """The spend that belongs into the file: none where a ledger keeps it."""
+        return self.spent() if self._ledger is None else {}
+
+    def _tell_soon(self, scope: str, amount: int) -> None:
+        """Have the ledger know what was spent of a budget that became known after the start."""
+        if self._ledger is not None and amount:
+            telling = asyncio.get_running_loop().create_task(self._told(scope, amount))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
+
+    async def _told(self, scope: str, amount: int) -> None:
+        try:
+            await self._tell(scope, amount)
+        except KeyturnError as error:
+            _log.warning("what was spent of %s before could not be recorded: %s", scope, error.message)
+
+    async def _tell(self, scope: str, amount: int) -> None:
+        sink = self._ledger.sink if self._ledger is not None else None
+        if sink is not None and amount:
+            await sink.add_spent(self._since, {scope: amount}, f"settings {scope}")
 
     def _take_moved(self) -> dict[str, int]:
         moved = {provider: self._indexes[provider] for provider in self._moved}
@@ -151,3 +194,15 @@ class Carried:
 
     def _month(self) -> str:
         return f"{datetime.fromtimestamp(self._clock.wall(), UTC):%Y-%m}"
+
+
+async def take_spend(folder: DataFolder, sink: Sink) -> bool:
+    """Put into *sink* what was spent before there was a ledger, and set its file aside; whether there was one. Raises
+    StoreError, and ConfigError when the file is broken."""
+    earlier = folder.spend_before()
+    if earlier is None:
+        return False
+    for month, amounts in earlier.months.items():
+        await sink.add_spent(month, amounts, earlier.source)
+    folder.set_spend_aside()
+    return True

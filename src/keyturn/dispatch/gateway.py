@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from keyturn.config import Config, DataFolder
@@ -27,6 +28,7 @@ from keyturn.core import (
     ScopeKey,
     Trace,
     Trail,
+    Transition,
     Transport,
     TryNext,
     Verdict,
@@ -46,6 +48,7 @@ from keyturn.stores import Learned, Ledger, LiveState
 from . import answering, overview, unanswered
 from .carried import Carried
 from .clock import Watch
+from .closing import close_all, groups_of
 from .declared import budgets
 from .events import Alarm, CallEnded, Cooled, Events
 from .explain import explain
@@ -54,17 +57,23 @@ from .hidden import secrets_of
 from .models import ModelLists, ModelRow
 from .pools import Pools
 from .preparing import LARGE_BODY, announced, prepared, prepared_apart
+from .readiness import readiness
 from .recording import ending, intent
 from .relay import RelayStream
 from .reply import Reply
+from .restoring import Restoring
 from .rotations import Rotations
 from .run import Grant, Run
 from .signatures import SignatureMemory
 from .signing_in import forgive, furnish, lacks_token
+from .strain import Strain
+from .timekeeping import follow_clock
 from .waiting import MovedOn, WaitingRoom
 
 if TYPE_CHECKING:
     from keyturn.login import Refresher
+
+    from .keeping import KeptResponses
 
 FOREVER = float("inf")
 ANYBODY = Caller()
@@ -102,6 +111,8 @@ class Gateway:
         self.room: WaitingRoom[Grant] = WaitingRoom(clock)
         self.carried = Carried(folder, clock, live, config.spent)
         self.rotations = Rotations(self.carried, live, self.events)
+        self.restoring: Restoring | None = None
+        """Has live state outlive the process, where it is kept in its memory."""
         self.generations = 0
         """How many configurations there have been."""
         self.disabled: set[str] = set()
@@ -120,6 +131,10 @@ class Gateway:
         self.recent: OrderedDict[str, Trail] = OrderedDict()
         """The trails of the latest calls, for who asks what happened to one."""
         self.inflight = 0
+        self.strain = Strain()
+        """How hard the process is pressed, as far as the server measures it."""
+        self.leaving = False
+        """It will drain soon: no traffic should be sent here, but calls are still taken."""
         self.draining = False
         self.tracer: Callable[[Call, str], Trace] | None = None
         """Where tracing is on: gives a call, with its id, its place in a trace."""
@@ -127,14 +142,21 @@ class Gateway:
         """Awaited before each attempt is prepared; it may change the call's members. What it raises ends the call."""
         self._idle: asyncio.Event | None = None
 
+    @cached_property
+    def responses(self) -> KeptResponses:
+        """The answers of the Responses API that are kept; loaded with the first that is asked for."""
+        from .keeping import KeptResponses
+
+        return KeptResponses(self)
+
     async def open(self) -> None:
         """Ready the stores and take over what was remembered. To be awaited once, before the first call, wherever
         something is to last or is shared. Raises StoreError."""
         await self.ledger.open()
         await self.live.open()
-        if self.ledger.keeps:
-            self.carried.recorded(await self.ledger.spent(self.carried.month))
-            self.carried.take_over(budgets(self.config))
+        await self.carried.open(self.ledger, budgets(self.config))
+        if self.restoring is not None:
+            await self.restoring.open()
 
     async def handle(self, call: Call, caller: Caller, call_id: str) -> Reply:
         """Answer *call*. Errors come back as replies; only cancellation is raised, and leaves nothing behind."""
@@ -156,14 +178,14 @@ class Gateway:
     async def _answer(self, run: Run) -> Reply:
         if self.draining:
             raise Draining("the gateway is shutting down; ask again in a moment", retry_after=1.0)
+        keep = await self.responses.begin(run) if run.call.dialect == "openai_responses" else None
         await self._plan(run, run.generation)
         if run.generation is not self.generation:
             await self._move_on(run)
-        if run.generation.sharing is not None:
-            reply = await run.generation.sharing.answer(run)
-            if reply is not None:
-                return reply
-        return await self.ask(run)
+        if keep is not None:  # each such answer has an id of its own
+            return keep(await self.ask(run))
+        sharing = run.generation.sharing
+        return (await sharing.answer(run) if sharing is not None else None) or await self.ask(run)
 
     async def ask(self, run: Run) -> Reply:
         """Have *run*, which has been planned, answered by who can. Raises what keeps everybody from it."""
@@ -312,6 +334,8 @@ class Gateway:
         now = self.clock.mono()
         for change in verdict.transitions:
             eased = self.live.cool(change)
+            if self.restoring is not None:
+                self.restoring.marked()
             if eased or change.state is None:
                 self.wake_marked([change.scope])
             if change.state is None or change.shorten:
@@ -340,6 +364,7 @@ class Gateway:
     def _learned(self, news: Learned) -> None:
         """Another gateway that shares the live state changed it."""
         if news.freed:
+            self.disabled.difference_update(scope[2] for scope in news.freed if scope[0] == "key")
             self.wake_marked(news.freed)
         for provider, index in news.turned:
             self.rotations.follow(provider, index)
@@ -364,6 +389,8 @@ class Gateway:
         freed = self.marks.keep(
             {each.fingerprint for each in credentials}, {each.group for each in credentials}, recapped
         )
+        for scope in freed:
+            self.live.cool(Transition(scope, None))  # here it is gone by now; who shares the live state learns it
         self.wake_marked(freed)
         forgive(self, changed)
         overview.switch_off(self, self.disabled)
@@ -380,13 +407,23 @@ class Gateway:
         return self.generation.pools
 
     @property
+    def generations_in_use(self) -> tuple[Generation, ...]:
+        """Its configuration, and earlier ones that calls still run on."""
+        return (self.generation, *self._retired)
+
+    @property
+    def lists_in_use(self) -> tuple[ModelLists, ...]:
+        """The lists of its configuration, and earlier ones that somebody may still wait for."""
+        return (self.generation.lists, *self._older_lists)
+
+    @property
     def lists(self) -> ModelLists:
         """What its providers offer."""
         return self.generation.lists
 
     def keep_time(self) -> None:
         """To be called each second: limits that reset at midnight follow the wall clock when it is set."""
-        self.live.wall_offset = self.clock.wall() - self.clock.mono()
+        follow_clock(self)
 
     async def models(self, caller: Caller = ANYBODY) -> list[ModelRow]:
         """Every name that *caller* may ask for and that somebody can answer, as `GET /v1/models` lists them."""
@@ -397,6 +434,10 @@ class Gateway:
             tools = {name for name, row in self.config.providers.items() if row.tool is not None}
             return [row for row in rows if any(each.provider not in tools for each in row.behind)]
         return [row for row in rows if self.lists.reaches(caller, row)]
+
+    async def refresh(self) -> None:
+        """Have every limit stand as all gateways that share it know it, for who wants to see them."""
+        await self.live.refresh(overview.limit_scopes(self), overview.own_limits(self))
 
     def quota_stats(self, caller: Caller, provider: str | None = None) -> dict[str, Any]:
         """What `GET /v1/quota-stats` answers: every key with its limits, totals, and *caller*'s own limits."""
@@ -433,11 +474,7 @@ class Gateway:
 
     def ready(self) -> str | None:
         """Why no traffic should be sent here; None when it should."""
-        if self.draining:
-            return "shutting down"
-        if not any(offer.usable for offer in self.lists.catalog.offers.values()):
-            return "no provider has a usable key"
-        return None
+        return readiness(self).reason
 
     def drain(self) -> None:
         """Take no new calls; those that wait are refused, those that run go on."""
@@ -454,16 +491,6 @@ class Gateway:
         return not self.inflight
 
     async def close(self) -> None:
-        """End the background work, write down what must last, and close the connections to upstreams."""
+        """End the background work, write down what must last, and close the connections to upstreams: within 4 s."""
         self.drain()
-        for generation in (self.generation, *self._retired):
-            if generation.sharing is not None:
-                await generation.sharing.close()
-        for lists in (self.generation.lists, *self._older_lists):
-            await lists.close()
-        if self.refresher is not None:
-            await self.refresher.close()
-        await self.transport.close()
-        await self.carried.close()
-        await self.live.close()
-        await self.ledger.close()
+        await close_all(self.clock, groups_of(self))

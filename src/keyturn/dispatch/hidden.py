@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote, urlsplit
 
 from keyturn.config import Config
 from keyturn.core import Secret
@@ -12,14 +13,24 @@ SECRETIVE = re.compile("KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 
 
 def secrets_of(config: Config) -> list[Secret]:
-    """Everything in *config* that must not be seen: keys, the caller key, and what tools are given of that kind."""
+    """Everything in *config* that must not be seen: keys, the caller key, the addresses of stores, and what tools are
+    given of that kind."""
     found = [each.secret for group in config.credentials.values() for each in group if each.secret]
     for each in (each for group in config.credentials.values() for each in group if each.account is not None):
         assert each.account is not None
         found += each.account.secrets
     if config.caller_key is not None:
         found.append(config.caller_key)
+    for url in (config.redis.url if config.redis is not None else None, config.ledger.database_url):
+        if url is not None:
+            found += _of_address(url)
     for provider in config.providers.values():
         environ = provider.tool.environ if provider.tool is not None else {}
         found += [Secret(value) for name, value in environ.items() if value and SECRETIVE.search(name)]
     return found
+
+
+def _of_address(url: Secret) -> list[Secret]:
+    """An address that is a secret, and the password in it, as it is written there and as it is meant."""
+    password = urlsplit(url.reveal()).password
+    return [url] if password is None else [url, Secret(password), Secret(unquote(password))]

@@ -269,6 +269,20 @@ def _unused(spec: LimitSpec, model: str | None, source: str) -> dict[str, object
     }
 
 
+def limit_scopes(gateway: Gateway) -> Iterator[str]:
+    """The scope of every limit of keys in use, all of which are shown."""
+    for credentials in gateway.config.credentials.values():
+        for credential in credentials:
+            for _, entry in gateway.pools.entries(credential):
+                yield from entry.limit_scopes
+
+
+def own_limits(gateway: Gateway) -> list[Limit]:
+    """The budgets and callers' own limits that are shown."""
+    callers = (*gateway.config.callers.values(), gateway.config.default_caller)
+    return [*budgets(gateway.config), *(limit for caller in callers for limit in caller.limits)]
+
+
 def own_limit(gateway: Gateway, limit: Limit) -> dict[str, object]:
     """One limit of a caller or of a role as it stands; money in dollars."""
     now = gateway.clock.mono()

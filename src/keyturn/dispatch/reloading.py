@@ -42,7 +42,24 @@ CHANGING = (
     "modes",
 )
 CHANGING_IN_WORDS = {"modes": "priorities, caps, cycles or lists of keys and models"}
-AT_NEXT_START = ("host", "port", "workers", "log_format", "log_requests", "max_body", "max_headers", "drain_seconds")
+AT_NEXT_START = (
+    "host",
+    "port",
+    "workers",
+    "log_format",
+    "log_requests",
+    "max_body",
+    "max_headers",
+    "drain_seconds",
+    "grace_seconds",
+    "max_connections",
+    "max_connections_per_ip",
+    "memory_limit",
+    "metrics",
+)
+"""Members of the server's settings that are read once."""
+STORES = ("redis", "ledger", "responses")
+"""What is opened once."""
 
 
 class Reloader:
@@ -217,5 +234,8 @@ def changes(before: Config, after: Config) -> Iterator[str]:
     for what in AT_NEXT_START:
         if getattr(before.server, what) != getattr(after.server, what):
             yield f"server.{what} is heeded at the next start"
+    for what in STORES:
+        if getattr(before, what) != getattr(after, what):
+            yield f"what is said of {what} is heeded at the next start"
     if before.data != after.data:
         yield "the data folder is heeded at the next start"

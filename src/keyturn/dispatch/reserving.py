@@ -97,7 +97,7 @@ class Reserving:
         """Stand in line for an entry. Exhausted: none will come in time, or none came."""
         now = self._clock.mono()
         latest = run.wait_until(now)
-        if isinstance(stand_by(short, now, latest), Refuse) or self._room.full:
+        if isinstance(stand_by(short, now, latest), Refuse) or self._room.full(run.call.size):
             return self._told(run, short)
         hindered = run.progress.attempts > 0
         try:
@@ -108,6 +108,7 @@ class Reserving:
                 latest=latest,
                 hindered=hindered,
                 place=self._placed(run),
+                size=run.call.size,
             )
         finally:
             run.trail.waited += self._clock.mono() - now

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Set
 
-from keyturn.core import Cycle, KeyIndex
+from keyturn.core import Cycle, KeptCycle, KeyIndex
 from keyturn.stores import LiveState
 
 from .carried import Carried
@@ -44,6 +45,24 @@ class Rotations:
         if len(self._cycles) > MOST_CYCLES:
             self._cycles.popitem(last=False)
         return cycle
+
+    def versions(self) -> dict[tuple[str, str], int]:
+        """Of each fair cycle in which something happened, the number of its latest change."""
+        return {name: cycle.version for name, cycle in self._cycles.items() if cycle.version}
+
+    def dump(self, name: tuple[str, str], offset: float) -> KeptCycle:
+        """The fair cycle called *name* by `versions`, with moments *offset* later."""
+        return self._cycles[name].dump(*name, offset)
+
+    def restore(
+        self, kept: Iterable[KeptCycle], fingerprints: Mapping[str, Set[str]], now: float, offset: float
+    ) -> None:
+        """Take over the fair cycles of an earlier process, of the keys that each provider still has."""
+        for each in kept:
+            if each.provider in fingerprints:
+                cycle = self.cycle(each.provider, each.counted)
+                if not cycle.version:
+                    cycle.restore(each, fingerprints[each.provider], now, offset)
 
     def follow(self, provider: str, position: int) -> None:
         """Another gateway moved the round robin of *provider*."""

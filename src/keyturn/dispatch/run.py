@@ -78,8 +78,7 @@ class Run:
         """`GLOBAL_TIMEOUT`: by then the first content must have come."""
         self.conversation: tuple[int, bool] | None = None
         """Its number, and whether somebody may hold its prompt cache."""
-        if call.text_bytes >= SHORTEST_CACHED and generation.config.modes.stickiness:
-            self.conversation = conversation_of(call, caller.name)
+        self._recognise()
         self.patience = timeouts.queue_wait if stated is None else stated
         """Seconds that the call may spend waiting for credentials, all its waits together."""
         self.deployments: tuple[Deployment, ...] = ()
@@ -117,6 +116,15 @@ class Run:
         """The first answer that is final for its deployment, handed back when all say so."""
         self.finals: set[Deployment] = set()
         """The deployments that gave such an answer."""
+
+    def _recognise(self) -> None:
+        if self.call.text_bytes >= SHORTEST_CACHED and self.generation.config.modes.stickiness:
+            self.conversation = conversation_of(self.call, self.caller.name)
+
+    def go_on(self, call: Call) -> None:
+        """It goes on from earlier turns, which *call* holds too."""
+        self.call = call
+        self._recognise()
 
     def wait_until(self, now: float) -> float:
         """Until when a wait that begins at *now* may last."""

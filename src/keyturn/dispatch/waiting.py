@@ -19,6 +19,8 @@ from keyturn.core import Clock, Deployment, Exhausted, TimerHandle
 from keyturn.errors import Draining, KeyturnError
 
 MOST_WAITERS = 1000
+MOST_BYTES = 256 * 1024 * 1024
+"""Bytes of the requests that wait, all together."""
 PACE = 60.0
 """Seconds over which the pace of a line is measured: one turn of the limits that most lines wait for."""
 FOREVER = float("inf")
@@ -55,7 +57,7 @@ class _Waiter(Generic[G]):
 
 
 class WaitingRoom(Generic[G]):
-    """All lines of one gateway. A full room (1,000 waiters) lets nobody in."""
+    """All lines of one gateway. A full room (1,000 waiters, or 256 MiB of requests) lets nobody in."""
 
     def __init__(self, clock: Clock, most: int = MOST_WAITERS) -> None:
         self._clock = clock
@@ -71,10 +73,12 @@ class WaitingRoom(Generic[G]):
         """When the latest of each line got what they waited for."""
         self._arrivals = 0
         self.waiting = 0
+        self.held = 0
+        """Bytes of the requests that wait."""
 
-    @property
-    def full(self) -> bool:
-        return self.waiting >= self._most
+    def full(self, size: int) -> bool:
+        """Whether a request of *size* bytes must not come in."""
+        return self.waiting >= self._most or self.held + size > MOST_BYTES
 
     def ahead(self, line: Line) -> int:
         """How many calls stand in *line*."""
@@ -111,15 +115,17 @@ class WaitingRoom(Generic[G]):
         latest: float,
         hindered: bool,
         place: int | None = None,
+        size: int = 0,
     ) -> G | None:
         """Stand in *line* until *take* succeeds; None when *latest* comes first (monotonic seconds).
 
-        *returns* is when the earliest candidate comes back. *place*: an `arrival` of before, for who comes back. A
-        waiter that is cancelled leaves its place at once.
+        *returns* is when the earliest candidate comes back. *place*: an `arrival` of before, for who comes back.
+        *size*: bytes of the request. A waiter that is cancelled leaves its place at once.
         """
         number = self.arrival() if place is None else place
         waiter = _Waiter(number, take, hindered, asyncio.get_running_loop().create_future())
         self._enter(line, waiter)
+        self.held += size
         expiry = self._clock.call_at(latest, lambda: _give_up(waiter))
         self._arm(line, returns)
         try:
@@ -132,6 +138,7 @@ class WaitingRoom(Generic[G]):
             raise
         finally:
             expiry.cancel()
+            self.held -= size
             self._leave(line, waiter)
 
     def freed(self, deployment: Deployment) -> None:
