@@ -26,7 +26,12 @@ def command() -> None:
 @click.argument("name")
 @click.option("--routes", help="Names that it may ask for, separated by commas, with * and ?; all unless said.")
 @click.option("--weight", type=click.FloatRange(min=0, min_open=True), help="Its share when many wait (1).")
-@click.option("--class", "rank", type=click.Choice(["interactive", "normal", "batch"]), help="Who waits for whom.")
+@click.option(
+    "--class",
+    "rank",
+    type=click.Choice(["interactive", "normal", "batch"]),
+    help="Who is refused last, or first, under strain.",
+)
 @click.option("--rpm", type=click.IntRange(min=1), help="Requests a minute; unlimited unless said.")
 @click.option("--tpm", type=click.IntRange(min=1), help="Tokens a minute; unlimited unless said.")
 @click.option("--monthly-usd", type=click.FloatRange(min=0, min_open=True), help="USD a month; no bound unless said.")

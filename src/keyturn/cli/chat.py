@@ -17,6 +17,8 @@ from .setup import Place, place_options, read_config
 
 if TYPE_CHECKING:
     from keyturn.config import Config
+    from keyturn.core import Call
+    from keyturn.dispatch import Gateway
 
 
 class Answer(NamedTuple):
@@ -72,15 +74,26 @@ def _caller_key(config: Config) -> str:
 
 
 async def _ask_here(config: Config, payload: dict[str, Any]) -> Answer:
-    from keyturn.core import Caller
-    from keyturn.dispatch import new_id, read_call
+    from keyturn.dispatch import read_call
 
-    from .pool import open_pool
+    from .pool import open_pool, own_folder
 
     call = read_call("chat", json.dumps(payload).encode(), {})
-    gateway = open_pool(config)
+    folder = own_folder(config)
+    try:
+        return await _answered(open_pool(config, folder), call)
+    finally:
+        if folder is not None:
+            folder.release()
+
+
+async def _answered(gateway: Gateway, call: Call) -> Answer:
+    from keyturn.core import Caller
+    from keyturn.dispatch import new_id
+
     call_id = new_id(gateway.clock.wall())
     try:
+        await gateway.open()
         reply = await gateway.handle(call, Caller(), call_id)
         headers = {name.decode(): value.decode("latin-1") for name, value in reply.headers}
         return Answer(reply.status, headers, reply.body, gateway.recent[call_id].told())
@@ -104,11 +117,26 @@ def trail_lines(trail: dict[str, Any]) -> Iterator[str]:
         line = f"{number}. {attempt['provider']} → {attempt['model']} → {attempt['key']} → {attempt['meaning']}{status}"
         took = "" if attempt["ms"] is None else f" → {attempt['ms']:.0f} ms"
         again = " (sent again)" if attempt["resend"] else ""
-        yield line + took + again + (f": {attempt['detail']}" if attempt["detail"] else "")
+        yield line + took + again + _used(attempt) + (f": {attempt['detail']}" if attempt["detail"] else "")
     if trail["waited_ms"]:
         yield f"waited {trail['waited_ms'] / 1000:.1f} s for a key"
     for line in (*trail["refusals"], *trail["notes"]):
         yield f"- {line}"
+
+
+def _used(attempt: dict[str, Any]) -> str:
+    """What an attempt used, as far as the trail says: ` (first token after 120 ms, 24+118 tokens, $0.000012)`."""
+    said = []
+    if attempt.get("first_token_ms") is not None:
+        said.append(f"first token after {attempt['first_token_ms']:.0f} ms")
+    if attempt.get("input") or attempt.get("output"):
+        about = "" if attempt["exact"] else "about "
+        said.append(f"{about}{attempt['input']}+{attempt['output']} tokens")
+    if attempt.get("cost_nano") is not None:
+        from .tables import in_dollars
+
+        said.append(f"${in_dollars(attempt['cost_nano'])}")
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _text(body: Any) -> str:

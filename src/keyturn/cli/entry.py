@@ -28,11 +28,17 @@ COMMANDS = {
     "classify": ("classify", "Say what a provider's answer means."),
     "config": ("configuration", "Show or check the configuration."),
     "doctor": ("doctor", "Say what is set up, what is missing and what is in the way."),
+    "usage": ("usage", "Say what was used and what it cost."),
+    "trace": ("trace", "Say what happened to one call."),
+    "stores": ("stores", "Check, back up, migrate and prune what is remembered."),
     "simulator": ("simulator", "Serve simulated providers."),
     "bot": ("bot", "Run the Discord bot."),
     "watch": ("watch", "Answer files that are dropped into a folder."),
 }
 """Command → the module that holds it as `command`, and its one line in `--help`."""
+
+HIDDEN = {"worker": "worker"}
+"""The same of those that no person runs."""
 
 FAILED, CONFIG_INVALID = 1, 3
 
@@ -57,9 +63,10 @@ class Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS and cmd_name not in HIDDEN:
             return None
-        command = importlib.import_module(f".{COMMANDS[cmd_name][0]}", __package__).command
+        module = COMMANDS[cmd_name][0] if cmd_name in COMMANDS else HIDDEN[cmd_name]
+        command = importlib.import_module(f".{module}", __package__).command
         assert isinstance(command, click.Command)
         return command
 

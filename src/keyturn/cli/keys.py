@@ -35,12 +35,18 @@ def command() -> None:
 @place_options
 @json_option
 def list_keys(provider: str | None, as_json: bool, **place: Any) -> None:
-    """List keys with their state and limits."""
-    from .live import find_gateway
+    """List keys with their state and limits; without a running gateway, as the last one left them."""
+    from .live import find_gateway, running
+    from .stopped import ago, left_behind
 
     config = read_config(Place(**place))
-    gateway = find_gateway(config, "this is the configuration, without live state")
-    rows = gateway.ask("/admin/keys") if gateway is not None else _configured(config)
+    found = left_behind(config) if running(config) is None else None
+    known = "the configuration, without live state" if found is None else f"how it stood {ago(found[1])}"
+    gateway = find_gateway(config, f"this is {known}")
+    if gateway is not None:
+        rows = gateway.ask("/admin/keys")
+    else:
+        rows = _configured(config) if found is None else found[0].keys()
     wanted = provider_named(provider, {row["provider"] for row in rows})
     rows = [row for row in rows if wanted in (None, row["provider"])]
     if as_json:
@@ -158,12 +164,15 @@ def _tested(row: dict[str, Any]) -> tuple[object, ...]:
 def reset(key: str | None, **place: Any) -> None:
     """Forget the cooldowns of all keys (or of KEY), so that they are tried again at once."""
     from .live import find_gateway
+    from .stopped import anything_left, forget
 
     config = read_config(Place(**place))
     keys_named(config, key)
-    gateway = find_gateway(config, "there are no cooldowns to forget")
-    if gateway is not None:
-        shown = gateway.ask("/admin/keys/reset", {"key": key})["keys"]
+    shared = config.redis is not None
+    left = "this is for the next one" if anything_left(config) else "there are no cooldowns to forget"
+    gateway = find_gateway(config, "one must run to forget cooldowns that are in Redis" if shared else left)
+    if gateway is not None or not shared:
+        shown = forget(config, key) if gateway is None else gateway.ask("/admin/keys/reset", {"key": key})["keys"]
         click.echo(f"reset: {', '.join(shown) or 'nothing, no key was resting'}")
 
 

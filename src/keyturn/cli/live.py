@@ -24,9 +24,9 @@ class Gateway(NamedTuple):
     url: str
     admin_key: Secret
 
-    def ask(self, path: str, payload: object = None) -> Any:
+    def ask(self, path: str, payload: object = None, patience: float = PATIENCE) -> Any:
         """The JSON answer of an admin endpoint; *payload* makes it a POST. Raises KeyturnError."""
-        status, _, body = self.send(path, payload, {"x-keyturn-admin": self.admin_key.reveal()}, PATIENCE)
+        status, _, body = self.send(path, payload, {"x-keyturn-admin": self.admin_key.reveal()}, patience)
         try:
             answer = json.loads(body)
         except ValueError as error:
@@ -56,12 +56,17 @@ class Gateway(NamedTuple):
 
 def find_gateway(config: Config, otherwise: str) -> Gateway | None:
     """The gateway that owns the data folder, None when none is running; then stderr says so, and *otherwise*."""
+    found = running(config)
+    if found is None:
+        say(f"No gateway is running on {config.data}: {otherwise}.")
+    return found
+
+
+def running(config: Config) -> Gateway | None:
+    """The same without a word."""
     folder = DataFolder(config.data)
     owner, key = folder.owner(), folder.admin_key()
-    if owner is None or key is None:
-        say(f"No gateway is running on {config.data}: {otherwise}.")
-        return None
-    return Gateway(owner.pid, owner.url, key)
+    return None if owner is None or key is None else Gateway(owner.pid, owner.url, key)
 
 
 def error_text(answer: object, status: int) -> str:

@@ -35,6 +35,22 @@ def open_pool(config: Config, folder: DataFolder | None = None) -> Gateway:
     return build(config, clock=clock, apps=apps, disabled=DataFolder(config.data).disabled(), folder=folder)
 
 
+def own_folder(config: Config) -> DataFolder | None:
+    """The data folder, taken for this command, which releases it; None when another process has it, when it cannot be
+    written, and for the demo, of which nothing is to be kept."""
+    from keyturn.config import DataFolder
+    from keyturn.errors import ConfigError, DataFolderInUse
+
+    folder = DataFolder(config.data)
+    if config.demo:
+        return None
+    try:
+        folder.lock()
+    except (ConfigError, DataFolderInUse):
+        return None
+    return folder
+
+
 def usual_model(config: Config) -> str | None:
     """The route to ask when none is named: the `<P>_CHAT_MODEL` of the first provider by tier, or the demo."""
     for name in config.by_tier():
