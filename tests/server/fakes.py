@@ -9,10 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from keyturn.config import DataFolder, ServerSettings
+from keyturn.config import DataFolder, ResponsesSettings, ServerSettings
 from keyturn.core import Call, Caller, Clock, Credential, Offer, Redactor, RouteCatalog, Secret
-from keyturn.dispatch import CallEnded, Event, Events, Gateway, ModelRow, Reply
+from keyturn.dispatch import CallEnded, Event, Events, Gateway, ModelRow, Reply, Strain
+from keyturn.dispatch.keeping import KeptResponses
 from keyturn.server import Access, App, Pages
+from keyturn.stores import LiveStanding, NullLedger
 from tests.support import virtual
 
 KEY = "kt-the-callers-key-0123456789"
@@ -67,6 +69,9 @@ class FakeGateway:
             caller_key=Secret(KEY),
             callers={},
             default_caller=Caller(),
+            names={},
+            redis=None,
+            responses=ResponsesSettings(),
         )
         self.events = Events()
         self.seen: list[Event] = []
@@ -75,8 +80,14 @@ class FakeGateway:
         offer = Offer(1, True, frozenset({"llama-3.1-8b-instant"}), "GROQ_API_KEY")
         self.lists = SimpleNamespace(catalog=RouteCatalog({"groq": offer}, {}, {}))
         self.room = SimpleNamespace(waiting=0)
+        self.live = SimpleNamespace(standing=lambda: LiveStanding("memory", True, 1, 0))
+        self.ledger = NullLedger()
+        self.responses = KeptResponses(cast(Gateway, self))
         self.inflight = 0
+        self.strain = Strain()
+        self.leaving = False
         self.draining = False
+        self.opened = False
         self.cancelled = 0
         self.calls: list[tuple[Call, Caller, str]] = []
         self.changes: list[tuple[str, str | None]] = []
@@ -123,7 +134,13 @@ class FakeGateway:
         return [self.credential.shown]
 
     def ready(self) -> str | None:
-        return "shutting down" if self.draining else None
+        return "shutting down" if self.draining or self.leaving else None
+
+    async def open(self) -> None:
+        self.opened = True
+
+    async def refresh(self) -> None:
+        """Every limit stands as it is known."""
 
     def drain(self) -> None:
         self.draining = True
@@ -204,6 +221,7 @@ class Client:
         key: str | None = KEY,
         host: str | None = "127.0.0.1:8000",
         peer: tuple[str, int] | None = LOCAL,
+        query: bytes = b"",
     ) -> None:
         given = headers.items() if isinstance(headers, dict) else ()
         raw = [(name.encode(), value.encode()) for name, value in given]
@@ -218,6 +236,7 @@ class Client:
             "raw_path": path if isinstance(path, bytes) else path.encode(),
             "headers": raw,
             "client": peer,
+            "query_string": query,
         }
         self._app = app
         pieces = [body] if isinstance(body, bytes) else list(body)

@@ -1,4 +1,4 @@
-"""A server process over a fake gateway, for tests of signals: `python -m tests.server.serving DATA SECONDS`."""
+"""A server process over a fake gateway, for tests of signals: `python -m tests.server.serving DATA SECONDS [GRACE]`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Printed(FakeObserver):
         print(text, flush=True)
 
 
-def main(data: Path, seconds: float) -> int:
+def main(data: Path, seconds: float, grace: float = 0.0) -> int:
     """Answers each call after *seconds*; with `stream` in its model, an event now and one then."""
 
     class Later:
@@ -53,7 +53,7 @@ def main(data: Path, seconds: float) -> int:
         await asyncio.sleep(seconds)
         return Reply(200, [JSON], b'{"late": true}')
 
-    gateway = FakeGateway(answer, SystemClock(), port=0, drain_seconds=5.0)
+    gateway = FakeGateway(answer, SystemClock(), port=0, drain_seconds=5.0, grace_seconds=grace)
     folder = DataFolder(data)
     folder.lock()
     try:
@@ -68,4 +68,4 @@ def main(data: Path, seconds: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), *map(float, sys.argv[2:])))

@@ -342,7 +342,7 @@ def test_a_request_that_came_in_one_piece_leaves_no_timer_of_its_own() -> None:
             await peer.answer()
             clock.forward(0.1)
         clock.forward(0.1)
-        assert clock.pending() == 2  # the one that sets the Date header, and that of the idle connection
+        assert clock.pending() == 3  # those of the Date header and of the guard, and that of the idle connection
 
     run(test)
 

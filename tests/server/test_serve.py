@@ -62,8 +62,8 @@ class Process:
 
 
 @contextmanager
-def server(data: Path, seconds: float = 0.0) -> Iterator[Process]:
-    command = [sys.executable, "-m", "tests.server.serving", str(data), str(seconds)]
+def server(data: Path, seconds: float = 0.0, grace: float = 0.0) -> Iterator[Process]:
+    command = [sys.executable, "-m", "tests.server.serving", str(data), str(seconds), str(grace)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             yield Process(process, data)
@@ -100,6 +100,26 @@ def test_running_answers_finish_and_new_calls_get_503(tmp_path: Path) -> None:
         assert (late.status, late.read()) == (200, b'{"late": true}')
         plain.close()
         assert running.end() == 0
+
+
+def test_in_its_grace_it_takes_calls_but_says_that_it_is_not_ready(tmp_path: Path) -> None:
+    with server(tmp_path, 0.0, 60.0) as running:
+        running.process.send_signal(signal.SIGTERM)
+        running.wait_for("leaving: calls are still taken for 60 s")
+        status, told = running.ask("/readyz", None)
+        assert (status, json.loads(told)["status"]) == (503, "shutting down")
+        assert running.ask() == (200, b'{"late": true}')
+        running.process.send_signal(signal.SIGTERM)
+        running.wait_for("stopped")
+        assert running.end() == 0
+
+
+def test_ctrl_c_has_no_grace(tmp_path: Path) -> None:
+    with server(tmp_path, 0.0, 60.0) as running:
+        running.process.send_signal(signal.SIGINT)
+        running.wait_for("stopped")
+        assert running.end() == 0
+        assert not any("leaving" in line for line in running.lines)
 
 
 def test_a_second_signal_stops_at_once_and_clients_are_told(tmp_path: Path) -> None:

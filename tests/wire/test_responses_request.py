@@ -112,9 +112,8 @@ PARSE_REFUSALS: list[tuple[str, dict[str, Any]]] = [
     ("model", {"model": ...}),
     ("stream", {"stream": "yes"}),
     ("max_output_tokens", {"max_output_tokens": "9"}),
-    ("previous_response_id", {"previous_response_id": "resp_1"}),
+    ("previous_response_id", {"previous_response_id": 1}),
     ("conversation", {"conversation": {"id": "conv_1"}}),
-    ("store", {"store": True}),
     ("background", {"background": True}),
     ("prompt", {"prompt": {"id": "pmpt_1"}}),
 ]
@@ -130,6 +129,15 @@ def test_what_parsing_refuses(param: str, members: dict[str, Any]) -> None:
 def test_members_of_a_server_that_keeps_responses_may_be_null_or_false() -> None:
     call = parse(previous_response_id=None, conversation=None, prompt=None, store=False, background=False)
     assert call.members["store"] == b"false"
+    assert (call.previous, call.store) == ("", False)
+
+
+def test_what_is_asked_of_this_gateway_is_not_asked_of_an_upstream() -> None:
+    call = parse(previous_response_id="resp_1", store=True)
+    assert (call.previous, call.store) == ("resp_1", True)
+    assert call.members["store"] == b"false"
+    assert "previous_response_id" not in call.members
+    assert parse().store is None
 
 
 # --- there and back by example --------------------------------------------------------------------------------------

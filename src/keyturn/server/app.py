@@ -8,7 +8,9 @@ from itertools import chain
 
 from keyturn.core import Call, Caller, Trail
 from keyturn.dispatch import (
+    CLASS_HEADER,
     DOORS,
+    SMALL_BODY,
     CallEnded,
     Gateway,
     call_headers,
@@ -23,13 +25,16 @@ from keyturn.errors import (
     HeadersTooLarge,
     InvalidCallerKey,
     KeyturnError,
+    Overloaded,
+    TooLarge,
     UpstreamInterrupted,
     WrongHost,
 )
 from keyturn.wire import dialect, error_headers
 
 from .access import CALLER, Access, RawHeaders
-from .body import read_body
+from .body import announced, read_body
+from .cycle import CLOSE
 from .exchange import ClientLeft, Exchange, Headers, Receive, Scope, Send
 from .pages import JSON, Asked, Pages
 from .paths import WrongMethod, find
@@ -51,6 +56,7 @@ class App:
         self._gateway = gateway
         self._access = access
         self._pages = pages
+        self._strain = gateway.strain
         self._watches = Watches(gateway.clock)
         self._max_body = gateway.config.server.max_body
         self._max_headers = gateway.config.server.max_headers
@@ -89,7 +95,10 @@ class App:
                 error.message += "; a key in the query (`?key=`) is not read, since queries end up in logs"
             raise
         if endpoint.name in DOORS:
-            body = await read_body(exchange.receive, headers, self._max_body)
+            if self._strain.on:
+                body = await self._read_under_strain(exchange, headers, caller)
+            else:
+                body = await read_body(exchange.receive, headers, self._max_body)
             call = read_call(endpoint.name, body, call_headers(headers), argument, query.decode("latin-1"))
             if self._gateway.tracer is not None:
                 call.served_at, call.trace_headers = endpoint.path, _trace_headers(headers)
@@ -100,8 +109,19 @@ class App:
             most = LARGEST_ADMIN_BODY if endpoint.need == "admin" else LARGEST_QUESTION
             body = await read_body(exchange.receive, headers, most)
         told = spoken(scope["raw_path"], headers) if endpoint.name in ("models", "model") else endpoint.dialect
-        page = await self._pages.page(endpoint.name, Asked(caller, argument, query, body, told))
+        page = await self._pages.page(endpoint.name, Asked(caller, argument, query, body, told, scope["method"]))
         await exchange.answer(page.status, [page.content_type, _mark(exchange)], page.body)
+
+    async def _read_under_strain(self, exchange: Exchange, headers: RawHeaders, caller: Caller) -> bytes:
+        """The body of a call that is taken although something is refused. Raises Overloaded for one that is not."""
+        strain, stated = self._strain, headers.get(CLASS_HEADER, b"")
+        strain.admit(caller, stated, announced(headers))
+        if not strain.full:
+            return await read_body(exchange.receive, headers, self._max_body)
+        try:
+            return await read_body(exchange.receive, headers, min(SMALL_BODY, self._max_body))
+        except TooLarge as error:
+            raise strain.too_full(caller, stated) from error
 
     def _admissible_headers(self, scope: Scope) -> RawHeaders:
         """The headers by name. Raises HeadersTooLarge, WrongHost, RouteNotAllowed."""
@@ -146,6 +166,8 @@ class App:
             headers.append((b"allow", error.allow.encode()))
         elif error.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
+        elif isinstance(error, Overloaded) and not 0 <= announced(dict(scope["headers"]), -1) <= SMALL_BODY:
+            headers.append(CLOSE)  # what it would still send is not worth reading
         await exchange.answer(error.status, headers, dialect(told).error_body(error, exchange.call_id, ()))
 
     async def _stop_short(self, exchange: Exchange, scope: Scope) -> None:

@@ -18,8 +18,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
     encoding = headers.get(b"content-encoding")
     if encoding is not None and encoding.strip().lower() != b"identity":
         raise UnsupportedEncoding("a compressed request body is not accepted; send it without Content-Encoding")
-    announced = headers.get(b"content-length", b"0")
-    if announced.isdigit() and int(announced[:20]) > limit:
+    if announced(headers) > limit:
         raise _too_large(limit)
     pieces: list[bytes] = []
     size = 0
@@ -34,6 +33,12 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
         pieces.append(piece)
         if not message.get("more_body", False):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def announced(headers: Mapping[bytes, bytes], unknown: int = 0) -> int:
+    """The length that *headers* state for the body; *unknown* when they state none."""
+    length = headers.get(b"content-length", b"")
+    return int(length[:20]) if length.isdigit() else unknown
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -6,18 +6,23 @@ taken from an upstream's parsed answer, so one look at the finished head is enou
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+if TYPE_CHECKING:
+    from .listener import Listener
+
+CLOSE = (b"connection", b"close")
+"""A header that an error may have: this answer is the connection's last."""
 
 
 class Cycle(RequestResponseCycle):
     """One exchange. The head waits for the first piece of the body, at most until the loop's next turn."""
 
     head = b""
-    loop: asyncio.AbstractEventLoop
+    listener: Listener
 
     async def send(self, message: Any) -> None:
         if self.flow.write_paused and not self.disconnected:
@@ -35,7 +40,7 @@ class Cycle(RequestResponseCycle):
             head, self.head = self.head, b""
             self.transport.write(head)
 
-    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    def _begin(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Makes the head. Each line but the last of these ends in two characters that no header may hold."""
         self.response_started = True
         self.waiting_for_100_continue = False
@@ -44,12 +49,14 @@ class Cycle(RequestResponseCycle):
         if len(head) - len(head.translate(None, b"\r\n\0")) != 2 * len(pairs):
             raise RuntimeError("a header of this answer holds a line break")
         self.chunked_encoding = b"\r\ncontent-length: " not in head and self.scope["http_version"] != "1.0"
-        if not self.keep_alive:
+        if status >= 400 and CLOSE in headers:
+            self.keep_alive = False
+        elif not self.keep_alive:
             head += b"\r\nconnection: close"
         if self.chunked_encoding:
             head += b"\r\ntransfer-encoding: chunked"
         self.head = head + b"\r\n\r\n"
-        self.loop.call_soon(self.flush)
+        self.listener.loop.call_soon(self.flush)
 
     def _go_on(self, body: bytes, more: bool) -> None:
         if self.chunked_encoding:
@@ -66,5 +73,5 @@ class Cycle(RequestResponseCycle):
             self.response_complete = True
             self.message_event.set()
             if not self.keep_alive:
-                self.transport.close()
+                self.listener.leave()
             self.on_response()

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with the bounds it lacks: on a request's arrival, its head, a client that does not read.
+"""uvicorn's HTTP protocol with the bounds it lacks: on connections, a request's arrival, a client that does not read.
 
 A request that arrives in one piece, as nearly all do, sets no timer. That of an idle connection is left to run when
 the connection is used again, and finds out for itself.
@@ -16,10 +16,11 @@ from uvicorn.server import ServerState
 
 from keyturn.core import Clock, TimerHandle
 from keyturn.dispatch import new_id
-from keyturn.errors import BadRequest, HeadersTooLarge, KeyturnError
-from keyturn.wire import error_body
+from keyturn.errors import BadRequest, HeadersTooLarge, KeyturnError, Overloaded
+from keyturn.wire import error_body, error_headers
 
 from .cycle import Cycle
+from .guard import MOST_LINGERING, Guard
 
 GRACE = 30.0
 """Seconds that a whole request may take to arrive, whatever its rate."""
@@ -33,6 +34,12 @@ MOST_PIPELINED = 8
 """Requests that may wait behind the one that is being answered."""
 KEEP_ALIVE = 75.0
 """Seconds that an idle connection stays open: longer than clients and proxies keep theirs."""
+LINGER = 2.0
+"""Seconds that a connection which is closed in the middle of a request stays half open, so that its client sees why."""
+BOUNDS = {
+    "total": "as many connections as it takes (server.max_connections)",
+    "per_ip": "as many connections from this address as it takes (server.max_connections_per_ip)",
+}
 
 
 _UPGRADE = re.compile(rb"(?<=\r\n)upgrade:", re.IGNORECASE)
@@ -59,11 +66,16 @@ class Listener(HttpToolsProtocol):
         state: ServerState,
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
+        guard: Guard,
         max_body: int,
         max_headers: int,
     ) -> None:
         super().__init__(config, state, {}, loop)
         self._clock = clock
+        self._guard = guard
+        self._ip: str | None = None
+        """Under which the guard counts it; None: it does not, or no more."""
+        self._lingers = False
         self._most = BODIES_SKIPPED * max_body
         self._max_headers = max_headers
         self._arriving = True
@@ -80,9 +92,24 @@ class Listener(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._expect()
+        ip = self.client[0] if self.client else ""
+        bound = self._guard.admit(ip)
+        if bound:
+            self._answer(
+                "503 Service Unavailable", Overloaded(f"the gateway has {BOUNDS[bound]}; ask again", retry_after=1.0)
+            )
+            self._linger()
+        else:
+            self._ip = ip
+            self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._ip is not None:
+            self._guard.release(self._ip)
+            self._ip = None
+        if self._lingers:
+            self._lingers = False
+            self._guard.lingering -= 1
         for timer in (self._arrival, self._unread, self._idle):
             if timer is not None:
                 timer.cancel()
@@ -136,6 +163,8 @@ class Listener(HttpToolsProtocol):
         if self.transport.is_closing():
             self._bound_unread()
             return
+        if self._lingers:
+            return  # what was sent ahead is not answered any more: our side is closed
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
@@ -143,6 +172,34 @@ class Listener(HttpToolsProtocol):
         self._idle_since = self._clock.mono()
         if self._idle is None:
             self._idle = self._clock.call_at(self._idle_since + KEEP_ALIVE, self._end_idle)
+
+    def last_call(self) -> None:
+        """The server stops soon: an idle connection is closed now, any other with its next answer."""
+        begun = bool(self.scope) and self._arriving and self._in_head
+        if not begun:
+            self.shutdown()
+
+    def leave(self) -> None:
+        """The last answer of this connection is written."""
+        if self._arriving:
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        """Closes our side and drops what still comes, for a moment: closing it all at once would take the answer away
+        from a client that still sends."""
+        self._refused = True
+        if self._guard.lingering >= MOST_LINGERING or not self.transport.can_write_eof():
+            self.transport.close()
+            self._bound_unread()
+            return
+        self._lingers = True
+        self._guard.lingering += 1
+        self.transport.write_eof()
+        if self._arrival is not None:
+            self._arrival.cancel()
+        self._arrival = self._clock.call_at(self._clock.mono() + LINGER, self.transport.abort)
 
     def _unset_keepalive_if_required(self) -> None:
         """What uvicorn calls when the connection is in use again."""
@@ -178,7 +235,9 @@ class Listener(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         cycle.__class__ = Cycle  # uvicorn makes its own; ours adds no state that needs an __init__
-        cycle.loop = self.loop  # type: ignore[attr-defined]
+        cycle.listener = self  # type: ignore[attr-defined]
+        if self._guard.closing:
+            cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)
 
     def _is_forgotten(self) -> bool:
@@ -213,9 +272,10 @@ class Listener(HttpToolsProtocol):
         """An answer of our own to a request that never reaches the application."""
         call = new_id(self._clock.wall())
         body = error_body(error, call, ())
+        more = "".join(f"{name}: {value}\r\n" for name, value in error_headers(error))
         self.transport.write(
             f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            f"x-keyturn-call: {call}\r\nconnection: close\r\n\r\n".encode()
+            f"x-keyturn-call: {call}\r\n{more}connection: close\r\n\r\n".encode()
             + body
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
 import msgspec
@@ -12,10 +12,16 @@ import msgspec
 from keyturn import __version__
 from keyturn.config import DataFolder
 from keyturn.core import Call, Caller, Usage, nearest_models
-from keyturn.dispatch import Gateway, Reloader, cost, first_asked, matching
+from keyturn.dispatch import Gateway, Reloader, cost, first_asked, matching, readiness
 from keyturn.errors import BadRequest, KeyturnError, ModelNotFound, UnknownPath
 from keyturn.providers import known
 from keyturn.wire import model_page, models_page
+
+from .ledger_pages import LedgerPages
+from .together import Together
+
+if TYPE_CHECKING:
+    from .siblings import Siblings
 
 JSON = (b"content-type", b"application/json")
 OWNER = Caller()
@@ -64,6 +70,7 @@ class Asked(NamedTuple):
     body: bytes = b""
     dialect: str = "openai_chat"
     """Of who asks."""
+    method: str = "GET"
 
 
 class Question(msgspec.Struct):
@@ -83,12 +90,18 @@ class Pages:
     """Reads the gateway and, for the owner, changes it."""
 
     def __init__(
-        self, gateway: Gateway, observer: Observer, folder: DataFolder, reloader: Reloader | None = None
+        self,
+        gateway: Gateway,
+        observer: Observer,
+        folder: DataFolder,
+        reloader: Reloader | None = None,
+        siblings: Siblings | None = None,
     ) -> None:
         self._gateway = gateway
-        self._observer = observer
         self._folder = folder
         self._reloader = reloader
+        self._together = Together(gateway, observer.metrics_page, self._status, reloader, siblings)
+        self._ledger = LedgerPages(gateway, self._together.recorded)
 
     async def page(self, name: str, asked: Asked) -> Page:
         """The page called *name* in paths.py. Raises RequestError."""
@@ -98,6 +111,8 @@ class Pages:
                 return Page(models_page(asked.dialect, ((row.id, row.provider, row.created) for row in rows)))
             case "model":
                 return await self._model(asked)
+            case "response" | "input_items":
+                return Page(await self._kept_response(name, asked))
             case "token_count":
                 return await self._token_count(_question(asked.body), asked.caller)
             case "cost_estimate":
@@ -105,6 +120,7 @@ class Pages:
                 used = Usage(asked_for.prompt_tokens, asked_for.completion_tokens, asked_for.cache_read_tokens)
                 return Page(await cost(self._gateway, asked.caller, asked_for.model, used))
             case "quota_stats":
+                await self._gateway.refresh()
                 return Page(self._gateway.quota_stats(asked.caller, _provider(asked.query)))
             case "providers":
                 return Page({"object": "list", "data": self._gateway.providers(asked.caller)})
@@ -113,12 +129,21 @@ class Pages:
             case "healthz":
                 return Page({"status": "ok"})
             case "readyz":
-                reason = self._gateway.ready()
-                return Page({"status": "ready"}) if reason is None else Page({"status": reason}, 503)
+                told = readiness(self._gateway)._asdict()
+                reason = told.pop("reason")
+                return Page({"status": reason or "ready", **told}, 200 if reason is None else 503)
             case "metrics":
-                return _metrics(self._observer.metrics_page())
+                return _metrics(await self._together.metrics())
             case _:
                 return await self._admin_page(name, asked.body)
+
+    async def _kept_response(self, name: str, asked: Asked) -> bytes:
+        from .response_pages import ResponsePages
+
+        pages = ResponsePages(self._gateway)
+        if name == "input_items":
+            return await pages.input_items(asked.caller, asked.argument, asked.query)
+        return await pages.response(asked.caller, asked.argument, asked.query, delete=asked.method == "DELETE")
 
     async def _token_count(self, question: Question, caller: Caller) -> Page:
         """Our estimate of the tokens of a prompt, for the deployment that would be asked first."""
@@ -144,20 +169,29 @@ class Pages:
         gateway = self._gateway
         match name:
             case "admin_keys":
+                await gateway.refresh()
                 return Page(gateway.keys())
             case "admin_models":
                 return Page([{"id": row.id, "provider": row.provider} for row in await gateway.models(OWNER)])
             case "admin_explain":
                 return Page(await self._explain(_read(body)))
             case "admin_reload":
-                return Page(self._reload())
+                return Page(await self._reload())
             case "admin_status":
-                return Page(self._status())
+                await gateway.refresh()
+                return Page(await self._together.status())
             case "admin_trace":
-                trail = gateway.recent.get(_read(body).call or "")
-                return Page(trail.told() if trail is not None else None)
+                return Page(await self._together.trace(_read(body).call or ""))
+            case "admin_usage":
+                return Page(await self._ledger.usage(body))
+            case "admin_story":
+                return Page(await self._ledger.story(body))
+            case "admin_stores":
+                return Page(await self._ledger.stores(body))
             case "admin_reset":
-                return Page({"keys": gateway.reset(_key_of(body))})
+                shown = gateway.reset(_key_of(body))
+                await self._together.reset(_key_of(body))
+                return Page({"keys": shown})
             case "admin_disable":
                 return Page({"keys": await self._switch(_key_of(body), off=True)})
             case "admin_enable":
@@ -173,6 +207,8 @@ class Pages:
             "draining": gateway.draining,
             "inflight": gateway.inflight,
             "waiting": gateway.room.waiting,
+            "open": gateway.live.standing().open,
+            "tasks": len(asyncio.all_tasks()),
             "providers": gateway.providers(),
             "config": self._reloader.told() if self._reloader is not None else None,
         }
@@ -187,15 +223,15 @@ class Pages:
         call = Call("openai_chat", "chat", asked.route or "", {}, 0, asked.stream, needs=frozenset(asked.needs))
         return await self._gateway.explain(call, caller)
 
-    def _reload(self) -> dict[str, object]:
+    async def _reload(self) -> dict[str, object]:
         """Have the files read again, changed or not; the log and `admin_status` tell what came of it."""
         if self._reloader is None:
             raise BadRequest("this gateway does not watch its configuration")
-        self._reloader.reload()
+        await self._together.reload()
         return {"reading": True}
 
     async def _switch(self, key: str | None, *, off: bool) -> list[str]:
-        """Takes keys out of use or back into it, in this process and for the next start."""
+        """Takes keys out of use or back into it, in all workers and for the next start."""
         if key is None:
             raise BadRequest('name the key: {"key": "groq-2"}', param="key")
         found = matching(self._gateway, key)
@@ -210,7 +246,9 @@ class Pages:
             await asyncio.to_thread(self._folder.write_disabled, disabled)
         except OSError as error:
             raise KeyturnError(f"this could not be written down, so nothing was changed: {error.strerror}") from error
-        return self._gateway.disable(key) if off else self._gateway.enable(key)
+        shown = self._gateway.disable(key) if off else self._gateway.enable(key)
+        await self._together.switched([each.fingerprint for each in found], off=off)
+        return shown
 
 
 def _metrics(figures: bytes | None) -> Page:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
+from urllib.parse import unquote
 
 from keyturn.dispatch import GEMINI_METHODS, PLACES, Door, spellings, varying
 from keyturn.errors import MethodNotAllowed, UnknownPath
@@ -14,6 +15,8 @@ Name = Literal[
     Door,
     "models",
     "model",
+    "response",
+    "input_items",
     "token_count",
     "cost_estimate",
     "providers",
@@ -31,6 +34,9 @@ Name = Literal[
     "admin_trace",
     "admin_explain",
     "admin_reload",
+    "admin_usage",
+    "admin_story",
+    "admin_stores",
 ]
 
 
@@ -45,6 +51,8 @@ class Endpoint(NamedTuple):
     """In which its errors are written; `GET /v1/models` has that of who asks."""
     argument: str = ""
     """What its path says beside its name."""
+    deletes: bool = False
+    """It is also served with DELETE."""
 
     def check_method(self, method: str, argument: str = "") -> None:
         """Raises WrongMethod, and UnknownPath for a method of Gemini's that is not served. What answers GET answers
@@ -54,6 +62,8 @@ class Endpoint(NamedTuple):
             raise UnknownPath(
                 f"{argument.rpartition(':')[2][:80]!r} is not served; of Gemini's methods there are {said}"
             )
+        if method == "DELETE" and self.deletes:
+            return
         if method != self.method and not (method == "HEAD" and self.method == "GET"):
             raise WrongMethod(self)
 
@@ -62,12 +72,16 @@ class WrongMethod(MethodNotAllowed):
     """*allow* is what the Allow header must say."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.allow = "GET, HEAD" if endpoint.method == "GET" else endpoint.method
+        self.allow: str = "GET, HEAD" if endpoint.method == "GET" else endpoint.method
+        if endpoint.deletes:
+            self.allow += ", DELETE"
         super().__init__(f"{endpoint.path} is served with {self.allow}")
 
 
 ENDPOINTS = (
     *(Endpoint(each.name, each.path, each.method, "caller", each.dialect, each.argument) for each in PLACES),
+    Endpoint("response", "/v1/responses/{id}", "GET", "caller", deletes=True),
+    Endpoint("input_items", "/v1/responses/{id}/input_items", "GET", "caller"),
     Endpoint("token_count", "/v1/token-count", "POST", "caller"),
     Endpoint("cost_estimate", "/v1/cost-estimate", "POST", "caller"),
     Endpoint("providers", "/v1/providers", "GET", "caller"),
@@ -85,6 +99,9 @@ ENDPOINTS = (
     Endpoint("admin_trace", "/admin/trace", "POST", "admin"),
     Endpoint("admin_explain", "/admin/explain", "POST", "admin"),
     Endpoint("admin_reload", "/admin/reload", "POST", "admin"),
+    Endpoint("admin_usage", "/admin/usage", "POST", "admin"),
+    Endpoint("admin_story", "/admin/story", "POST", "admin"),
+    Endpoint("admin_stores", "/admin/stores", "POST", "admin"),
 )
 
 _LONGEST_ECHO = 200
@@ -94,6 +111,8 @@ _EXACT = {
     if "{" not in endpoint.path
     for spelling in spellings(endpoint.path)
 }
+_KEPT = tuple(spelling.encode() for spelling in spellings("/v1/responses/"))
+_ITEMS = b"/input_items"
 _VARYING = {endpoint.path: endpoint for endpoint in ENDPOINTS if "{" in endpoint.path}
 
 
@@ -106,8 +125,21 @@ def find(raw_path: bytes) -> tuple[Endpoint, str]:
     if found is not None:
         place, argument = found
         return _VARYING[place.path], argument
+    if raw_path.startswith(_KEPT) and (kept := _kept(raw_path)) is not None:
+        return kept
     shown = repr(raw_path[:_LONGEST_ECHO])[2:-1]
     raise UnknownPath(f"nothing is served at {shown}; served are {_served()}")
+
+
+def _kept(raw_path: bytes) -> tuple[Endpoint, str] | None:
+    """The endpoint of a path below `/v1/responses/`, with the response's id."""
+    id = raw_path[next(len(each) for each in _KEPT if raw_path.startswith(each)) :]
+    name = "/v1/responses/{id}"
+    if id.endswith(_ITEMS):
+        id, name = id.removesuffix(_ITEMS), "/v1/responses/{id}/input_items"
+    if not id or b"/" in id:
+        return None
+    return _VARYING[name], unquote(id.decode("latin-1"))
 
 
 def _served() -> str:

@@ -7,10 +7,10 @@ import errno
 import gc
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from email.utils import formatdate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.config import Config as UvicornConfig
 from uvicorn.server import ServerState
@@ -22,13 +22,17 @@ from keyturn.errors import KeyturnError
 
 from .access import Access
 from .app import App
+from .guard import Guard, room_for_connections
 from .listener import Listener
 from .pages import Observer, Pages
 
+if TYPE_CHECKING:
+    from .siblings import Seat, Siblings
+
 BACKLOG = 2048
-CLOSE_PATIENCE = 2.0
-"""Seconds that connections get to take the last bytes of their answers."""
-LAST_WORDS = 0.5
+CLOSE_PATIENCE = 0.7
+"""Seconds that connections get to take the last bytes of their answers. With the gateway's own end it makes 5 s."""
+LAST_WORDS = 0.2
 """Seconds that tasks get to write what they have, when no call runs any more."""
 TICK = 0.02
 """Seconds between two looks whether they have."""
@@ -41,9 +45,21 @@ class Server:
         self._app = app
         self._gateway = gateway
         self._clock = gateway.clock
-        self._settings = gateway.config.server
+        self.settings = gateway.config.server
+        """As they were at the start."""
         self._sock = sock
         self._state = ServerState()
+        settings = self.settings
+        self.most_connections = room_for_connections(settings.max_connections)
+        """As many as are accepted: fewer than were wished for where the system allows fewer open files."""
+        self._guard = Guard(
+            self._clock,
+            gateway.strain,
+            self.most_connections,
+            settings.max_connections_per_ip,
+            settings.memory_limit,
+            settings.workers,
+        )
         self._server: asyncio.Server | None = None
         self._date: TimerHandle | None = None
 
@@ -60,17 +76,35 @@ class Server:
             server_header=False,
         )
         uvicorn.load()
-        loop, settings = asyncio.get_running_loop(), self._settings
+        loop, settings = asyncio.get_running_loop(), self.settings
 
         def connection() -> Listener:
-            return Listener(uvicorn, self._state, loop, self._clock, settings.max_body, settings.max_headers)
+            return Listener(
+                uvicorn, self._state, loop, self._clock, self._guard, settings.max_body, settings.max_headers
+            )
 
         self._set_date()
+        self._guard.start()
         self._server = await loop.create_server(connection, sock=self._sock, backlog=BACKLOG)
+
+    def orphaned(self) -> None:
+        """The process that keeps the workers is gone: leaves its port to the next one, and ends as after SIGINT."""
+        if self._server is not None:
+            self._server.close()
+        else:
+            self._sock.close()
+        signal.raise_signal(signal.SIGINT)
+
+    def last_call(self) -> None:
+        """Idle connections are closed, all others with their next answer; who connects now gets one answer."""
+        self._guard.closing = True
+        for connection in list(self._state.connections):
+            assert isinstance(connection, Listener)
+            connection.last_call()
 
     async def stop(self, patience: float) -> None:
         """Takes no more connections; after *patience* seconds ends what still runs; last bytes get a little time."""
-        self._app.stopping = True
+        self._app.stopping = self._guard.closing = True
         if self._server is not None:
             self._server.close()
         for connection in list(self._state.connections):
@@ -83,6 +117,7 @@ class Server:
             connection.transport.abort()
         if self._date is not None:
             self._date.cancel()
+        self._guard.stop()
 
     async def _quiet(self, seconds: float) -> None:
         """Waits until no connection is left, at most *seconds*."""
@@ -124,11 +159,13 @@ def run(
     observer: Observer,
     on_ready: Callable[[str], None] = lambda url: None,
     read: Callable[[], Config] | None = None,
+    seat: Seat | None = None,
 ) -> int:
     """Serves *gateway* until a signal ends it; the exit code. *read* reads the configuration again when it changed.
 
     The caller holds the lock of *folder*; this makes its keys and tells commands where it listens. *on_ready* gets the
-    URL once connections are accepted. Raises KeyturnError when the address cannot be bound.
+    URL once connections are accepted. With a *seat* this is one of several workers: their socket is bound already.
+    Raises KeyturnError when the address cannot be bound.
     """
     settings = gateway.config.server
     caller_key = gateway.config.caller_key or folder.caller_key()
@@ -161,11 +198,43 @@ def run(
         )
 
     reloader = Reloader(gateway, again, adopted) if read is not None else None
-    sock = bind(settings.host, settings.port)
-    app = App(gateway, access, Pages(gateway, observer, folder, reloader))
+    sock = bind(settings.host, settings.port) if seat is None else seat.listening
+    siblings = _siblings(seat, gateway)
+    app = App(gateway, access, Pages(gateway, observer, folder, reloader, siblings))
     with sock, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         server = Server(app, gateway, sock)
-        return runner.run(_serve(server, gateway, folder, observer, on_ready, url_of(sock), reloader))
+        ready = _telling(siblings, on_ready)
+        serving = _serve(server, gateway, folder, observer, ready, url_of(sock), reloader)
+        return runner.run(serving if siblings is None else _beside(siblings, server, serving))
+
+
+def _siblings(seat: Seat | None, gateway: Gateway) -> Siblings | None:
+    if seat is None:
+        return None
+    from .siblings import Siblings
+
+    return Siblings(seat, gateway.clock)
+
+
+def _telling(siblings: Siblings | None, on_ready: Callable[[str], None]) -> Callable[[str], None]:
+    """*on_ready*, and before it the process that started this one is told."""
+
+    def ready(url: str) -> None:
+        if siblings is not None:
+            siblings.ready()
+        on_ready(url)
+
+    return ready
+
+
+async def _beside(siblings: Siblings, server: Server, serving: Coroutine[Any, Any, int]) -> int:
+    """Runs *serving* as one of several workers."""
+    try:
+        await siblings.open(server.orphaned)
+        return await serving
+    finally:
+        serving.close()
+        await siblings.close()
 
 
 async def _serve(
@@ -177,13 +246,15 @@ async def _serve(
     url: str,
     reloader: Reloader | None,
 ) -> int:
-    told, hurry = asyncio.Event(), asyncio.Event()
-    _on_signals(lambda: hurry.set() if told.is_set() else told.set())
+    signals = _Signals()
     try:
-        await gateway.open()
-    except KeyturnError:
+        await _first_of(gateway.open(), signals.told.wait())
+    except BaseException:
         await gateway.close()
         raise
+    if signals.told.is_set():
+        await gateway.close()
+        return 0
     await server.start()
     if reloader is not None:
         reloader.start()
@@ -192,12 +263,11 @@ async def _serve(
         _calm_collector()
         folder.publish(url)
         observer.say(f"keyturn listens on {url}")
+        if server.most_connections < gateway.config.server.max_connections:
+            observer.say(_few_files(server.most_connections, gateway.config.server.max_connections))
         on_ready(url)
-        await told.wait()
-        seconds = gateway.config.server.drain_seconds
-        observer.say(f"stopping: {gateway.inflight} running answers get {seconds:g} s; a second signal stops at once")
-        gateway.drain()
-        await _first_of(gateway.drained(seconds), hurry.wait())
+        await signals.told.wait()
+        await _drain(server, gateway, observer, signals)
     finally:
         if reloader is not None:
             await reloader.close()
@@ -205,6 +275,47 @@ async def _serve(
         await gateway.close()
     observer.say("stopped")
     return 0
+
+
+async def _drain(server: Server, gateway: Gateway, observer: Observer, signals: _Signals) -> None:
+    """Tells load balancers, goes on for the grace; then lets running answers finish. A second signal ends each wait."""
+    settings, clock = server.settings, gateway.clock
+    gateway.leaving = True
+    if settings.grace_seconds and not signals.hurried.is_set():
+        observer.say(f"leaving: calls are still taken for {settings.grace_seconds:g} s, /readyz says 503")
+        await _first_of(clock.sleep_until(clock.mono() + settings.grace_seconds), signals.hurried.wait())
+    seconds = settings.drain_seconds
+    observer.say(f"stopping: {gateway.inflight} running answers get {seconds:g} s; a second signal stops at once")
+    gateway.drain()
+    server.last_call()
+    await _first_of(gateway.drained(seconds), signals.again.wait())
+
+
+def _few_files(most: int, wanted: int) -> str:
+    return (
+        f"note: {most} connections are accepted, not {wanted}: the system allows no more open files; raise its limit "
+        "(ulimit -n, LimitNOFILE), or lower server.max_connections"
+    )
+
+
+class _Signals:
+    """What SIGINT and SIGTERM have said so far. To be made on the loop."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        """To stop."""
+        self.hurried = asyncio.Event()
+        """Without a grace: by SIGINT, or by a second signal."""
+        self.again = asyncio.Event()
+        """A second time: at once."""
+        _on_signals(self._heard)
+
+    def _heard(self, number: int) -> None:
+        if self.told.is_set():
+            self.again.set()
+        if self.told.is_set() or number == signal.SIGINT:
+            self.hurried.set()
+        self.told.set()
 
 
 def _calm_collector() -> None:
@@ -217,14 +328,14 @@ def _calm_collector() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
-def _on_signals(told: Callable[[], object]) -> None:
-    """Calls *told* on the loop at each SIGINT and SIGTERM."""
+def _on_signals(heard: Callable[[int], object]) -> None:
+    """Calls *heard* on the loop at each SIGINT and SIGTERM, with its number."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
-            loop.add_signal_handler(number, told)
+            loop.add_signal_handler(number, heard, number)
         except NotImplementedError:  # Windows
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(told))
+            signal.signal(number, lambda given, _: loop.call_soon_threadsafe(heard, given))
 
 
 def _on_hangup(reload: Callable[[], object]) -> None:
@@ -233,15 +344,18 @@ def _on_hangup(reload: Callable[[], object]) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
-async def _first_of(*waits: Coroutine[Any, Any, object]) -> None:
-    """Returns when one of *waits* is over; cancels the others."""
-    tasks = [asyncio.create_task(wait) for wait in waits]
+async def _first_of(*waits: Awaitable[object]) -> None:
+    """Returns when one of *waits* is over, raises what that raised; cancels the others."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+    for error in ends:
+        if isinstance(error, Exception):
+            raise error
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

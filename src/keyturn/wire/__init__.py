@@ -1,5 +1,7 @@
 """Bytes on the wire to and from calls, replies and stream events. Pure; one file per dialect and direction."""
 
+from typing import TYPE_CHECKING
+
 from .bridge import (
     Translation,
     count_body,
@@ -35,6 +37,9 @@ from .signatures import MARK, MARK_INSIDE, accepted, pack, unpack
 from .sse import Event, Splitter, read_event, split, write_event
 from .usage import read_usage
 
+if TYPE_CHECKING:
+    from .responses_kept import AnswerWatch, going_on, is_id, items_of, read_kept, told_items, told_response
+
 __all__ = [
     "MARK",
     "MARK_INSIDE",
@@ -42,6 +47,7 @@ __all__ = [
     "PASSED_ON",
     "SHORTEST_CACHED",
     "AnswerStream",
+    "AnswerWatch",
     "BytesWatch",
     "ChatStream",
     "Context",
@@ -59,6 +65,9 @@ __all__ = [
     "error_body",
     "error_event",
     "error_headers",
+    "going_on",
+    "is_id",
+    "items_of",
     "model_body",
     "model_page",
     "model_row",
@@ -77,6 +86,7 @@ __all__ = [
     "parse_passed_on",
     "parse_responses",
     "read_event",
+    "read_kept",
     "read_passed_on",
     "read_reply",
     "read_usage",
@@ -85,6 +95,8 @@ __all__ = [
     "signed_calls",
     "split",
     "thin",
+    "told_items",
+    "told_response",
     "translate_embeddings",
     "translated",
     "unpack",
@@ -94,3 +106,11 @@ __all__ = [
     "write_embeddings",
     "write_event",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import responses_kept  # only who keeps responses needs it
+
+    return getattr(responses_kept, name)

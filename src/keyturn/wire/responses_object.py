@@ -83,9 +83,9 @@ def response_object(
         "incomplete_details": {"reason": reason} if reason else None,
         "model": model,
         "output": output,
-        "previous_response_id": None,
+        "previous_response_id": context.call.previous or None,
         "service_tier": tier or None,
-        "store": False,
+        "store": bool(context.call.store),
         "usage": None if usage is None else usage_object(usage),
         **echo,
     }
