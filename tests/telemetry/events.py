@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from keyturn.core import Attempt, Call, Caller, Clock, Redactor, Secret, Trail, Usage
-from keyturn.dispatch import CallEnded, Events, Gateway
+from keyturn.dispatch import CallEnded, Events, Gateway, Strain
+from keyturn.stores import LiveStanding, NullLedger
 from tests.support import virtual
 
 SECRET = "planted-secret-of-groq-0123456789"
@@ -62,7 +63,10 @@ def make_gateway(clock: Clock | None = None) -> Gateway:
         inflight=3,
         room=SimpleNamespace(waiting=2),
         keep_answer=0,
-        generation=SimpleNamespace(sharing=None),
+        strain=Strain(),
+        generation=SimpleNamespace(sharing=None, prices=SimpleNamespace(of=lambda deployment: None)),
+        ledger=NullLedger(),
+        live=SimpleNamespace(standing=lambda: LiveStanding("memory", True, 1, 0)),
         transport=SimpleNamespace(open_connections=5),
     )
     return cast(Gateway, fake)

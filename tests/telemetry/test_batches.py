@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import threading
 from pathlib import Path
 
 from keyturn.dispatch import Alarm
 from keyturn.telemetry import Telemetry
-from keyturn.telemetry.batches import FLUSH_EVERY, MOST_WAITING
+from keyturn.telemetry.batches import FLUSH_EVERY, MOST_HELD, MOST_WAITING
 from tests.support import virtual
 
 from .events import CALL_ID, SECRET, ended, make_gateway, served
@@ -91,6 +92,47 @@ def test_a_log_that_is_not_read_holds_up_nothing_and_what_it_misses_is_counted()
         out.released.set()
         telemetry.close()
         assert len(out.getvalue().splitlines()) == MOST_WAITING
+
+    virtual.run(main)
+
+
+def test_large_calls_that_the_disk_cannot_keep_pace_with_are_not_recorded_and_counted(tmp_path: Path) -> None:
+    async def main() -> None:
+        gateway, out = make_gateway(), Stuck()
+        telemetry = Telemetry(gateway, out, recordings=tmp_path)
+        size = MOST_HELD // 4 - 2048
+        for number in range(6):
+            event = ended(call_id=f"call-{number}")
+            assert event.call is not None
+            event.call.size = size
+            gateway.events.emit(event)
+        page = (telemetry.metrics_page() or b"").decode()
+        assert "keyturn_recordings_dropped_total 2.0" in page
+        out.released.set()
+        telemetry.close()
+        assert len(await asyncio.to_thread(lambda: list(tmp_path.rglob("*.json")))) == 4
+        gateway.events.emit(ended(call_id="later"))
+        assert telemetry._unkept == 2
+
+    virtual.run(main)
+
+
+def test_what_the_process_is_under_is_in_the_figures() -> None:
+    async def main() -> None:
+        gateway = make_gateway()
+        telemetry = Telemetry(gateway, io.StringIO())
+        strain = gateway.strain
+        strain.lag, strain.resident, strain.connections = 0.25, 1000, 3
+        strain.shed["batch", "lag"] = 2
+        strain.refused["per_ip"] = 1
+        page = (telemetry.metrics_page() or b"").decode()
+        telemetry.close()
+        assert "keyturn_loop_lag_seconds 0.25" in page
+        assert "keyturn_resident_bytes 1000.0" in page
+        assert "keyturn_connections 3.0" in page
+        assert 'keyturn_shed_total{class="batch",reason="lag"} 2.0' in page
+        assert 'keyturn_connections_refused_total{bound="per_ip"} 1.0' in page
+        assert "\nkeyturn_memory_limit_bytes " not in page
 
     virtual.run(main)
 

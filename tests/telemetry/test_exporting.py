@@ -116,6 +116,7 @@ def test_spans_and_metrics_are_sent_over_otlp_with_their_headers() -> None:
     assert (attempt.trace_id, attempt.parent_span_id) == (call.trace_id, call.span_id)
     assert attributes(attempt)["gen_ai.provider.name"] == "groq"
     assert received.resource["service.name"] == "keyturn"
+    assert len(received.resource["service.instance.id"]) == 36, "each process has its own"
     assert {"gen_ai.client.operation.duration", "gen_ai.client.token.usage"} <= received.metrics
 
 

@@ -126,7 +126,7 @@ def test_gauges_are_read_when_the_page_is_made() -> None:
 def test_every_metric_is_listed_with_its_help_and_no_label_names_a_key() -> None:
     metrics = Metrics(list)
     metrics.count(served())
-    metrics.set_dropped(1)
+    metrics.set_total("keyturn_log_lines_dropped_total", 1)
     page = metrics.page().decode()
     shown = {line.split()[2] for line in page.splitlines() if line.startswith("# HELP")}
     assert shown == set(METRICS)

@@ -3,6 +3,6 @@
 from .batches import Exporting, Telemetry
 from .catalog import METRICS
 from .exporting import export, instrument
-from .logs import redact_libraries
+from .logs import Lines, redact_libraries
 
-__all__ = ["METRICS", "Exporting", "Telemetry", "export", "instrument", "redact_libraries"]
+__all__ = ["METRICS", "Exporting", "Lines", "Telemetry", "export", "instrument", "redact_libraries"]

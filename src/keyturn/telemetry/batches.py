@@ -2,7 +2,8 @@
 
 The loop works on few events at a time and soon, while they are in the processor's cache, and keeps of them their text
 alone; the thread only writes, so that it does not fight the loop for the interpreter. A log that nobody reads, a full
-pipe for instance, never holds up a call: at most 10,000 events wait, those beyond are counted and given up.
+pipe for instance, never holds up a call: at most 10,000 events wait, those beyond are counted and given up. Of
+calls that are to be recorded or exported, at most 64 MiB wait: those beyond are not, and are counted too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol, TextIO
@@ -20,11 +22,15 @@ from keyturn.dispatch import CallEnded, Event, Gateway
 
 from .logs import Lines
 from .metrics import Labels, Metrics
+from .pressure import strain_gauges, strain_totals
 from .requests import LARGEST_PART, Recordings
+from .stores import price_of, store_gauges, store_totals
 
 FLUSH_EVERY = 0.2
 """Seconds that a line may wait to be written."""
 MOST_WAITING = 10_000
+MOST_HELD = 64 * 1024 * 1024
+"""Bytes of calls that wait to be recorded or exported."""
 SLICE = 32
 """Events that are worked on together: a quarter of a millisecond."""
 CLOSE_PATIENCE = 2.0
@@ -77,7 +83,7 @@ class Telemetry:
         self._gateway = gateway
         self._out = out
         self._lines = Lines(gateway.redactor, as_json=as_json)
-        self._metrics = Metrics(self._gauges) if figures else None
+        self._metrics = Metrics(self._gauges, partial(price_of, gateway)) if figures else None
         self._exporting = exporting
         self._keeps_calls = recordings is not None or exporting is not None
         self._recordings = Recordings(recordings, gateway.redactor) if recordings is not None else None
@@ -88,6 +94,11 @@ class Telemetry:
         self._ready: list[str] = []
         """Lines that wait to be written."""
         self._calls: list[tuple[float, CallEnded]] = []
+        self._held = 0
+        self._let_go = 0
+        """Bytes of all calls that the thread is done with; *_held* of all that it was to have, counted by the loop."""
+        self._unkept = 0
+        """Calls that were neither recorded nor exported."""
         self._accepted = 0
         self._written = 0
         self._dropped = 0
@@ -107,7 +118,12 @@ class Telemetry:
         if self._metrics is None:
             return None
         self._flush()
-        self._metrics.set_dropped(self._dropped + self._lost)
+        self._metrics.set_total("keyturn_log_lines_dropped_total", self._dropped + self._lost)
+        self._metrics.set_total("keyturn_recordings_dropped_total", self._unkept)
+        for name, value in store_totals(self._gateway):
+            self._metrics.set_total(name, value)
+        for name, labels, value in strain_totals(self._gateway):
+            self._metrics.set_total(name, value, labels)
         return self._metrics.page()
 
     def close(self) -> bool:
@@ -156,7 +172,16 @@ class Telemetry:
             if metrics is not None:
                 metrics.count(what)
             if self._keeps_calls and isinstance(what, CallEnded):
-                self._calls.append((wall, what))
+                self._keep(wall, what)
+
+    def _keep(self, wall: float, event: CallEnded) -> None:
+        """Has the thread record and export one call, unless too much waits for it."""
+        size = _weight(event)
+        if self._held - self._let_go + size > MOST_HELD:
+            self._unkept += 1
+            return
+        self._held += size
+        self._calls.append((wall, event))
 
     def _flush(self) -> None:
         """Hands the thread what there is."""
@@ -178,6 +203,8 @@ class Telemetry:
             entries, size = gateway.generation.sharing.figures()
             yield "keyturn_cache_entries", (), entries
             yield "keyturn_cache_bytes", (), size
+        yield from store_gauges(gateway)
+        yield from strain_gauges(gateway)
         yield "keyturn_upstream_connections", (), getattr(gateway.transport, "open_connections", 0)
 
     def _work(self) -> None:
@@ -192,6 +219,7 @@ class Telemetry:
             except Exception:  # the log must outlive whatever one batch does to it
                 _log.exception("log lines or recordings were lost")
             self._written += batch.lines
+            self._let_go += sum(_weight(event) for _, event in batch.calls)
 
     def _write(self, text: str, lines: int = 1) -> None:
         try:
@@ -210,3 +238,8 @@ class Telemetry:
                 if not self._recording_fails:
                     self._recording_fails = True
                     self._write(self._lines.note(f"calls are not recorded: {error}", wall, "alarm") + "\n")
+
+
+def _weight(event: CallEnded) -> int:
+    """About how many bytes *event* keeps in memory."""
+    return (event.call.size if event.call is not None else 0) + len(event.answer or b"") + 1024

@@ -73,6 +73,22 @@ COUNTERS: Mapping[str, Shape] = {
     "keyturn_cache_requests_total": Shape(
         "Calls that may share an answer: hit (a kept one), joined (that of a call under way), miss.", ("result",)
     ),
+    "keyturn_cost_usd_total": Shape("What attempts cost, as far as their prices are known.", ("provider", "model")),
+    "keyturn_unpriced_attempts_total": Shape(
+        "Attempts that used tokens whose price is not known.", ("provider", "model")
+    ),
+    "keyturn_ledger_rows_total": Shape("Rows (two of an attempt, one of a call) that the ledger recorded.", ()),
+    "keyturn_ledger_rows_lost_total": Shape("Rows that could not be recorded; the log says why.", ()),
+    "keyturn_shed_total": Shape(
+        "Calls refused because the gateway itself is under strain: lag of its event loop, or memory.",
+        ("class", "reason"),
+    ),
+    "keyturn_connections_refused_total": Shape(
+        "Connections of clients refused at a bound: total, or per_ip.", ("bound",)
+    ),
+    "keyturn_recordings_dropped_total": Shape(
+        "Calls not recorded or exported because the disk or the collector could not keep pace.", ()
+    ),
     "keyturn_log_lines_dropped_total": Shape("Log lines given up because the log could not keep pace.", ()),
 }
 
@@ -117,6 +133,17 @@ GAUGES: Mapping[str, Shape] = {
     "keyturn_queue_waiters": Shape("Calls waiting for a credential.", ()),
     "keyturn_cache_entries": Shape("Answers that are kept, where any route keeps them.", ()),
     "keyturn_cache_bytes": Shape("Bytes of the answers that are kept.", ()),
+    "keyturn_loop_lag_seconds": Shape("How late the event loop was at most, in the last three seconds.", ()),
+    "keyturn_resident_bytes": Shape("Memory of the process, where the system tells.", ()),
+    "keyturn_memory_limit_bytes": Shape("Memory that the process may have, where there is a limit.", ()),
+    "keyturn_connections": Shape("Open connections of clients.", ()),
+    "keyturn_ledger_writable": Shape("1 while calls can be recorded, else 0: the disk is full, or too much waits.", ()),
+    "keyturn_ledger_reachable": Shape("1 while the ledger's database takes rows, else 0: they wait on the disk.", ()),
+    "keyturn_ledger_waiting_bytes": Shape("Bytes that wait on the disk for the ledger's database.", ()),
+    "keyturn_live_reachable": Shape("1 while the store of live state (memory, Redis) can be reached, else 0.", ()),
+    "keyturn_live_replicas": Shape("Gateways that share the live state, this one included.", ()),
+    "keyturn_live_reservations": Shape("Reservations of attempts under way; 0 when idle.", ()),
+    "keyturn_live_queued": Shape("Messages that wait to be sent to the shared live state.", ()),
 }
 
 METRICS: Mapping[str, str] = {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from keyturn import __version__
 from keyturn.config import OpenTelemetrySettings
-from keyturn.dispatch import BUILT, Gateway
+from keyturn.dispatch import BUILT, Gateway, new_id
 from keyturn.errors import KeyturnError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MISSING = 'OpenTelemetry is not installed, so nothing is exported: pip install "keyturn[otel]"'
 SERVICE = "service.name"
+INSTANCE = "service.instance.id"
 UNNAMED = "unknown_service"
 """How the SDK begins the name of a service that nobody named."""
 
@@ -45,6 +46,8 @@ def export(settings: OpenTelemetrySettings, gateway: Gateway) -> OpenTelemetry:
         gateway.redactor.add(*settings.headers.values())
     about = {"service.version": __version__, **({SERVICE: settings.service} if settings.service else {})}
     resource = Resource.create(about)
+    if INSTANCE not in resource.attributes:  # one of several workers or replicas must not pass for another
+        resource = resource.merge(Resource({INSTANCE: new_id(gateway.clock.wall())}))
     if str(resource.attributes.get(SERVICE, UNNAMED)).startswith(UNNAMED):
         resource = resource.merge(Resource({SERVICE: "keyturn"}))
     readers = []

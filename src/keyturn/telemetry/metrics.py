@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from keyturn.core import FOREVER, Attempt, Trail
+from keyturn.core import FOREVER, NANO, Attempt, Trail
 from keyturn.dispatch import Alarm, CallEnded, Cooled, Event, Rotated
 
 from .catalog import COUNTERS, GAUGES, HISTOGRAMS, OPERATION
@@ -28,6 +28,8 @@ EXHAUSTED = frozenset({"capacity", "no_valid_credentials", "draining", "overload
 Labels = tuple[str, ...]
 Gauges = Callable[[], Iterable[tuple[str, Labels, float]]]
 """Name, label values and value of each gauge, read when somebody asks."""
+Costs = Callable[[Attempt], int | None]
+"""What an attempt that used something cost, in nano-dollars; None when its price is not known."""
 
 
 class Histogram:
@@ -67,8 +69,9 @@ class Names:
 class Metrics:
     """All figures of one process. `count` takes events, `page` gives the text for Prometheus."""
 
-    def __init__(self, gauges: Gauges) -> None:
+    def __init__(self, gauges: Gauges, cost: Costs | None = None) -> None:
         self._gauges = gauges
+        self._cost = cost
         self._counters: dict[str, defaultdict[Labels, float]] = {name: defaultdict(float) for name in COUNTERS}
         self._histograms: dict[str, dict[Labels, Histogram]] = {name: {} for name in HISTOGRAMS}
         self._routes = Names()
@@ -91,9 +94,9 @@ class Metrics:
             self._valid = not event.problems
             self._add("keyturn_config_reloads_total", ("ok" if self._valid else "invalid",))
 
-    def set_dropped(self, lines: int) -> None:
-        """So many log lines were given up until now."""
-        self._counters["keyturn_log_lines_dropped_total"][()] = lines
+    def set_total(self, name: str, value: float, labels: Labels = ()) -> None:
+        """What is counted elsewhere has come to *value* until now."""
+        self._counters[name][labels] = value
 
     def page(self) -> bytes:
         """Everything in Prometheus' text format."""
@@ -176,6 +179,10 @@ class Metrics:
             first = attempt.first_token - attempt.started
             self._observe("gen_ai_client_operation_time_to_first_chunk_seconds", labels, first)
         usage = attempt.usage
+        if usage is not None and self._cost is not None:
+            cost = self._cost(attempt)
+            name = "keyturn_unpriced_attempts_total" if cost is None else "keyturn_cost_usd_total"
+            self._add(name, (provider, model), 1 if cost is None else cost / NANO)
         if usage is None or not usage.exact:
             return seconds
         self._observe("gen_ai_client_token_usage", (labels[0], provider, model, "input"), usage.input)
