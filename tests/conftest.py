@@ -17,6 +17,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.postgres_server import postgres  # noqa: F401 - a fixture of every test that asks for it
+from tests.support.redis_server import redis_hub, redis_server  # noqa: F401
+
 settings.register_profile(
     "repeatable", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -63,6 +63,9 @@ BROAD_EXCEPTS: dict[str, str] = {
     "client/hooks.py::announce": "around hooks: a program may say that its callback's mistakes do not end a call",
     "dispatch/waiting.py::_offer": "a background loop: one call that goes wrong must not keep all others waiting",
     "dispatch/events.py::emit": "around hooks: a subscriber's mistake must not cost a client its answer",
+    "stores/one_thread.py::_work": "a background loop: what a job raises is handed to whoever waits for it",
+    "stores/journaled.py::_round": "a background loop: whatever a database does, rows wait and are tried again",
+    "stores/redis_state.py::_beat": "a background loop: without it what is held here would end after 50 s",
     "server/app.py::__call__": "the ASGI edge: every request gets an answer in our shape",
     "telemetry/batches.py::_work": "a background loop: one bad row must not stop the writer",
 }

@@ -44,6 +44,17 @@ def test_a_port_that_is_none_is_a_mistake(port: str) -> None:
     assert problems_of(KEYTURN_PORT=port) == [f"KEYTURN_PORT: '{port}' is not a port from 0 to 65535"]
 
 
+def test_the_grace_is_a_number_of_seconds_from_0(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "settings.toml").write_text("[server]\ngrace_seconds = 5\n")
+    assert load({}, cwd=tmp_path).server.grace_seconds == 5
+    assert load({"KEYTURN_GRACE_SECONDS": "0"}, cwd=tmp_path).server.grace_seconds == 0
+    assert load({"KEYTURN_GRACE_SECONDS": "2.5"}, cwd=tmp_path).server.grace_seconds == 2.5
+    for wrong in ("-1", "soon", "inf"):
+        said = f"KEYTURN_GRACE_SECONDS: '{wrong}' is not a number of seconds from 0"
+        assert problems_of(KEYTURN_GRACE_SECONDS=wrong) == [said]
+
+
 def test_allowed_hosts() -> None:
     assert configured(KEYTURN_ALLOWED_HOSTS="LLM.example.com, box:8000,[::1]").server.allowed_hosts == (
         "llm.example.com",

@@ -87,7 +87,8 @@ def test_MON_04_every_alert_says_how_bad_it_is_and_what_to_do(each: dict[str, An
 
 def test_MON_04_what_must_be_watched_is() -> None:
     wanted = """ExcessiveFallback NoUsableKeys ProviderErrors QueueWaits DeadKeys ConfigInvalid LogLinesDropped
-        StreamsCut CallsFail ProviderWithoutUsableKeys"""
+        StreamsCut CallsFail ProviderWithoutUsableKeys LedgerNotWritable LedgerAway LedgerFillsUp LedgerRowsLost
+        LiveStateAway ReservationsLeft Sheds ConnectionsRefused"""
     assert {f"Keyturn{name}" for name in wanted.split()} <= {each["alert"] for each in RULES}
     assert len({each["alert"] for each in RULES}) == len(RULES)
 
@@ -208,3 +209,35 @@ def test_MON_04_alerts_about_the_gateway_itself() -> None:
         assert between(first, last, "KeyturnLogLinesDropped") == {}
 
     virtual.run(main)
+
+
+def test_MON_04_alerts_about_the_ledger_and_live_state() -> None:
+    fine = """keyturn_ledger_writable 1
+keyturn_ledger_reachable 1
+keyturn_ledger_waiting_bytes 300
+keyturn_ledger_rows_lost_total 2
+keyturn_live_reachable 1
+keyturn_live_reservations 0
+keyturn_inflight_requests 0
+"""
+    troubles = {
+        "KeyturnLedgerNotWritable": ("keyturn_ledger_writable 1", "keyturn_ledger_writable 0"),
+        "KeyturnLedgerAway": ("keyturn_ledger_reachable 1", "keyturn_ledger_reachable 0"),
+        "KeyturnLedgerFillsUp": ("waiting_bytes 300", "waiting_bytes 600000000"),
+        "KeyturnLedgerRowsLost": ("rows_lost_total 2", "rows_lost_total 5"),
+        "KeyturnLiveStateAway": ("keyturn_live_reachable 1", "keyturn_live_reachable 0"),
+        "KeyturnReservationsLeft": ("keyturn_live_reservations 0", "keyturn_live_reservations 4"),
+    }
+    for name, (before, after) in troubles.items():
+        assert before in fine
+        assert between(fine, fine, name) == {}, name
+        assert len(between(fine, fine.replace(before, after), name)) == 1, name
+    for name, row in (
+        ("KeyturnSheds", 'keyturn_shed_total{class="batch",reason="lag"} 4\n'),
+        ("KeyturnConnectionsRefused", 'keyturn_connections_refused_total{bound="per_ip"} 1\n'),
+    ):
+        assert between(row, row, name) == {}
+        assert len(between(fine, row, name)) == 1
+    busy = fine.replace("keyturn_live_reservations 0", "keyturn_live_reservations 4")
+    busy = busy.replace("keyturn_inflight_requests 0", "keyturn_inflight_requests 4")
+    assert between(fine, busy, "KeyturnReservationsLeft") == {}, "calls under way hold limits"

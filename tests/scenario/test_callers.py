@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
+import sqlite3
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 from keyturn.config import DataFolder
 from keyturn.core import Caller, nano
 from keyturn.simulator import Fault, KeyRule
+from keyturn.stores.sqlite_questions import spent
 from tests.support import virtual
 from tests.support.world import Answer, World
 
@@ -44,9 +45,11 @@ def callers(rows: dict[str, str]) -> str:
 
 
 def spend(path: Path) -> dict[str, float]:
-    found = json.loads((path / "spend.json").read_text())["usd"]
-    assert isinstance(found, dict)
-    return found
+    connection = sqlite3.connect(path / "state.sqlite")
+    try:
+        return {scope: amount / 1e9 for scope, amount in spent(connection, "2026-03").items()}
+    finally:
+        connection.close()
 
 
 def test_twenty_callers_each_with_its_own_answer(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from keyturn.errors import BadRequest
 from keyturn.server.pages import Asked, Pages
 from keyturn.simulator import Fault, KeyRule
 from tests.scenario.shapes import DIALECTS, UPSTREAMS, ask, body, play, refusal
+from tests.server.fakes import FakeObserver
 from tests.support.world import Answer, World
 
 STREAMED = pytest.mark.parametrize("stream", [False, True])
@@ -151,15 +152,13 @@ def test_a_budget_holds_for_translated_calls(dialect: str, stream: bool) -> None
 @pytest.mark.parametrize(
     ("more", "field"),
     [
-        ({"previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"store": True}, "store"),
         ({"background": True}, "background"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"conversation": {"id": "conv_1"}}, "conversation"),
         ({"prompt": {"id": "pmpt_1"}}, "prompt"),
     ],
 )
-def test_what_would_need_kept_responses_is_refused(more: dict[str, Any], field: str) -> None:
+def test_what_would_need_kept_conversations_is_refused(more: dict[str, Any], field: str) -> None:
     for stream in (False, True):
         asked = body("openai_responses", "openai/gpt-5.1") | more | {"stream": stream}
         with pytest.raises(BadRequest) as caught:
@@ -184,7 +183,7 @@ def test_nothing_is_kept_upstream(more: dict[str, Any], dialect: str) -> None:
 
 async def page(world: World, name: str, asked: dict[str, Any] | None = None, dialect: str = "openai_chat") -> Any:
     """What the page *name* answers."""
-    pages = Pages(world.gateway, None, None)  # type: ignore[arg-type]
+    pages = Pages(world.gateway, FakeObserver(), None)  # type: ignore[arg-type]
     data = json.dumps(asked).encode() if asked is not None else b""
     got = await pages.page(name, Asked(world.gateway.config.default_caller, body=data, dialect=dialect))
     return json.loads(got.body)

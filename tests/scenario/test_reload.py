@@ -228,3 +228,34 @@ def test_what_is_different_is_told_in_words(said: dict[str, str], told: str, tmp
     keys = {"GROQ_API_KEY_1": "a", "GROQ_API_KEY_2": "b"}
     lines = list(changes(load(keys, cwd=tmp_path), load(keys | said, cwd=tmp_path)))
     assert told in lines if told else lines == []
+
+
+STORES = "what is said of {} is heeded at the next start"
+SERVER = "server.{} is heeded at the next start"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "told"),
+    [
+        (
+            "[server]\nmax_connections = 9\ngrace_seconds = 2",
+            {},
+            [(SERVER, "grace_seconds"), (SERVER, "max_connections")],
+        ),
+        ("[server]\nmemory_limit_mib = 900", {}, [(SERVER, "memory_limit")]),
+        ("[server]\nmax_connections_per_ip = 3", {}, [(SERVER, "max_connections_per_ip")]),
+        ("", {"METRICS_ENABLED": "false"}, [(SERVER, "metrics")]),
+        ("", {"REDIS_URL": "redis://:a-password@h:6379/0"}, [(STORES, "redis")]),
+        ("[ledger]\nkeep_days = 3\n[responses]\nstore = true", {}, [(STORES, "ledger"), (STORES, "responses")]),
+        ("", {"DATABASE_URL": "postgresql://u:a-password@h/d"}, [(STORES, "ledger")]),
+    ],
+)
+def test_what_is_read_once_is_said_to_be_heeded_at_the_next_start(
+    settings: str, said: dict[str, str], told: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "config").mkdir()
+    before = load({"GROQ_API_KEY": "a"}, cwd=tmp_path)
+    (tmp_path / "config" / "settings.toml").write_text(settings)
+    lines = list(changes(before, load({"GROQ_API_KEY": "a", **said}, cwd=tmp_path)))
+    assert sorted(lines) == [text.format(name) for text, name in told]
+    assert "a-password" not in str(lines)

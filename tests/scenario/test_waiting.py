@@ -123,3 +123,21 @@ def test_a_full_room_answers_at_once() -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     virtual.run(main)
+
+
+def test_a_room_full_of_large_requests_answers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with World({"groq": 1}, environ={"LIMITS_GROQ": "concurrency=1"}, latency=5.0) as world:
+            room = world.gateway.room
+            running = asyncio.create_task(world.chat(MODEL))
+            await virtual.idle()
+            waiting = asyncio.create_task(world.chat(MODEL))
+            await virtual.idle()
+            monkeypatch.setattr("keyturn.dispatch.waiting.MOST_BYTES", room.held * 2 - 1)
+            refused = await world.chat(MODEL)
+            assert (refused.status, refused.code) == (429, "capacity")
+            waiting.cancel()
+            await asyncio.gather(running, waiting, return_exceptions=True)
+            assert room.held == 0
+
+    virtual.run(main)

@@ -22,20 +22,25 @@ APP = "upstreams"
 PROVIDERS = ("openai", "groq", "together", "openrouter", "gemini", "mistral", "deepseek")
 CALLER_KEY = SECRETS[24]
 """300 characters; one of the hundred."""
-KEYS: Mapping[str, Sequence[str]] = {
-    name: [key for key in SECRETS if key != CALLER_KEY][number :: len(PROVIDERS)]
-    for number, name in enumerate(PROVIDERS)
-}
+Keys = Mapping[str, Sequence[str]]
+
+
+def dealt(secrets: Sequence[str]) -> Keys:
+    """*secrets* as keys of the providers, in turn."""
+    return {name: secrets[number :: len(PROVIDERS)] for number, name in enumerate(PROVIDERS)}
+
+
+KEYS: Keys = dealt([key for key in SECRETS if key != CALLER_KEY])
 PAGES = (
     *("/", "/healthz", "/readyz", "/metrics", "/admin/keys", "/admin/status", "/admin/models"),
     *("/v1/models", "/v1/models/groq/small", "/v1/models/nothing", "/v1/providers", "/v1/responses", "/nothing/here"),
 )
 
 
-def configuration(folder: Path) -> Config:
+def configuration(folder: Path, keys: Keys = KEYS) -> Config:
     """Half of the keys in the environment, half in an env file; the caller key is one of the hundred."""
     named = {
-        f"{name.upper()}_API_KEY_{number}": key for name, keys in KEYS.items() for number, key in enumerate(keys, 1)
+        f"{name.upper()}_API_KEY_{number}": key for name, each in keys.items() for number, key in enumerate(each, 1)
     }
     filed = [name for number, name in enumerate(named) if number % 2]
     env_file = folder / ".env"
@@ -52,13 +57,13 @@ def configuration(folder: Path) -> Config:
 class Exposed:
     """The gateway over *upstream*, in virtual time. What it answers, logs and writes is in *collected*."""
 
-    def __init__(self, folder: Path, upstream: asgi.App) -> None:
+    def __init__(self, folder: Path, upstream: asgi.App, keys: Keys = KEYS) -> None:
         self.collected = Collected()
         self.chapter = ""
         """What the story tells just now, for the message of a test that fails."""
         self.folder = DataFolder(folder / "data")
         self.folder.create()
-        self.gateway: Gateway = build(configuration(folder), clock=virtual.VirtualClock(), apps={APP: upstream})
+        self.gateway: Gateway = build(configuration(folder, keys), clock=virtual.VirtualClock(), apps={APP: upstream})
         self.admin_key = self.folder.new_admin_key()
         self.folder.publish("http://127.0.0.1:8000")
         assert self.gateway.config.caller_key is not None

@@ -54,8 +54,22 @@ SHAPES: dict[str, Callable[[], str]] = {
     "very long": lambda: _some(300),
 }
 
-SECRETS: tuple[str, ...] = tuple(make() for _ in range(4) for make in SHAPES.values())
-"""The hundred: four of each shape. All are accepted as keys."""
+_SHAPE_OF: dict[str, int] = {}
+"""Which shape each secret that was made has, by its place in SHAPES."""
+
+
+def more_secrets(count: int) -> tuple[str, ...]:
+    """*count* new ones, all shapes in turn. All are accepted as keys."""
+    made = []
+    for number in range(count):
+        secret = list(SHAPES.values())[number % len(SHAPES)]()
+        _SHAPE_OF[secret] = number % len(SHAPES)
+        made.append(secret)
+    return tuple(made)
+
+
+SECRETS: tuple[str, ...] = more_secrets(100)
+"""The hundred: four of each shape."""
 
 _FLAWS = (" ", "\t", "\n", "\r\n", "é", "密", "\u200b", "\x00", "\x1b[31m")
 REFUSED = tuple(_some(BEGINNING) + flaw + _some(BEGINNING) for flaw in _FLAWS) + tuple(
@@ -102,7 +116,7 @@ TELLING = 13
 
 def is_telling(secret: str) -> bool:
     """Whether anyone who sees a part of it knows it for a key."""
-    return secret in SECRETS and SECRETS.index(secret) % len(SHAPES) < TELLING
+    return _SHAPE_OF.get(secret, TELLING) < TELLING
 
 
 def half_masked(secret: str) -> str:

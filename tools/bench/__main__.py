@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import uvloop
 
-from . import fallback, loading, picking, process, translating
+from . import fallback, loading, picking, process, remembering, translating
 from .load import load
 from .upstream import Upstream
 
@@ -170,6 +170,8 @@ def main(gateway: Callable[[int], process.Server] = process.keyturn) -> int:
         gates = uvloop.run(throughput(gateway, rounds, seconds))
         gates.append(uvloop.run(library(rounds, seconds)))
         gates += [Gate(*each) for each in uvloop.run(fallback.gates(rounds, seconds / 2))]
+        many = 20_000 if options.quick else remembering.MANY
+        gates += [Gate(*each) for each in uvloop.run(remembering.gates(rounds, seconds, many))]
         gates.append(startup(gateway, rounds))
         gates.append(chunks())
         gates.append(flatness())

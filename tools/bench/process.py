@@ -96,8 +96,8 @@ def relay(upstream_port: int) -> Server:
     return Server([sys.executable, "-m", "tools.bench.relay", str(port), str(upstream_port)], port)
 
 
-def keyturn(upstream_port: int) -> Server:
-    """The gateway as it comes: one key, one provider, its own defaults."""
+def keyturn(upstream_port: int, **environ: str) -> Server:
+    """The gateway as it comes: one key, one provider, its own defaults but what *environ* says."""
     port = free_port()
     return Server(
         [str(Path(sys.executable).with_name("keyturn")), "serve", "--port", str(port)],
@@ -105,4 +105,5 @@ def keyturn(upstream_port: int) -> Server:
         BENCH_API_KEY="bench-upstream-key",
         BENCH_API_BASE=f"http://127.0.0.1:{upstream_port}/v1",
         PROXY_API_KEY="bench-caller-key",
+        **environ,
     )

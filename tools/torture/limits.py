@@ -1,13 +1,7 @@
-"""The long checks at full size: `make torture`. Each returns what it found wrong; exits 1 when that is anything.
-
-make torture ARGS="limits --size 10000000 --seed 7"
-"""
+"""Admission decisions on every kind of window, judged by exact logs: nothing may be admitted above a limit."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
 from collections import Counter, deque
 from collections.abc import Callable
 from heapq import heappop, heappush
@@ -191,28 +185,3 @@ def _usage(random: Random, cost: Cost) -> Usage | None:
         return None
     share = random.uniform(0.1, 1.0) if random.random() < 0.8 else random.uniform(1.0, 2.0)
     return Usage(int(cost.input * share), int(cost.output * share))
-
-
-CHECKS: dict[str, tuple[Callable[[int, int], list[str]], int]] = {"limits": (limits, 10_000_000)}
-"""Name → check(size, seed), and its full size."""
-
-
-def main() -> int:
-    arguments = argparse.ArgumentParser(prog="make torture", description=__doc__)
-    arguments.add_argument("names", nargs="*", choices=[*CHECKS, []], help="which checks; all by default")
-    arguments.add_argument("--size", type=int, help="decisions, calls or streams per check")
-    arguments.add_argument("--seed", type=int, default=1)
-    options = arguments.parse_args()
-    failed = False
-    for name in options.names or CHECKS:
-        check, full = CHECKS[name]
-        started = time.monotonic()
-        found = check(options.size or full, options.seed)
-        print(f"{'FAIL' if found else 'PASS'}  {name}  ({time.monotonic() - started:.0f} s, seed {options.seed})")
-        print(*found[:10], sep="\n", end="\n" if found else "")
-        failed = failed or bool(found)
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

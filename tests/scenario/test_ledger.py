@@ -1,0 +1,170 @@
+"""What a gateway records of calls that go well, fail over, stream, are refused or left by their client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from keyturn.config import DataFolder
+from keyturn.core import Trail
+from keyturn.simulator import Fault
+from keyturn.stores import AttemptRow, CallStory, UsageQuery
+from tests.support import virtual
+from tests.support.world import World
+
+MODEL = "groq/llama-3.1-8b-instant"
+MODELS = """
+provider_routes:
+  - { id: llama, provider: groq, model: llama-3.1-8b-instant, price: { input: 100, output: 1000 } }
+"""
+ROLES = """
+roles:
+  team: { description: all, model: llama, budgets: { monthly_limit: 500 } }
+"""
+BUDGET = {"models.yaml": MODELS, "roles.yaml": ROLES}
+
+
+def told(path: Path, story: Callable[[World], Awaitable[object]], **more: object) -> None:
+    async def main() -> None:
+        async with World({"groq": 2}, folder=DataFolder(path), **more) as world:  # type: ignore[arg-type]
+            await story(world)
+
+    virtual.run(main)
+
+
+async def latest(world: World) -> tuple[Trail, CallStory]:
+    """The latest call: as it is remembered, and as it was recorded."""
+    trail = next(reversed(world.gateway.recent.values()))
+    await world.gateway.ledger.flush()
+    story = await world.gateway.ledger.story(trail.call)
+    assert story is not None
+    assert story.call is not None
+    assert same(trail, story)
+    return trail, story
+
+
+def same(trail: Trail, story: CallStory) -> bool:
+    """Whether the record says of every attempt what the trail does."""
+    assert story.call is not None
+    assert (story.call.status, story.call.code, story.call.attempts) == (trail.status, trail.code, len(trail.attempts))
+    assert list(story.call.refusals) == list(trail.refusals)
+    recorded = {row.id: (row.provider, row.model, row.key, row.meaning, row.status) for row in story.attempts}
+    remembered = {each.id: (each.provider, each.model, each.key, each.meaning, each.status) for each in trail.attempts}
+    return recorded == remembered and all(row.kind == "f" for row in story.attempts)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_goes_well(tmp_path: Path, stream: bool) -> None:
+    async def story(world: World) -> None:
+        await world.chat(MODEL, stream=stream)
+        _, found = await latest(world)
+        [row] = found.attempts
+        assert (row.meaning, row.exact, row.status) == ("ok", True, 200)
+        assert row.input > 0
+        assert row.output > 0
+        assert row.ms is not None
+        assert found.call is not None
+        assert found.call.stream is stream
+        [sums] = await world.gateway.ledger.usage(UsageQuery("key", 0, row.at + 1))
+        assert (sums.name, sums.attempts, sums.input, sums.failed) == (row.key, 1, row.input, 0)
+
+    told(tmp_path, story)
+
+
+def test_every_attempt_of_a_call_that_fails_over(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        answer = await world.chat(MODEL)
+        assert answer.status == 200
+        _, found = await latest(world)
+        assert [row.meaning for row in found.attempts] == ["rate_limited", "ok"]
+        assert len({row.id for row in found.attempts}) == len(found.attempts)
+
+    told(tmp_path, story, faults=[Fault(error="rate_limited", times=1)])
+
+
+def test_a_call_that_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        answer = await world.chat("nobody/knows-this")
+        assert answer.status != 200
+        _, found = await latest(world)
+        assert found.call is not None
+        assert found.call.code
+        [row] = await world.gateway.ledger.usage(UsageQuery("call", 0, found.call.at + 1))
+        assert (row.name, row.attempts) == (found.call.id, len(found.attempts))
+
+    told(tmp_path, story)
+
+
+def test_a_call_whose_client_leaves(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        task = asyncio.ensure_future(world.chat(MODEL))
+        await virtual.idle()
+        task.cancel()
+        await asyncio.wait([task])
+        _, found = await latest(world)
+        assert found.call is not None
+        assert (found.call.status, found.call.code) == (499, "client_left")
+
+    told(tmp_path, story, latency=5.0)
+
+
+def test_the_intent_is_on_record_before_the_first_byte_is_sent(tmp_path: Path) -> None:
+    """What the upstream sees arrive is in the journal by then, at what is held for it."""
+    seen: list[str] = []
+
+    async def story(world: World) -> None:
+        intend = world.gateway.ledger.intend
+
+        def watched(row: AttemptRow, *, paying: bool) -> Awaitable[None] | None:
+            assert world.seen() == []
+            result = intend(row, paying=paying)
+            seen.append((next((tmp_path / "journal").iterdir())).read_text())
+            assert row.charged > 0
+            assert row.id in seen[-1]
+            return result
+
+        world.gateway.ledger.intend = watched  # type: ignore[method-assign]
+        answer = await world.chat("team")
+        assert answer.status == 200
+        assert len(seen) == 1
+
+    told(tmp_path, story, files=BUDGET)
+
+
+def test_a_full_disk_refuses_calls_with_a_budget_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(world: World) -> None:
+        def full(lines: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("keyturn.stores.journal.Journal.append", lambda self, lines: full(lines))
+        refused = await world.chat("team")
+        assert (refused.status, refused.code) == (503, "limiter_unavailable")
+        assert refused.headers["retry-after"] == "2"
+        assert world.seen() == []
+        answer = await world.chat(MODEL)
+        assert answer.status == 200
+        monkeypatch.undo()
+        await world.clock.sleep_until(world.clock.mono() + 2)
+        assert (await world.chat("team")).status == 200
+        await world.gateway.ledger.flush()
+        assert world.gateway.ledger.standing().trouble == ""
+
+    told(tmp_path, story, files=BUDGET)
+
+
+def test_nothing_that_was_said_and_no_key_is_in_any_file(tmp_path: Path) -> None:
+    async def story(world: World) -> None:
+        for stream in (False, True):
+            await world.chat(MODEL, text="planted-prompt-4711", stream=stream)
+        await world.gateway.ledger.flush()
+
+    told(tmp_path, story)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        content = path.read_bytes()
+        for secret in (b"planted-prompt", b"groq-secret-key"):
+            assert secret not in content, path
