@@ -11,6 +11,8 @@ KeyturnError
 │   ├── BudgetExhausted      402 budget_exhausted
 │   ├── RouteNotAllowed      403 route_not_allowed
 │   ├── ModelNotFound        404 model_not_found
+│   ├── ResponseNotFound     404 response_not_found
+│   ├── PreviousResponseNotFound 400 previous_response_not_found
 │   ├── UnknownPath          404 unknown_path
 │   ├── MethodNotAllowed     405 method_not_allowed
 │   ├── TooLarge             413 too_large
@@ -26,11 +28,14 @@ KeyturnError
 │   ├── Draining             503 draining
 │   ├── Overloaded           503 overloaded
 │   ├── LimiterUnavailable   503 limiter_unavailable
+│   ├── ResponsesUnavailable 503 responses_unavailable
 │   ├── UpstreamInterrupted  (event) upstream_interrupted: a stream cut after output
 │   ├── DeadlineExceeded     504 deadline
 │   └── ProviderExhaustedError  what the library raises for all of these but a cut stream; a RuntimeError too
 ├── DataFolderInUse          another process owns the data folder
 ├── StoreError               a store (ledger, snapshot, Redis) cannot be used; its message says what to do
+│   ├── StoreAway            it cannot be reached or written just now; it is tried again
+│   └── RowsRefused          a database will never take some of these rows
 ├── NoToken                  an account got no token; never leaves dispatch
 └── TransportError           an upstream could not be reached or broke off; never leaves dispatch
 
@@ -132,6 +137,19 @@ class ModelNotFound(RequestError):
     status = 404
 
 
+class ResponseNotFound(RequestError):
+    """The caller has no kept response of this id."""
+
+    code = "response_not_found"
+    status = 404
+
+
+class PreviousResponseNotFound(RequestError):
+    """The response that a request goes on from is not kept, or one of those before it."""
+
+    code = "previous_response_not_found"
+
+
 class UnknownPath(RequestError):
     """Nothing is served at this path."""
 
@@ -224,9 +242,16 @@ class Overloaded(PoolError):
 
 
 class LimiterUnavailable(PoolError):
-    """Money is limited, and what keeps count of it cannot be reached or written."""
+    """A limit in money, or one that is closed without Redis: what keeps count of it cannot be reached or written."""
 
     code = "limiter_unavailable"
+    status = 503
+
+
+class ResponsesUnavailable(PoolError):
+    """Kept responses cannot be read just now; `retry_after` says when to ask again."""
+
+    code = "responses_unavailable"
     status = 503
 
 
@@ -280,6 +305,14 @@ class StoreError(KeyturnError):
     """A store cannot be used: the ledger, the snapshot or the shared live state. The message says what to do."""
 
     code = "store_unavailable"
+
+
+class StoreAway(StoreError):
+    """The store cannot be reached or written just now. What was to be written waits and is tried again."""
+
+
+class RowsRefused(StoreError):
+    """A database will never take some of these rows: it is not to be asked again, but for each row alone."""
 
 
 class NoToken(KeyturnError):

@@ -39,6 +39,7 @@ from .modes import ModelList, Modes
 from .report import notes_of
 from .schema import schema_of, schema_text, shapes
 from .variables import VARIABLES, Variable
+from .workerfolder import WorkerFolder
 
 __all__ = [
     "VARIABLES",
@@ -76,6 +77,7 @@ __all__ = [
     "UnknownProvider",
     "Variable",
     "WithoutRedis",
+    "WorkerFolder",
     "Written",
     "add_key",
     "add_login",

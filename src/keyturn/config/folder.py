@@ -6,6 +6,7 @@ flushed to the disk, then renamed. None of this is on the path of a call.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -25,6 +26,8 @@ else:
     import fcntl
 
 CALLER_KEY_PREFIX = "kt-"
+WORKERS = "workers"
+"""The folder in it whose folders belong to one worker each."""
 MONTHS_KEPT = 3
 """Months besides the present one whose spend is kept."""
 INDEX_FILES = {"gemini": "google_ai_studio"}
@@ -36,6 +39,15 @@ class Owner(NamedTuple):
 
     pid: int
     url: str
+
+
+class SpendBefore(NamedTuple):
+    """What `spend.json` holds."""
+
+    months: dict[str, dict[str, int]]
+    """Month (`2026-11`) -> `role/<name>` or `caller/<name>` -> nano-dollars."""
+    source: str
+    """Names this content, so that it is taken over once."""
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -55,6 +67,12 @@ class DataFolder:
         self.disabled_file = path / "disabled.json"
         self.spend_file = path / "spend.json"
         self._lock: int | None = None
+        self._lock_waits = False
+
+    def parts(self) -> tuple[DataFolder, ...]:
+        """This folder, and the parts of it that belong to the workers which have been here."""
+        numbered = (path for path in (self.path / WORKERS).glob("*") if path.name.isdecimal())
+        return (self, *(DataFolder(path) for path in sorted(numbered)))
 
     def create(self) -> None:
         """Makes the folder, private; one that exists is left as it is. Raises ConfigError when that cannot be done."""
@@ -71,7 +89,7 @@ class DataFolder:
         except OSError as error:
             raise ConfigError([f"data folder {self.path}: {error.strerror}; choose another with --data"]) from error
         try:
-            _lock_exclusively(descriptor)
+            _lock_exclusively(descriptor, self._lock_waits)
         except OSError as error:
             pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip() if sys.platform != "win32" else ""
             os.close(descriptor)
@@ -164,7 +182,8 @@ class DataFolder:
     def rotation_index(self, provider: str) -> int:
         """Where the round robin of *provider* stood, from 0. A file that is missing or broken counts as 0."""
         try:
-            found = json.loads(self._index_file(provider).read_bytes())
+            latest = max(self.parts(), key=lambda part: _written_at(part.index_file(provider)))
+            found = json.loads(latest.index_file(provider).read_bytes())
             index = found["current_index"] if isinstance(found, dict) else found
         except (OSError, ValueError, KeyError):
             return 0
@@ -173,17 +192,50 @@ class DataFolder:
     def write_rotation_index(self, provider: str, index: int) -> None:
         """Keeps *index* for the next start."""
         self.create()
-        write_private(self._index_file(provider), json.dumps({"current_index": index}).encode() + b"\n")
+        write_private(self.index_file(provider), json.dumps({"current_index": index}).encode() + b"\n")
 
-    def _index_file(self, provider: str) -> Path:
+    def index_file(self, provider: str) -> Path:
+        """Where the rotation index of *provider* is kept."""
         return self.path / f"{INDEX_FILES.get(provider, provider)}.keyidx"
 
     def spent(self, month: str) -> dict[str, int]:
         """What was spent in *month* (`2026-11`), in nano-dollars: `role/<name>` and `caller/<name>` -> amount.
 
+        Each worker writes down what all spent together, as far as it knows: the most that any of them says counts.
         Raises ConfigError when the file is broken, rather than spend a month's money twice.
         """
-        return self._spend().get(month, {})
+        return self._spend_of_all().get(month, {})
+
+    def spend_before(self) -> SpendBefore | None:
+        """What was spent before there was a ledger; None when nothing is written down. Raises ConfigError as `spent`
+        does."""
+        months = self._spend_of_all()
+        if not months:
+            return None
+        digest = hashlib.sha256(json.dumps(months, sort_keys=True).encode()).hexdigest()[:16]
+        return SpendBefore(months, f"spend.json {digest}")
+
+    def set_spend_aside(self) -> None:
+        """The ledger has the spend now: the file is called `spend.json.migrated` from now on. What a worker finds stays
+        for the others. Raises ConfigError."""
+        parts = self.parts()
+        for part in parts if parts[0].path == self.path else ():
+            try:
+                part.spend_file.replace(part.spend_file.with_name("spend.json.migrated"))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise ConfigError([f"{part.spend_file}: {error.strerror}; make it and its folder writable"]) from error
+
+    def _spend_of_all(self) -> dict[str, dict[str, int]]:
+        """Month -> scope -> the most nano-dollars that any part says."""
+        most: dict[str, dict[str, int]] = {}
+        for part in self.parts():
+            for month, amounts in part._spend().items():
+                known = most.setdefault(month, {})
+                for scope, amount in amounts.items():
+                    known[scope] = max(amount, known.get(scope, 0))
+        return most
 
     def _spend(self) -> dict[str, dict[str, int]]:
         """Month -> scope -> nano-dollars."""
@@ -220,11 +272,11 @@ def _in_usd(amounts: Mapping[str, int]) -> dict[str, float]:
     return {scope: round(amount / 1e9, 9) for scope, amount in sorted(amounts.items())}
 
 
-def _lock_exclusively(descriptor: int) -> None:
+def _lock_exclusively(descriptor: int, waits: bool) -> None:
     if sys.platform == "win32":
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK if waits else msvcrt.LK_NBLCK, 1)
     else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
 
 
 def _alive(pid: int) -> bool:
@@ -237,6 +289,14 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _written_at(path: Path) -> int:
+    """When *path* was last written, in nanoseconds; below every moment when there is no such file."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return -1
 
 
 def _read_key(path: Path) -> str:

@@ -28,7 +28,7 @@ from .remembering import remembering_of
 from .report import Report, listed
 from .routing import ProviderNames, add_endpoints, find_routing
 from .sections import Filled, cooldown_of, sections_of, timeouts_of
-from .settings import Settings, as_integer, choose
+from .settings import Settings, as_integer, as_number, choose
 from .sharing import cache_of, coalesce_of
 from .variables import VARIABLES
 
@@ -191,6 +191,8 @@ def _server(settings: Settings, options: Options, filled: Filled) -> ServerSetti
     given["memory_limit"] = None if memory is None else int(memory * 1024 * 1024)
     if (port := _port(settings)) is not None:
         given["port"] = port
+    if (grace := _grace(settings)) is not None:
+        given["grace_seconds"] = grace
     metrics = settings.switch("METRICS_ENABLED")
     given["metrics"] = filled.value("server", "metrics") if metrics is None else metrics
     for name in ("host", "port", "workers", "trust_local", "log_requests", "log_format"):
@@ -207,6 +209,15 @@ def _server(settings: Settings, options: Options, filled: Filled) -> ServerSetti
             f"{name}: more than one worker would multiply every limit without shared state: set REDIS_URL, or run one"
         )
     return server
+
+
+def _grace(settings: Settings) -> float | None:
+    text = settings.text("KEYTURN_GRACE_SECONDS")
+    grace = as_number(text) if text else None
+    if text and (grace is None or grace < 0):
+        quoted = settings.report.quote(text)
+        settings.report.problem("KEYTURN_GRACE_SECONDS", f"{quoted} is not a number of seconds from 0")
+    return grace
 
 
 def _port(settings: Settings) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from keyturn.core import Secret
 
@@ -68,12 +68,42 @@ def responses_of(filled: Filled, settings: Settings) -> ResponsesSettings:
 
 
 def _database(settings: Settings) -> Secret | None:
-    """`DATABASE_URL`, a name that programs share: what names another kind of database is not meant for us."""
-    scheme = (settings.text("DATABASE_URL") or "").partition(":")[0].partition("+")[0]
+    """`DATABASE_URL`, a name that programs share: what names another kind of database is not meant for us.
+
+    A driver in its scheme (`postgresql+asyncpg`) is left out, for it is meant for another program's library.
+    """
+    text = settings.text("DATABASE_URL")
+    if text is None:
+        return None
+    scheme, colon, rest = text.partition(":")
+    scheme = scheme.partition("+")[0].lower()
     if scheme in OTHER_DATABASES:
         settings.report.note("DATABASE_URL", f"names a database of {scheme}, not PostgreSQL; the ledger is a file")
         return None
-    return _url("DATABASE_URL", DATABASE_SCHEMES, "postgresql://user:password@host/keyturn", settings)
+    url = f"{scheme}{colon}{rest}"
+    if not text.isprintable() or scheme not in DATABASE_SCHEMES or not _has_hosts(url):
+        example = "postgresql://user:password@host/keyturn or postgresql:///keyturn?host=/run/postgresql"
+        settings.report.problem("DATABASE_URL", f"is not an address such as {example}")
+    return Secret(url)
+
+
+def _has_hosts(url: str) -> bool:
+    """Whether *url* names a host, several (`a:5432,b:5432`), or the folder of a socket."""
+    try:
+        parts = urlsplit(url)
+        named = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", ()))
+    except ValueError:
+        return False
+    hosts = [host if host.startswith("/") else _split_host(host) for host in named.split(",")]
+    return all(hosts)
+
+
+def _split_host(text: str) -> str:
+    """The host of `host:port`; empty when either is none."""
+    if text.endswith("]") or ":" not in text:
+        return text
+    host, _, port = text.rpartition(":")
+    return host if port.isdecimal() and 0 < int(port) < 65_536 else ""
 
 
 def _said(given: dict[str, Any]) -> dict[str, Any]:

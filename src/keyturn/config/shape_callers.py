@@ -26,7 +26,12 @@ class CallerShape(Shape):
         "Names that it may ask for, with `*` and `?`; all unless said.", ["senior_dev", "groq/*"], default=()
     )
     weight: float = described("Its share when many wait; not heeded yet.", 2, default=1.0, gt=0)
-    rank: CallerClass = described("Who waits for whom; not heeded yet.", "interactive", default="normal", alias="class")
+    rank: CallerClass = described(
+        "Who is refused first when the gateway cannot keep up: batch, then normal.",
+        "interactive",
+        default="normal",
+        alias="class",
+    )
     rpm: Bound = described("Requests a minute; unlimited unless said.", 60)
     tpm: Bound = described("Tokens a minute; unlimited unless said.", 100000)
     monthly_usd: float | None = described("USD a calendar month (UTC); no bound unless said.", 25, gt=0)

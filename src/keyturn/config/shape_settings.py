@@ -30,7 +30,9 @@ class ServerShape(Shape):
         "Seconds that running calls get when the gateway stops; 30 unless said.", 30
     )
     grace_seconds: Annotated[float, Field(ge=0)] | None = described(
-        "Seconds that calls are still taken after SIGTERM, while `/readyz` already says 503; 0 unless said.", 5
+        "Seconds that calls are still taken after SIGTERM, while `/readyz` already says 503; 0 unless said. "
+        "`KEYTURN_GRACE_SECONDS` wins over it.",
+        5,
     )
     workers: Count = described("Processes that share the port; more than one needs `REDIS_URL`; 1 unless said.", 4)
     max_connections: Count = described("Open connections of clients; 10,000 unless said.", 10_000)

@@ -182,6 +182,11 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("KEYTURN_HOST", "127.0.0.1", "The address to listen on."),
     Variable("KEYTURN_PORT", "8000", "The port to listen on."),
     Variable("KEYTURN_ALLOWED_HOSTS", "-", "Further Host names to answer for, separated by commas."),
+    Variable(
+        "KEYTURN_GRACE_SECONDS",
+        "0",
+        "Seconds that calls are still taken after SIGTERM, while `/readyz` says 503: 5 behind a load balancer.",
+    ),
     Variable("METRICS_ENABLED", "true", "`false`: no figures are kept, and `/metrics` is not served."),
     Variable("GLOBAL_TIMEOUT", "-", "Seconds that a call may take to its first content, over all attempts."),
     Variable("TIMEOUT_CONNECT", "5", "Seconds to connect to an upstream."),

@@ -119,11 +119,13 @@ class Tokens:
     async def close(self) -> None:
         """Renew no more; a renewal under way may end first, for its refresh token may be used up by now."""
         self.retire()
-        if self._flight is not None:
-            await self._wait(self._flight)
-            if self._flight is not None:
-                self._flight.cancel()
-                await asyncio.wait([self._flight])
+        flight = self._flight
+        if flight is not None:
+            try:
+                await self._wait(flight)
+            finally:
+                flight.cancel()
+            await asyncio.wait([flight])
 
     async def _wait(self, flight: asyncio.Task[NoToken | None]) -> NoToken | None:
         """What *flight* comes to, or that it takes too long. Leaving does not end it."""

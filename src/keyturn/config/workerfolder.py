@@ -1,0 +1,42 @@
+"""The part of a data folder that is one worker's own; keys and what is switched off are those of the whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from keyturn.core import Secret
+from keyturn.errors import KeyturnError
+
+from .folder import WORKERS, DataFolder
+
+
+class WorkerFolder(DataFolder):
+    """`DATA/workers/<number>/`: what one process writes down. `DATA` itself belongs to the process that started it.
+
+    Its `lock` waits for a worker of this number that is just ending.
+    """
+
+    def __init__(self, whole: Path, number: int) -> None:
+        super().__init__(whole / WORKERS / str(number))
+        self.whole = DataFolder(whole)
+        self.caller_key_file = self.whole.caller_key_file
+        self.admin_key_file = self.whole.admin_key_file
+        self.disabled_file = self.whole.disabled_file
+        self._lock_waits = True
+
+    def parts(self) -> tuple[DataFolder, ...]:
+        """Those of the whole."""
+        return self.whole.parts()
+
+    def withdraw(self) -> None:
+        """Nothing: who started this worker tells where it listens."""
+
+    def publish(self, url: str) -> None:
+        """Nothing, for the same reason."""
+
+    def new_admin_key(self) -> Secret:
+        """The key that the owner of the whole has made. Raises KeyturnError when there is none."""
+        key = self.whole.admin_key()
+        if key is None:
+            raise KeyturnError(f"{self.admin_key_file} is missing: a worker is started by `keyturn serve --workers`")
+        return key
