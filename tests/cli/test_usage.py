@@ -42,7 +42,7 @@ def test_usage_by_model_is_a_table_with_a_total_and_a_footnote(terminal: Termina
     assert len({len(line) for line in result.stdout.splitlines()}) == 1, "the figures stand below each other"
     assert "No gateway is running on" in result.stderr
     assert "this is read from the file of the ledger" in result.stderr
-    assert "?: the price of 1 attempt was not known" in result.stderr
+    assert "?: what 1 attempt cost is not known: there is no price" in result.stderr
 
 
 def test_usage_as_json_has_stable_names_and_exact_money(terminal: Terminal) -> None:

@@ -130,31 +130,9 @@ def test_LIB_01_who_comes_from_another_loop_waits_until_the_pool_is_open(
     assert recorded(elsewhere) == 1
 
 
-FORGOTTEN = f"""
-import asyncio
-from keyturn import AsyncClient
-client = AsyncClient()
-print(asyncio.run(client.chat("Hi", {MODEL!r})))
-"""
-
-
-def test_LIB_01_a_client_whose_loop_is_over_leaves_its_calls_in_the_journal(elsewhere: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORGOTTEN], capture_output=True, text=True, timeout=30, env=dict(os.environ)
-    )
-    assert done.returncode == 0, done.stderr
-
-    async def story() -> None:
-        async with AsyncClient() as client:
-            await client.chat("Hi", MODEL)
-
-    asyncio.run(story())
-    assert recorded(elsewhere) == 2
-
-
-FORKING = f"""
-import os, sys
-from keyturn import Client
+ENDING_BADLY = f"""
+import asyncio, os, sys
+from keyturn import AsyncClient, Client
 client = Client()
 client.chat("Hi", {MODEL!r})
 if (child := os.fork()) == 0:
@@ -165,15 +143,27 @@ if (child := os.fork()) == 0:
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 print("parent:", client.chat("Hi", {MODEL!r}))
 client.close()
+forgotten = AsyncClient()
+print("forgotten:", asyncio.run(forgotten.chat("Hi", {MODEL!r})))
 """
 
 
-def test_LIB_01_a_forked_child_leaves_the_file_of_its_parent_alone(elsewhere: Path) -> None:
+def test_LIB_01_a_forked_child_leaves_the_file_of_its_parent_alone_and_a_forgotten_client_its_calls_in_the_journal(
+    elsewhere: Path,
+) -> None:
+    """One program for both: the forgotten client's loop is over when it ends."""
     done = subprocess.run(
-        [sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=30, env=dict(os.environ)
+        [sys.executable, "-c", ENDING_BADLY], capture_output=True, text=True, timeout=30, env=dict(os.environ)
     )
-    assert (done.returncode, done.stdout.count("You said: Hi")) == (0, 2), done.stderr
-    assert recorded(elsewhere) == 2, "those of the parent: the child keeps nothing"
+    assert (done.returncode, done.stdout.count("You said: Hi")) == (0, 3), done.stderr
+    assert recorded(elsewhere) == 2, "those of the parent, whose client was closed: the child keeps nothing"
+
+    async def story() -> None:
+        async with AsyncClient() as client:
+            await client.chat("Hi", MODEL)
+
+    asyncio.run(story())
+    assert recorded(elsewhere) == 4, "also that of the forgotten client"
     connection = sqlite3.connect(elsewhere / ".cache" / "state.sqlite")
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -165,3 +166,16 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         write_private(path, json.dumps({"new": True}).encode())
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_keys_that_cannot_be_written_are_told_with_what_to_do(
+    folder: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder.create()
+    monkeypatch.setattr(os, "fsync", full)
+    for made in (folder.caller_key, folder.new_admin_key):
+        with pytest.raises(ConfigError, match=r"\.key: No space left on device; make room, .*--data"):
+            made()

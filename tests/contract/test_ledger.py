@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -281,6 +282,41 @@ def test_what_is_under_way_is_not_dropped(opened: Opened) -> None:
             assert await sink.spent("2026-11") == {"caller/default": 9}
             await sink.keep_house(NOON + 2 * HOUR, 90.0, 30.0)
             assert [each.estimated for each in await sink.usage(EVER)] == [1]
+
+    asyncio.run(main())
+
+
+def test_what_may_still_be_under_way_is_not_dropped_however_little_is_to_be_kept(opened: Opened) -> None:
+    async def main() -> None:
+        async with opened() as sink:
+            row = began("a", charged=9)
+            await sink.apply(lines(over(row, charged=3), ended(row.call)), "here")
+            assert await sink.keep_house(NOON + HOUR, 0.0, 30.0) == 0
+            assert await sink.story(row.call) is not None
+            assert await sink.keep_house(NOON + 3 * HOUR, 0.0, 30.0) == 2
+            assert await sink.spent("2026-11") == {"caller/default": 3}
+
+    asyncio.run(main())
+
+
+def test_an_attempt_that_was_sent_again_is_told_as_it_was_in_the_end_and_after_the_one_in_vain(opened: Opened) -> None:
+    """The request went out anew under the id of its intent; the one in vain has an id that was made later."""
+    intent = began("a", call="c")
+    vain = over(began("b", call="c"), meaning="server_error")
+
+    async def main() -> None:
+        async with opened() as sink:
+            for number, later in enumerate((0, 5)):
+                first, lost = (
+                    msgspec.structs.replace(row, id=f"{row.id}{number}", call=f"c{number}") for row in (intent, vain)
+                )
+                await sink.apply(lines(first), "here")
+                again = msgspec.structs.replace(over(first), at=NOON + later, resend=True)
+                await sink.apply(lines(lost, again), "here")
+                story = await sink.story(f"c{number}")
+                assert story is not None
+                assert [each.id for each in story.attempts] == [lost.id, again.id]
+                assert story.attempts[1] == again
 
     asyncio.run(main())
 

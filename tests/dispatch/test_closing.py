@@ -80,6 +80,25 @@ def test_a_part_that_hangs_or_fails_holds_up_no_other(caplog: pytest.LogCaptureF
     assert second == "the third could not be closed: the disk is full"
 
 
+def test_a_part_whose_own_work_was_cancelled_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    closed: list[str] = []
+
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    async def fine() -> None:
+        closed.append("fine")
+
+    async def main() -> None:
+        await close_all(
+            virtual.VirtualClock(), [Group(1.0, [("the first", cancelled)]), Group(1.0, [("the second", fine)])]
+        )
+
+    virtual.run(main)
+    assert closed == ["fine"]
+    assert "the first could not be closed" in caplog.text
+
+
 def test_a_mistake_of_our_own_is_raised_once_all_is_closed() -> None:
     closed: list[str] = []
 

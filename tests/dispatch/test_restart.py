@@ -261,6 +261,20 @@ def test_attempts_of_the_last_moments_before_a_kill_are_charged_from_the_ledger(
     use(tmp_path, second, environ=LIMITED, start_wall=virtual.START_WALL + 2.0)
 
 
+def test_they_are_charged_also_when_the_clock_was_set_back_meanwhile(tmp_path: Path) -> None:
+    async def first(world: World) -> None:
+        await later(world, 1.01)
+        for _ in range(7):
+            assert (await world.chat(MODEL)).status == 200
+        await world.gateway.ledger.flush()
+
+    async def second(world: World) -> None:
+        assert total(world, "requests", 86_400.0) == 7
+
+    use(tmp_path, first, environ=LIMITED, killed=True)
+    use(tmp_path, second, environ=LIMITED, start_wall=virtual.START_WALL + 2.0, shift=-3600.0)
+
+
 def test_what_a_killed_gateway_had_under_way_counts_as_it_was_reserved(tmp_path: Path) -> None:
     async def first(world: World) -> None:
         calls = [asyncio.ensure_future(world.chat(MODEL, max_tokens=100)) for _ in range(3)]
@@ -305,21 +319,20 @@ def test_reported_limits_come_back_with_their_age(tmp_path: Path) -> None:
     async def first(world: World) -> None:
         scope = f"groq/{key_of(world).group}|m"
         assert world.gateway.live.report(scope, "requests", window, 30, world.clock.mono(), 28)
-        await later(world, 3600.0)
+        await later(world, 2.0)
 
     async def second(world: World) -> None:
         scope = f"groq/{key_of(world).group}|m"
         (limit,) = world.gateway.live.limits(scope)
         assert (limit.capacity, limit.source) == (30, "reported")
-        await later(world, 22 * 3600.0)
         world.gateway.live.reserve("any", [], world.clock.mono()).close()  # type: ignore[union-attr]
         assert world.gateway.live.limits(scope)
-        await later(world, 1.1 * 3600.0)
+        await later(world, 90.0)
         world.gateway.live.reserve("other", [], world.clock.mono()).close()  # type: ignore[union-attr]
         assert world.gateway.live.limits(scope) == ()
 
     use(tmp_path, first, killed=True)
-    use(tmp_path, second, start_wall=virtual.START_WALL + 3600.0)
+    use(tmp_path, second, start_wall=virtual.START_WALL + 86_400.0 - 60.0)
 
 
 def test_a_counter_at_rest_is_not_written(tmp_path: Path) -> None:
@@ -513,6 +526,50 @@ def test_a_file_that_another_program_holds_does_not_keep_the_gateway_from_starti
     holder.execute("BEGIN IMMEDIATE")
     use(tmp_path, second)
     holder.close()
+
+
+def test_what_cannot_be_read_at_the_start_is_taken_over_later_and_not_overwritten(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def first(world: World) -> None:
+        cool(world, ("deployment", "groq", "m"), "cooling", 600.0, "overloaded")
+        for _ in range(6):
+            await world.chat(MODEL)
+
+    def hold() -> sqlite3.Connection:
+        holder = sqlite3.connect(tmp_path / "state.sqlite", isolation_level=None)
+        holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+        holder.execute("BEGIN EXCLUSIVE")
+        return holder
+
+    async def held_to_the_end(world: World) -> None:
+        assert marks(world) == {}
+        cool(world, ("deployment", "groq", "n"), "cooling", 600.0, "overloaded")
+        await later(world, 2.5)
+
+    async def second(world: World) -> None:
+        assert marks(world) == {}
+        cool(world, ("deployment", "groq", "n"), "cooling", 600.0, "overloaded")
+        for _ in range(2):
+            assert (await world.chat(MODEL)).status == 200
+        await later(world, 2.5)
+        holders.pop().close()
+        await later(world, 2.5)
+        assert {scope[2] for scope in marks(world)} == {"m", "n"}
+        assert total(world, "requests", 60.0) == 8
+
+    async def third(world: World) -> None:
+        assert {scope[2] for scope in marks(world)} == {"m", "n"}
+        assert total(world, "requests", 60.0) == 8
+
+    use(tmp_path, first, environ=LIMITED)
+    monkeypatch.setattr("keyturn.stores.sqlite_file.BUSY", 0.0)
+    holders = [hold()]
+    use(tmp_path, held_to_the_end, environ=LIMITED)
+    assert "the snapshot of live state could not be written at the end" in caplog.text
+    use(tmp_path, second, environ=LIMITED, killed=True)
+    monkeypatch.undo()
+    use(tmp_path, third, environ=LIMITED, start_wall=virtual.START_WALL + 5.0)
 
 
 def test_no_secret_is_in_any_file(tmp_path: Path) -> None:

@@ -101,6 +101,14 @@ def test_one_stall_refuses_batch_for_a_moment_and_nobody_else(stall: float) -> N
     assert loop.strain.level == 0
 
 
+def test_stalls_that_follow_on_one_another_refuse_normal_calls_however_long_each_is() -> None:
+    loop = Loop()
+    loop.late(4.0, 2)
+    assert loop.strain.level == 2
+    loop.late(0.0, 32)
+    assert loop.strain.level == 0
+
+
 def test_a_short_stall_refuses_nobody() -> None:
     loop = Loop()
     loop.late(0.0, 30)

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from keyturn.core import Caller
-from keyturn.errors import ResponseNotFound, StoreAway
+from keyturn.errors import ResponseNotFound, ResponsesUnavailable, StoreAway
 from keyturn.simulator import Fault
 from keyturn.stores import ResponseRow
+from keyturn.stores.postgres_link import MOST_WAITING
 from tests.support import virtual
 from tests.support.world import Answer, World
 
@@ -28,21 +29,30 @@ class Kept:
         self.rows: dict[tuple[str, str], ResponseRow] = {}
         self.away = 0
         """So many questions are not answered."""
-        self.slow = 0.0
-        self.asked = 0
+        self.slow = self.slow_to_find = 0.0
+        self.asked = self.busy = self.busiest = 0
 
     async def keep(self, row: ResponseRow) -> None:
-        await asyncio.sleep(self.slow)
+        await self._work(self.slow)
         self._ask()
         self.rows[row.caller, row.id] = row
 
     async def find(self, caller: str, id: str) -> ResponseRow | None:
+        await self._work(self.slow_to_find)
         self._ask()
         return self.rows.get((caller, id))
 
     async def forget(self, caller: str, id: str) -> bool:
         self._ask()
         return self.rows.pop((caller, id), None) is not None
+
+    async def _work(self, seconds: float) -> None:
+        self.busy += 1
+        self.busiest = max(self.busy, self.busiest)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.busy -= 1
 
     def _ask(self) -> None:
         self.asked += 1
@@ -199,14 +209,87 @@ def test_nobody_goes_on_from_the_answer_of_another_caller() -> None:
     play(story)
 
 
-def test_who_goes_on_at_once_waits_until_the_answer_is_written() -> None:
+def test_who_goes_on_at_once_need_not_wait_until_the_answer_is_written() -> None:
     async def story(world: World, kept: Kept) -> None:
         kept.slow = 3.0
         one = final(await respond(world, "My name is Ada."))
-        assert not kept.rows
+        began = world.clock.mono()
         assert (await respond(world, "Go on.", previous_response_id=one["id"])).status == 200
+        assert "My name is Ada." in words(sent(world))
+        assert (await world.gateway.responses.find("default", one["id"])).id == one["id"]
+        assert not kept.rows
+        assert world.clock.mono() - began < 2.0
         await world.gateway.responses.forget("default", one["id"])
         await asyncio.sleep(5.0)
+        assert ("default", one["id"]) not in kept.rows
+
+    play(story)
+
+
+def test_to_forget_what_is_not_written_in_time_is_refused() -> None:
+    async def story(world: World, kept: Kept) -> None:
+        kept.slow = 50.0
+        one = final(await respond(world, "Hi"))
+        with pytest.raises(ResponsesUnavailable):
+            await world.gateway.responses.forget("default", one["id"])
+        await asyncio.sleep(60.0)
+        await world.gateway.responses.forget("default", one["id"])
+
+    play(story)
+
+
+def test_a_burst_does_not_ask_the_database_for_everything_at_once() -> None:
+    async def story(world: World, kept: Kept) -> None:
+        kept.slow = kept.slow_to_find = 0.05
+        firsts = await asyncio.gather(*(respond(world, "Hi") for _ in range(100)))
+        await asyncio.sleep(10.0)
+        assert len(kept.rows) == 100
+        ids = [final(each)["id"] for each in firsts]
+        nexts = await asyncio.gather(*(respond(world, "Go on", previous_response_id=id) for id in ids))
+        assert {each.status for each in nexts} == {200}
+        await asyncio.sleep(10.0)
+        assert len(kept.rows) == 200
+        assert 16 <= kept.busiest < MOST_WAITING
+        assert world.gateway.responses.lost == 0
+
+    play(story)
+
+
+def test_a_database_that_hangs_is_told_of_to_all_who_wait_for_it() -> None:
+    async def story(world: World, kept: Kept) -> None:
+        kept.away = 10**6
+        kept.slow_to_find = 5.0  # as long as the link to PostgreSQL lets a transaction hang
+        began = world.clock.mono()
+        many = (respond(world, "Go on", previous_response_id=f"resp_{number}") for number in range(200))
+        answers = await asyncio.gather(*many)
+        assert {each.code for each in answers} == {"responses_unavailable"}
+        assert world.clock.mono() - began < 11.0
+
+    play(story)
+
+
+def test_what_is_not_written_at_the_end_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(world: World, kept: Kept) -> None:
+        kept.slow = 50.0
+        one = final(await respond(world, "Hi"))
+        await world.gateway.close()
+        assert world.gateway.responses.lost == 1
+        assert one["id"] in caplog.text
+        await asyncio.sleep(1.0)
+        assert (kept.busy, world.gateway.responses._writing) == (0, {})
+
+    play(story)
+
+
+def test_an_upstream_that_repeats_its_ids_makes_no_circle() -> None:
+    async def story(world: World, kept: Kept) -> None:
+        one = final(await respond(world, "Hi"))
+        await asyncio.sleep(1.0)
+        run = SimpleNamespace(call=SimpleNamespace(previous=one["id"]), caller=Caller("default"))
+        world.gateway.responses._keep(run, b"[]", json.dumps(one).encode())  # type: ignore[arg-type]
+        await asyncio.sleep(1.0)
+        assert [row.previous for row in kept.rows.values()] == [""]
+        assert world.gateway.responses.lost == 1
 
     play(story)
 
@@ -220,7 +303,7 @@ def test_an_answer_that_cannot_be_written_at_once_is_tried_again_and_then_given_
         kept.away = 100
         two = final(await respond(world, "Hi"))
         await asyncio.sleep(10.0)
-        assert world.gateway.responses.lost == 1
+        assert world.gateway.responses.lost == 1  # nobody finds it in memory any more
         answer = await respond(world, "Hi", previous_response_id=two["id"])
         assert (answer.status, answer.code) == (503, "responses_unavailable")
         assert answer.headers["retry-after"] == "2"
@@ -295,8 +378,9 @@ def test_an_answer_that_was_cut_or_refused_is_not_kept() -> None:
 
 def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind() -> None:
     async def story(world: World, kept: Kept) -> None:
-        kept.slow = 0.1
         one = final(await respond(world, "Hi"))
+        await asyncio.sleep(1.0)
+        kept.slow_to_find = 0.1
         task = asyncio.create_task(respond(world, "Go on.", previous_response_id=one["id"]))
         await virtual.idle()
         task.cancel()
@@ -310,12 +394,11 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind() -> None:
 
 def test_the_deadline_of_a_call_bounds_the_search_too() -> None:
     async def story(world: World, kept: Kept) -> None:
-        kept.slow = 50.0
-        one = final(await respond(world, "Hi"))
-        body = {"model": CHAT, "input": "Hi", "previous_response_id": one["id"]}
+        kept.slow_to_find = 50.0
+        body = {"model": CHAT, "input": "Hi", "previous_response_id": "resp_1"}
         answer = await world.send("responses", body, timeout=2.0)
         assert (answer.status, answer.code) == (504, "deadline")
-        await asyncio.sleep(100.0)
+        assert kept.busy == 0
 
     play(story)
 

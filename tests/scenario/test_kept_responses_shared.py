@@ -10,7 +10,7 @@ import pytest
 
 from keyturn.config import LedgerSettings
 from keyturn.core import Secret
-from keyturn.dispatch import SystemClock, build
+from keyturn.dispatch import SystemClock, build, keeping
 from keyturn.errors import ResponseNotFound
 from keyturn.simulator import Simulator
 from keyturn.stores import PostgresSink
@@ -21,7 +21,8 @@ from tests.support.world import APP, World
 from .test_kept_responses import CHAT, ON, final, respond, sent
 
 
-def test_a_conversation_goes_on_at_another_replica(postgres: PostgresServer) -> None:
+def test_a_conversation_goes_on_at_another_replica(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "LOOK_AGAIN", (0.01, 0.1))
     url, clock = Secret(postgres.new_database()), SystemClock()
 
     async def replica() -> tuple[World, PostgresSink]:

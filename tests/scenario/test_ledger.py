@@ -155,6 +155,63 @@ def test_a_full_disk_refuses_calls_with_a_budget_and_no_others(tmp_path: Path, m
     told(tmp_path, story, files=BUDGET)
 
 
+def test_a_budget_that_a_reload_sets_counts_all_of_the_month(tmp_path: Path) -> None:
+    """Before the start, since the start, and of what is under way when it is set."""
+    callers = "anna: { key_env: ANNA_KEY }\n"
+
+    async def story(world: World) -> None:
+        [anna] = world.gateway.config.callers.values()
+        await world.chat(MODEL, caller=anna)
+        under_way = asyncio.ensure_future(world.chat(MODEL, caller=anna))
+        await virtual.idle()
+        world.files["callers.yaml"] = callers.replace("ANNA_KEY", "ANNA_KEY, monthly_usd: 100")
+        world.gateway.adopt(world.config())
+        await under_way
+        await world.gateway.ledger.flush()
+        recorded = await world.gateway.ledger.spent(world.gateway.carried.month)
+        assert recorded["caller/anna"] > 0
+        assert world.gateway.carried.spent()["caller/anna"] == recorded["caller/anna"]
+
+    more = {"files": {"models.yaml": MODELS, "callers.yaml": callers}, "environ": {"ANNA_KEY": "sk-anna-" + "0" * 40}}
+    for _ in range(2):
+        told(tmp_path, story, latency=1.0, **more)
+
+
+def test_a_budget_that_a_reload_sets_counts_nothing_of_the_month_before(tmp_path: Path) -> None:
+    callers = "anna: { key_env: ANNA_KEY }\n"
+
+    async def main() -> None:
+        files = {"models.yaml": MODELS, "callers.yaml": callers}
+        environ = {"ANNA_KEY": "sk-anna-" + "0" * 40}
+        async with World({"groq": 1}, folder=DataFolder(tmp_path), files=files, environ=environ) as world:
+            [anna] = world.gateway.config.callers.values()
+            await world.chat(MODEL, caller=anna)
+            await world.clock.sleep_until(world.clock.mono() + 86_400)
+            await world.chat(MODEL, caller=anna)
+            world.files["callers.yaml"] = callers.replace("ANNA_KEY", "ANNA_KEY, monthly_usd: 100")
+            world.gateway.adopt(world.config())
+            await world.gateway.ledger.flush()
+            november, december = [await world.gateway.ledger.spent(month) for month in ("2026-11", "2026-12")]
+            assert november["caller/anna"] == december["caller/anna"] > 0
+            assert world.gateway.carried.spent()["caller/anna"] == december["caller/anna"]
+
+    virtual.run(main, start_wall=1_796_083_200.0 - 3600)
+
+
+def test_what_a_role_had_spent_before_counts_in_its_own_month_only(tmp_path: Path) -> None:
+    roles = ROLES.replace("monthly_limit: 500", "monthly_limit: 500, current_usage: 12.5")
+
+    def spent(days: int) -> int:
+        async def main() -> int:
+            files = {"models.yaml": MODELS, "roles.yaml": roles}
+            async with World({"groq": 1}, folder=DataFolder(tmp_path), files=files) as world:
+                return world.gateway.carried.spent()["role/team"]
+
+        return virtual.run(main, start_wall=virtual.START_WALL + days * 86_400)
+
+    assert [spent(days) for days in (0, 1, 40, 41, 75)] == [12_500_000_000, 12_500_000_000, 0, 0, 0]
+
+
 def test_nothing_that_was_said_and_no_key_is_in_any_file(tmp_path: Path) -> None:
     async def story(world: World) -> None:
         for stream in (False, True):

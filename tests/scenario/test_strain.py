@@ -1,4 +1,8 @@
-"""An event loop that is blocked for two seconds: what runs goes on, what can wait is refused for a moment."""
+"""An event loop that is blocked for two seconds: what runs goes on, what can wait is refused for a moment.
+
+The two seconds pass on the clock of the gateway; timers that became due fire together when the loop goes on, as they do
+after a real stall.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,11 @@ import pytest
 
 from keyturn.config import DataFolder
 from keyturn.core import Attempt, Call, Secret
-from keyturn.dispatch import Gateway, SystemClock, build
+from keyturn.dispatch import Gateway, build
 from keyturn.server import Access, App, Pages, Server, bind
 from keyturn.simulator import Fault, Simulator
 from tests.server.fakes import FakeObserver
+from tests.server.test_listener import MovedClock
 from tests.support import virtual
 from tests.support.world import APP, World
 
@@ -43,7 +48,7 @@ async def answered(port: int, *headers: str, stream: bool = False) -> tuple[int,
 
 @pytest.mark.realtime
 def test_row_50_a_loop_that_is_blocked_for_2_s_loses_no_lease_and_sheds_batch(tmp_path: Path) -> None:
-    clock = SystemClock()
+    clock = MovedClock()
     world = World({"groq": 2})
     upstream = Simulator(clock, virtual.seeded(0), keys=world.rules, faults=[Fault(stream=True, pace=0.05)])
     gateway: Gateway = build(world.config(), clock=clock, apps={APP: upstream})
@@ -51,7 +56,8 @@ def test_row_50_a_loop_that_is_blocked_for_2_s_loses_no_lease_and_sheds_batch(tm
     async def block(call_id: str, call: Call, attempt: Attempt) -> None:
         if not call.stream and not blocked:
             blocked.append(call_id)
-            time.sleep(2.0)  # noqa: ASYNC251 - the fault itself
+            time.sleep(0.1)  # noqa: ASYNC251 - the fault itself
+            clock.stall(1.9)
 
     async def main() -> None:
         gateway.before_attempt = block

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +157,28 @@ def test_while_memory_is_short_what_is_free_is_given_back_now_and_then(monkeypat
     assert given_back == [pytest.approx(at, abs=0.2) for at in (1.0, 11.0, 21.0)]
 
 
+def test_a_look_that_fails_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    async def main() -> None:
+        clock, strain = virtual.VirtualClock(), Strain()
+        guard = Guard(clock, strain, 1)
+
+        def measured(now: float, stretch: float, late: float) -> None:
+            seen.append(now)
+            if len(seen) == 1:
+                raise MemoryError
+
+        monkeypatch.setattr(strain, "measured", measured)
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        guard.start()
+        await clock.sleep_until(clock.mono() + 1.0)
+        guard.stop()
+
+    virtual.run(main)
+    assert len(seen) >= 9
+
+
 def test_giving_back_works_here() -> None:
     give_back()
 
@@ -228,6 +252,40 @@ def test_a_body_that_memory_has_no_room_for_is_not_read() -> None:
         await until_gone(gateway)
 
     run(test)
+
+
+@pytest.mark.realtime
+def test_a_client_that_is_gone_before_it_is_refused_is_no_mistake_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(connect: Any, gateway: FakeGateway, clock: MovedClock) -> None:
+        first: Peer = await connect()
+        while not gateway.strain.connections:  # noqa: ASYNC110 - nothing tells of it but the count itself
+            await asyncio.sleep(0)
+        gone = socket.create_connection(first._writer.get_extra_info("peername"))
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends with a reset
+        gone.close()
+        while not gateway.strain.refused:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+
+    run(test, max_connections=1)
+    assert not caplog.records
+
+
+@pytest.mark.realtime
+def test_what_was_sent_ahead_of_a_last_answer_is_not_answered(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(connect: Any, gateway: FakeGateway, clock: MovedClock) -> None:
+        batch(gateway, 2)
+        peer = await connect()
+        await peer.send(post(LARGE) + post(LARGE)[:300])  # the first is refused for good, while the second arrives
+        status, told = await peer.answer()
+        assert (status, json.loads(told)["error"]["code"]) == (503, "overloaded")
+        assert await peer.is_closed()
+        peer.close()
+        await until_gone(gateway)
+        assert sum(gateway.strain.shed.values()) == 1
+
+    run(test)
+    assert not caplog.records
 
 
 @pytest.mark.realtime

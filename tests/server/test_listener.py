@@ -58,6 +58,11 @@ class MovedClock(SystemClock):
         self._ahead += seconds
         self._fire()
 
+    def stall(self, seconds: float) -> None:
+        """So long nothing ran: what became due fires when the loop goes on."""
+        self._ahead += seconds
+        asyncio.get_running_loop().call_soon(self._fire)
+
     def pending(self) -> int:
         return sum(not over[0] for _, _, over in self._timers)
 

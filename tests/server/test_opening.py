@@ -49,3 +49,23 @@ def test_the_command_says_why_with_exit_code_1_and_lets_go_of_its_folder(
     folder = DataFolder(tmp_path / "data")
     folder.lock()
     folder.release()
+
+
+def test_a_thread_that_hangs_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(self: Any) -> None:
+        raise StoreError(WHY)
+
+    def leave(code: int) -> None:
+        raise SystemExit(code + 40)
+
+    monkeypatch.setattr(Gateway, "open", refuse)
+    monkeypatch.setattr("keyturn.server.is_held_up", lambda: True)
+    monkeypatch.setattr("os._exit", leave)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GROQ_API_KEY", "gsk_0123456789")
+    result = CliRunner().invoke(main, ["serve", "--port", "0", "--data", str(tmp_path / "data")])
+    assert result.exit_code == 41, result.output
+    assert WHY in result.output
+    folder = DataFolder(tmp_path / "data")
+    folder.lock()
+    folder.release()

@@ -92,8 +92,18 @@ def test_its_input_comes_in_pages() -> None:
         assert [row["content"] for row in rest["data"]] == ["4", "3", "2", "1", "0"]
         first = (await get(app, path, query="order=asc&limit=1")).json
         assert [row["content"] for row in first["data"]] == ["0"]
-        for wrong in ("limit=0", "limit=101", "limit=x", "order=up"):
+        for wrong in ("limit=0", "limit=101", "limit=x", "order=up", "limit=000000001" + "9" * 5000):
             assert (await get(app, path, query=wrong)).status == 400
+
+    play(story)
+
+
+def test_what_an_upstream_took_for_an_item_and_is_none_is_left_out() -> None:
+    async def story(app: App, kept: Kept) -> None:
+        row = kept.rows["default", "resp_1"]
+        kept.rows["default", "resp_1"] = row._replace(input=b'[{"id": "a"}, 5, null, "x"]')
+        answer = await get(app, "/v1/responses/resp_1/input_items")
+        assert (answer.status, answer.json["data"]) == (200, [{"id": "a"}])
 
     play(story)
 

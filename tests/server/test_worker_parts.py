@@ -90,6 +90,36 @@ def test_a_worker_that_never_starts_is_given_up_with_its_last_lines(tmp_path: Pa
     assert kept.ready == 0
 
 
+def test_a_worker_is_handed_nothing_but_its_seat(tmp_path: Path) -> None:
+    """Were the channel of another one among it, that would never learn that its keeper is gone."""
+    program = "import os, signal; print(sorted(os.listdir('/dev/fd'))); os.kill(os.getppid(), signal.SIGTERM)"
+    kept = Kept(program, program, tmp_path=tmp_path)
+    kept.run()
+    seen = [line for line in kept.log.read_text().splitlines() if line.startswith("[")]
+    assert seen
+    assert {line.count("'") // 2 for line in seen} == {6}, "three standard ones, two of its own, the listing itself"
+
+
+def test_who_connects_when_the_workers_have_closed_is_refused_while_they_end(tmp_path: Path) -> None:
+    program = """
+listening = socket.socket(fileno=int(sys.argv[1]))
+address = listening.getsockname()
+listening.close()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.kill(os.getppid(), signal.SIGTERM)
+for _ in range(300):
+    try:
+        socket.create_connection(address).close()
+    except ConnectionRefusedError:
+        print("refused")
+        break
+    time.sleep(0.01)
+"""
+    kept = Kept(f"import signal{READY}{program}", tmp_path=tmp_path)
+    assert kept.run() == 0
+    assert kept.log.read_text() == "[1] refused\n"
+
+
 @pytest.mark.parametrize("code", [2, 3])
 def test_a_mistake_at_the_start_is_not_tried_again(tmp_path: Path, code: int) -> None:
     kept = Kept(f"import sys; sys.exit({code})", tmp_path=tmp_path)

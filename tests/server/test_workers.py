@@ -9,8 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -89,10 +87,10 @@ class Workers:
         return answers
 
 
-@contextmanager
-def workers(folder: Path, redis: str, upstreams: Upstreams) -> Iterator[Workers]:
-    environ = {
-        "REDIS_URL": redis,
+def environ(redis: RedisProcess, upstreams: Upstreams) -> dict[str, str]:
+    return {
+        "REDIS_URL": redis.url,
+        "REDIS_PREFIX": "workers",
         "GROQ_API_KEY_1": "gsk_key_of_the_first",
         "GROQ_API_KEY_2": "gsk_key_of_the_second",
         "GROQ_API_BASE": f"{upstreams.url}/groq/v1",
@@ -103,18 +101,48 @@ def workers(folder: Path, redis: str, upstreams: Upstreams) -> Iterator[Workers]
         "LIMITS_FIVE": "rpm=5",
         "TIMEOUT_QUEUE_WAIT": "0.1",
     }
-    (folder / "config").mkdir(exist_ok=True)
-    (folder / "config" / "settings.toml").touch()
-    with start(
-        [str(KEYTURN), "serve", "--port", "0", "--workers", "2"], folder / "log.txt", environ, cwd=folder
-    ) as process:
-        yield Workers(folder, process, upstreams)
+
+
+class Lone:
+    """A worker that this test has started as the keeper of workers does. It is not waited for until it is asked."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+        self._channel, theirs = socket.socketpair()
+        self._channel.settimeout(PATIENCE)
+        with socket.create_server(("127.0.0.1", 0)) as listening, theirs:
+            self.port = int(listening.getsockname()[1])
+            passed = (listening.fileno(), theirs.fileno())
+            seat = ["--number", "3", "--listening", str(passed[0]), "--channel", str(passed[1])]
+            self.process = subprocess.Popen(
+                [str(KEYTURN), "worker", *seat],
+                cwd=folder,
+                env={**os.environ, **environ},
+                pass_fds=passed,
+                stderr=subprocess.DEVNULL,
+            )
+
+    def chat(self) -> int:
+        body = {"model": f"groq/{MODEL}", "messages": [{"role": "user", "content": "Hello"}]}
+        headers = {"authorization": f"Bearer {CALLER_KEY}"}
+        return ask(f"http://127.0.0.1:{self.port}", "POST", "/v1/chat/completions", headers=headers, body=body).status
+
+    def ready(self) -> None:
+        """Returns when it has said so."""
+        assert self._channel.recv(4)
+
+    def leave(self) -> None:
+        """As if this process had been killed."""
+        self._channel.close()
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="r") as folder, RedisProcess(Path(folder)) as server:
-        yield server.url
+def lone(running: Workers, redis_server: RedisProcess, upstreams: Upstreams) -> Iterator[Lone]:
+    found = Lone(running.data.parent, environ(redis_server, upstreams))
+    yield found
+    found.leave()
+    if found.process.poll() is None:
+        found.process.kill()
+    found.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +152,15 @@ def upstreams() -> Iterator[Upstreams]:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory, redis: str, upstreams: Upstreams) -> Iterator[Workers]:
-    with workers(tmp_path_factory.mktemp("workers"), redis, upstreams) as found:
-        yield found
+def running(
+    tmp_path_factory: pytest.TempPathFactory, redis_server: RedisProcess, upstreams: Upstreams
+) -> Iterator[Workers]:
+    folder = tmp_path_factory.mktemp("workers")
+    (folder / "config").mkdir()
+    (folder / "config" / "settings.toml").touch()
+    command = [str(KEYTURN), "serve", "--port", "0", "--workers", "2"]
+    with start(command, folder / "log.txt", environ(redis_server, upstreams), cwd=folder) as process:
+        yield Workers(folder, process, upstreams)
 
 
 def test_both_answer_and_the_owner_is_the_process_that_keeps_them(running: Workers) -> None:
@@ -212,7 +246,8 @@ def test_sighup_reaches_both(running: Workers) -> None:
     running.until(lambda: len(re.findall(rf"^\[[12]\] .*{said}", running.log, re.MULTILINE)) == 2, "both say so")
 
 
-def test_a_worker_that_is_killed_is_started_again_while_the_other_answers(running: Workers) -> None:
+def test_a_worker_that_is_killed_is_started_again_while_the_other_answers(running: Workers, lone: Lone) -> None:
+    """The worker of the next test starts meanwhile."""
     before = running.pids()
     os.kill(before[1], signal.SIGKILL)
     running.until(lambda: "worker 1 was ended by SIGKILL; it is started again" in running.log, "its end is seen")
@@ -223,38 +258,41 @@ def test_a_worker_that_is_killed_is_started_again_while_the_other_answers(runnin
     assert running.process.poll() is None
 
 
-def test_sigterm_lets_running_answers_end_and_a_killed_owner_leaves_no_orphan(
-    running: Workers, tmp_path: Path, redis: str
+def test_a_worker_whose_keeper_is_gone_ends_what_it_answers_and_leaves_the_port_free(
+    running: Workers, lone: Lone
 ) -> None:
-    """Last, for it ends them. The next gateway finds the port free at once."""
-    upstreams, answers = running.upstreams, []
-    upstreams.script({"provider": "groq", "kind": "chat", "latency": 0.5})
-    calling = threading.Thread(target=lambda: answers.append(running.chat().status))
-    calling.start()
-    running.until(lambda: running.admin("GET", "status")["inflight"] == 1, "a call is under way, whoever has it")
-    running.process.terminate()
-    assert running.process.wait(PATIENCE) == 0, running.log
-    calling.join()
-    upstreams.script()
-    assert answers == [200]
+    with slow_upstream(running.upstreams), ThreadPoolExecutor(1) as callers:
+        lone.ready()
+        answer = callers.submit(lone.chat)
+        running.until(lambda: running.upstreams.running() == 1, "a call is under way")
+        lone.leave()
+        assert answer.result() == 200
+        assert lone.process.wait(PATIENCE) == 0
+    with socket.create_server(("127.0.0.1", lone.port)):
+        pass
+
+
+def test_sigterm_lets_running_answers_end(running: Workers) -> None:
+    """Last, for it ends them."""
+    with slow_upstream(running.upstreams), ThreadPoolExecutor(1) as callers:
+        answer = callers.submit(running.chat)
+        running.until(lambda: running.admin("GET", "status")["inflight"] == 1, "a call is under way, whoever has it")
+        running.process.terminate()
+        assert running.process.wait(PATIENCE) == 0, running.log
+        assert answer.result().status == 200
     for number in (1, 2):
         assert f"[{number}] " in running.log.rpartition("stopping all workers")[2]
     assert not (running.data / "gateway.json").exists()
     assert not (running.data / "admin.key").exists()
-
-    with workers(tmp_path, redis, upstreams) as owner:
-        pids, port = owner.pids(), urlsplit(owner.url).port
-        owner.process.kill()
-        owner.process.wait()
-        owner.until(lambda: not any(alive(pid) for pid in pids.values()), "the workers end")
-        with socket.create_server(("127.0.0.1", port)):
-            pass
+    with socket.create_server(("127.0.0.1", urlsplit(running.url).port)):
+        pass
 
 
-def alive(pid: int) -> bool:
-    """Whether a process is there and no zombie: in a container nobody may take the orphans of others."""
+@contextmanager
+def slow_upstream(upstreams: Upstreams) -> Iterator[None]:
+    """Chats take long enough to find them under way."""
+    upstreams.script({"provider": "groq", "kind": "chat", "latency": 0.3})
     try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False
+        yield
+    finally:
+        upstreams.script()

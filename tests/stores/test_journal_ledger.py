@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -569,15 +570,96 @@ def test_half_a_character_does_not_keep_a_row_out(tmp_path: Path) -> None:
     virtual.run(main)
 
 
-def test_house_is_kept_once_an_hour_while_there_are_calls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("calls", [True, False])
+def test_house_is_kept_once_an_hour_also_while_there_are_no_calls(tmp_path: Path, calls: bool) -> None:
     async def main() -> None:
         sink = Database()
         kept = ledger(tmp_path, sink)
         await kept.open()
         for number in range(130):
-            kept.ended(ended(str(number)))
+            if calls:
+                kept.ended(ended(str(number)))
             await later(60.0)
         assert sink.houses == 3
+        await kept.close()
+
+    virtual.run(main)
+
+
+def test_house_is_kept_when_the_database_is_back(tmp_path: Path) -> None:
+    async def main() -> None:
+        sink = Database()
+        kept = ledger(tmp_path, sink)
+        await kept.open()
+        sink.away = AWAY
+        kept.ended(ended("a"))
+        await later(300.0)
+        assert sink.houses == 0
+        sink.away = None
+        await later(20.0)
+        assert sink.houses == 1
+        await kept.close()
+
+    virtual.run(main)
+
+
+def test_no_house_is_kept_once_the_end_has_begun(tmp_path: Path) -> None:
+    async def main() -> None:
+        sink = Database()
+        kept = ledger(tmp_path, sink)
+        await kept.open()
+        sink.gate = asyncio.Event()
+        await later(59.95)
+        kept.ended(ended("a"))
+        await later(1.0)
+        closing = asyncio.ensure_future(kept.close())
+        await later(1.0)
+        sink.gate.set()
+        await closing
+        assert sink.houses == 0
+
+    virtual.run(main)
+
+
+def test_a_close_that_is_broken_off_leaves_no_task_and_nobody_waiting(tmp_path: Path) -> None:
+    async def main() -> None:
+        sink = Database()
+        kept = ledger(tmp_path, sink)
+        await kept.open()
+        sink.gate = asyncio.Event()
+        kept.ended(ended("a"))
+        await later(1.0)
+        asking = asyncio.ensure_future(kept.flush())
+        await later(1.0)
+        closing = asyncio.ensure_future(kept.close())
+        await later(1.0)
+        closing.cancel()
+        await asyncio.wait([closing, asking])
+        assert asking.cancelled()
+        assert in_journal(tmp_path) == lines(ended("a"))
+
+    virtual.run(main)
+
+
+def test_the_journal_of_a_worker_that_still_ends_is_left_to_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        sink = Database()
+        worker = ledger(tmp_path / "workers" / "3", sink)
+        await worker.open()
+        sink.away = AWAY
+        worker.intend(began("theirs"), paying=True)
+        sink.away = None
+        busy = [True]
+        place = tmp_path / "workers" / "3" / "journal"
+        left = [Journal(place, most=1 << 20, alone=lambda: nullcontext(not busy[0]))]
+        kept = JournaledLedger(Journal(tmp_path / "journal", most=1 << 20), sink, virtual.VirtualClock(), left=left)
+        sink.given_up.clear()
+        await kept.open()
+        assert len(sink.given_up) == 1
+        assert remains(left[0]) != []
+        worker.finish(over(began("theirs")))
+        await worker.close()
+        assert sink.taken == lines(began("theirs"), over(began("theirs")))
         await kept.close()
 
     virtual.run(main)

@@ -532,6 +532,21 @@ def test_a_host_that_swallows_everything_does_not_hide_the_next(
         with_link(url, work)
 
 
+@pytest.mark.parametrize(
+    ("url", "turned"),
+    [
+        ("postgresql://u:p%2C1@one:1,two:2/k?x=a,b", "postgresql://u:p%2C1@two:2,one:1/k?x=a,b"),
+        ("postgresql:///k?host=one,/two&port=1,2&user=u", "postgresql:///k?host=/two,one&port=2,1&user=u"),
+        ("postgresql:///k?host=one%2Ctwo&port=5432", "postgresql:///k?host=two,one&port=5432"),
+        ("postgresql://one/k", "postgresql://one/k"),
+        ("postgresql://one", "postgresql://one"),
+    ],
+)
+def test_the_next_host_is_the_first_wherever_the_hosts_are_named(url: str, turned: str) -> None:
+    assert postgres_link._turned(url, 1) == turned
+    assert postgres_link._turned(url, 2) == url.replace("%2Ct", ",t")
+
+
 # --- behind the journal ----------------------------------------------------------------------------------------------
 
 

@@ -159,6 +159,37 @@ def test_a_loop_that_was_held_up_itself_does_not_blame_redis() -> None:
     story(act)
 
 
+def test_a_thousand_replies_that_lie_ready_are_all_in_time() -> None:
+    async def act(server: StandIn, clock: HandClock) -> None:
+        link = await Above().open(server.link())
+        server.silent = True
+        asked = [echo(link, str(number)) for number in range(1000)]
+        await until(lambda: len(server.echoed) == 1000)
+        server.release()
+        clock.advance(0.5)  # longer than they may take, in which our own loop did not turn
+        assert [await outcome(one) for one in asked] == [b"%d" % number for number in range(1000)]
+        assert link.reachable
+        await closed(link, clock)
+
+    story(act)
+
+
+def test_a_busy_loop_does_not_take_itself_for_a_slow_redis() -> None:
+    async def act(server: StandIn, clock: HandClock) -> None:
+        link = await Above().open(server.link())
+        server.drop(subscribers=False)
+        await until(lambda: not link.reachable)
+        for _ in range(4000):  # each turn of the loop takes 15 ms, and a round trip some of them
+            if link.reachable:
+                break
+            await asyncio.sleep(0)
+            clock.advance(0.015)
+        assert link.reachable, link.trouble
+        await closed(link, clock)
+
+    story(act)
+
+
 def test_half_a_second_of_latency_opens_the_breaker_and_keeps_it_open() -> None:
     async def act(server: StandIn, clock: HandClock) -> None:
         link = await Above().open(server.link())

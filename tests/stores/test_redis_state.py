@@ -608,7 +608,7 @@ def test_a_thousand_cancelled_calls_leave_nothing(shared: Any) -> None:
             assert await world.used(one, most) == (0, 0)
             assert (await world.used(one, tokens))[1] == 0
         assert granted > 200
-        assert sum(one.link.sent["reserve"] for one in ones) > 600
+        assert sum(one.link.sent["reserve"] for one in ones) > 400
         assert world.hub.client.zcard(world.hub.base + "leases") == 0
         assert world.hub.keys("r:") == []
 

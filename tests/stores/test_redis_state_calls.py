@@ -121,6 +121,18 @@ def test_who_waits_here_is_woken_by_what_ends_there(play: Any) -> None:
     play(story, {"groq": [KeyRule(concurrency=1)]}, environ={"LIMITS_GROQ": "concurrency=1"}, latency=1.0)
 
 
+def test_many_who_wait_do_not_ask_redis_all_at_once(play: Any) -> None:
+    async def story(sharing: Sharing) -> None:
+        for _ in range(30):  # a second each: the limit comes free again one by one
+            assert (await sharing.chat(0)).status == 200
+        answers = await asyncio.gather(*(sharing.chat(1, timeout=300) for _ in range(25)))
+        assert Counter(each.status for each in answers) == {200: 25}
+        assert sharing.statuses() == {200: 55}
+        assert sharing.links[1].sent["reserve"] < 100  # at first all of them, then two for each that comes free
+
+    play(story, {"groq": [KeyRule(rpm=30)]}, environ={"LIMITS_GROQ": "rpm=30"}, latency=1.0)
+
+
 def test_a_callers_limit_is_one_over_all_gateways(play: Any) -> None:
     async def story(sharing: Sharing) -> None:
         assert (await sharing.chat(0, "llama", "hasty")).status == 200

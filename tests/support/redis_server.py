@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import cache
 from itertools import count
+from math import inf
 from typing import Any
 
 import pytest
@@ -111,6 +112,7 @@ class SyncLink:
         self.trouble = ""
         self.replicas = replicas
         self.shift = 0.0
+        self.rewound = inf
         self.queued = 0
         self.sent: Counter[str] = Counter()
         """Scripts that were run, by name."""

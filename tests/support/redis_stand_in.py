@@ -112,6 +112,8 @@ class StandIn:
             "maxmemory_policy": "noeviction", "aof_enabled": "1", **(facts or {}),
         }  # fmt: skip
         self.epoch = "e1"
+        self.seen = b""
+        """When the last heartbeat came, in ms."""
         self.count = 1
         self.silent = False
         self.deaf = False
@@ -205,7 +207,8 @@ class StandIn:
             self.unknown.clear()
             return _bulk(b"0" * 40)
         if name == "EVALSHA":
-            return _array(b"%d" % self.clock.wall(), b"0", b"%d" % self.count, self.epoch.encode())
+            before, self.seen = self.seen, b"%d" % (int(self.clock.wall()) * 1000)
+            return _array(b"%d" % self.clock.wall(), b"0", b"%d" % self.count, self.epoch.encode(), before)
         if name == "SUBSCRIBE":
             line.subscribed = True
             return _array(b"subscribe", parts[1].encode(), b"1")

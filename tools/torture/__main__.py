@@ -32,6 +32,12 @@ def _cancellations(size: int, seed: int) -> list[str]:
     return cancellations(size, seed)
 
 
+def _cancellations_on_redis(size: int, seed: int) -> list[str]:
+    from .cancelled_redis import cancellations_on_redis
+
+    return cancellations_on_redis(size, seed)
+
+
 def _secrets(size: int, seed: int) -> list[str]:
     from .planted import planted_secrets
 
@@ -72,6 +78,7 @@ CHECKS: dict[str, tuple[Callable[[int, int], list[str]], int, str]] = {
     "limits": (_limits, 10_000_000, "admission decisions against exact logs"),
     "streams": (_streams, 100_000, "streams cut at a random place"),
     "cancellations": (_cancellations, 100_000, "calls whose client leaves at a random moment"),
+    "cancellations-redis": (_cancellations_on_redis, 100_000, "the same on two gateways that share a real Redis"),
     "secrets": (_secrets, 500, "keys planted, echoed by the upstream in every form"),
     "kills": (_kills, 1_000, "SIGKILLs of a gateway under load, its ledger read afterwards"),
     "kills_postgres": (_kills_in_postgres, 50, "SIGKILLs of a gateway, and of the PostgreSQL behind it all the while"),
@@ -87,7 +94,7 @@ def main() -> int:
         prog="make torture",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"{name:<16} {size:>12,} {what}" for name, (_, size, what) in CHECKS.items()),
+        epilog="\n".join(f"{name:<19} {size:>12,} {what}" for name, (_, size, what) in CHECKS.items()),
     )
     arguments.add_argument("names", nargs="*", choices=[*CHECKS, []], help="which checks; all by default")
     arguments.add_argument("--size", type=int, help="how many of what each check counts")

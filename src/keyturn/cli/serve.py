@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from keyturn.errors import ConfigError
+from keyturn.errors import ConfigError, KeyturnError
 
+from .entry import FAILED
 from .output import say
 from .setup import Place, place_options, read_config
 
@@ -121,6 +122,28 @@ def serve(
 ) -> None:
     """Serves in this process, which holds the lock of *folder*, until a signal ends it; then exits. *lines* are said
     once it listens. With a *seat* it is one of several workers."""
+    from keyturn.server import is_held_up
+
+    try:
+        code, written = _served(config, folder, read, lines, seat)
+    except KeyturnError as error:
+        if not is_held_up():
+            raise
+        say(error.message)
+        os._exit(FAILED)
+    if not written or is_held_up():
+        os._exit(code)  # at its end Python would wait for the log, or for a name that nobody resolves
+    sys.exit(code)
+
+
+def _served(
+    config: Config,
+    folder: DataFolder,
+    read: Callable[[], Config],
+    lines: Callable[[str], list[str]],
+    seat: Seat | None,
+) -> tuple[int, bool]:
+    """Serves until a signal ends it; the exit code, and whether the log was written to its end."""
     from keyturn.server import run
     from keyturn.telemetry import redact_libraries
 
@@ -142,9 +165,7 @@ def serve(
             written = telemetry.close()
     finally:
         folder.release()
-    if not written:
-        os._exit(code)  # at its end Python would wait for the log for ever
-    sys.exit(code)
+    return code, written
 
 
 def telling(config: Config, gateway: Gateway) -> tuple[Telemetry, tuple[str, ...]]:

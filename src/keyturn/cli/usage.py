@@ -134,8 +134,11 @@ def _cost(row: dict[str, Any]) -> str:
 
 def _footnote(unpriced: int) -> None:
     if unpriced:
-        attempts = "attempt was" if unpriced == 1 else "attempts were"
-        say(f"?: the price of {unpriced:,} {attempts} not known; `price:` in models.yaml sets one, for what comes.")
+        attempts = "attempt" if unpriced == 1 else "attempts"
+        say(
+            f"?: what {unpriced:,} {attempts} cost is not known: there is no price (`price:` in models.yaml sets "
+            "one, for what comes), or a crash came between."
+        )
 
 
 def _time(at: int) -> str:

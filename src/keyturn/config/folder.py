@@ -6,6 +6,7 @@ flushed to the disk, then renamed. None of this is on the path of a call.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -98,9 +99,10 @@ class DataFolder:
                 "library. Stop it, or give this one "
                 "another --data folder and other keys: two gateways on the same keys need shared state (REDIS_URL)."
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, str(os.getpid()).encode())
         self._lock = descriptor
+        with contextlib.suppress(OSError):  # a full disk: whoever comes too late is not told the number
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
 
     def release(self) -> None:
         """Gives the folder up. The lock file stays: removing it would let two owners in."""
@@ -122,7 +124,7 @@ class DataFolder:
             self._lock = None
 
     def publish(self, url: str) -> None:
-        """Tells commands where this process listens. Only for the owner."""
+        """Tells commands where this process listens. Only for the owner. Raises OSError."""
         write_private(self.gateway_file, json.dumps({"pid": os.getpid(), "url": url}).encode())
 
     def owner(self) -> Owner | None:
@@ -149,15 +151,11 @@ class DataFolder:
 
     def _new_caller_key(self) -> Secret:
         self.create()
-        key = CALLER_KEY_PREFIX + secrets.token_urlsafe(32)
-        write_private(self.caller_key_file, key.encode() + b"\n")
-        return Secret(key)
+        return _written_key(self.caller_key_file, CALLER_KEY_PREFIX + secrets.token_urlsafe(32))
 
     def new_admin_key(self) -> Secret:
-        """A fresh key for our own commands, replacing the last one. Only for the owner."""
-        key = secrets.token_urlsafe(32)
-        write_private(self.admin_key_file, key.encode() + b"\n")
-        return Secret(key)
+        """A fresh key for our own commands, replacing the last one. Only for the owner. Raises ConfigError."""
+        return _written_key(self.admin_key_file, secrets.token_urlsafe(32))
 
     def admin_key(self) -> Secret | None:
         """The running gateway's admin key, None when there is none."""
@@ -297,6 +295,16 @@ def _written_at(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return -1
+
+
+def _written_key(path: Path, key: str) -> Secret:
+    try:
+        write_private(path, key.encode() + b"\n")
+    except OSError as error:
+        raise ConfigError(
+            [f"{path}: {error.strerror}; make room, or make its folder writable, or choose another with --data"]
+        ) from error
+    return Secret(key)
 
 
 def _read_key(path: Path) -> str:

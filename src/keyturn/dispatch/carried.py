@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from datetime import UTC, datetime
 
 from keyturn.config import DataFolder
@@ -16,6 +16,8 @@ from keyturn.core import Clock, Limit, TimerHandle
 from keyturn.errors import KeyturnError, StoreAway
 from keyturn.stores import Ledger, LiveState, Sink
 
+MONTHS_BACK = 12
+"""In how many earlier months a role is looked for that had spent something before Keyturn counted."""
 PACE = 1.0
 """Seconds between two writes of the spend: a crash loses no more than that."""
 NOTHING: Mapping[str, int] = {}
@@ -38,8 +40,11 @@ class Carried:
         self._budgets: dict[str, Limit] = {}
         """Those that something was spent of, by scope."""
         self._since = self._month()
+        self._ends = _end_of(self._since)
         self._spent = {f"role/{role}": amount for role, amount in spent.items()}
-        """What was spent in the month *_since* of budgets that nobody has asked for yet."""
+        """What was spent in the month *_since* of what has no budget yet."""
+        self._stated = set(self._spent)
+        """Of these, what the settings said."""
         if folder is not None:
             self._spent |= folder.spent(self._since)
         self._timer: TimerHandle | None = None
@@ -62,10 +67,26 @@ class Carried:
             except StoreAway as error:  # nobody has a budget, else the ledger would not have opened without it
                 _log.warning("spend.json is taken into the ledger at the next start: %s", error.message)
         recorded = await ledger.spent(self._since)
-        for scope in self._spent.keys() - recorded.keys():
+        filed = self._folder.spent(self._since) if self._folder is not None else NOTHING
+        stated = self._stated - recorded.keys() - filed.keys()
+        for scope in await self._known_before(ledger, stated):
+            del self._spent[scope]
+            stated.discard(scope)
+        for scope in stated:
             await self._told(scope, self._spent[scope])
         self._spent |= recorded
         self.take_over(budgets)
+
+    async def _known_before(self, ledger: Ledger, scopes: Set[str]) -> set[str]:
+        """Those of *scopes* that *ledger* knows of in an earlier month: what they had spent then is over."""
+        known: set[str] = set()
+        year, month = map(int, self._since.split("-"))
+        for back in range(1, MONTHS_BACK + 1):
+            if known >= scopes:
+                break
+            before = year * 12 + month - 1 - back
+            known |= scopes & (await ledger.spent(f"{before // 12:04d}-{before % 12 + 1:02d}")).keys()
+        return known
 
     def index(self, provider: str) -> int:
         """Where the round robin of *provider* stood, from 0; 0 when that is not known."""
@@ -85,9 +106,11 @@ class Carried:
         now = self._clock.mono()
         if self._since == self._month():
             for role, amount in spent.items():
-                if f"role/{role}" not in self._budgets and f"role/{role}" not in self._spent:
-                    self._spent[f"role/{role}"] = amount
-                    self._tell_soon(f"role/{role}", amount)
+                scope = f"role/{role}"
+                if scope not in self._budgets and scope not in self._spent and scope not in self._stated:
+                    self._stated.add(scope)
+                    self._spent[scope] = amount
+                    self._tell_soon(scope, amount)
         for limit in budgets:
             if limit.scope not in self._budgets:
                 self._budgets[limit.scope] = limit
@@ -96,6 +119,23 @@ class Carried:
                     self._live.take(limit, amount, now)
             else:
                 self._budgets[limit.scope] = limit
+
+    def charged(self, caller: str, role: str, amount: int, limits: Iterable[Limit]) -> None:
+        """An attempt came to *amount* nano-dollars, of which the budgets among *limits* know by themselves: a budget
+        that *caller* or *role* gets later this month must count it."""
+        known = {limit.scope for limit in limits if limit.metric == "cost"}
+        for scope in (f"caller/{caller}", f"role/{role}") if role else (f"caller/{caller}",):
+            if scope in known:
+                continue
+            budget = self._budgets.get(scope)
+            if budget is not None:  # it was set while the attempt was under way
+                self._live.take(budget, amount, self._clock.mono())
+                continue
+            if self._clock.wall() >= self._ends:
+                self._since = self._month()
+                self._ends = _end_of(self._since)
+                self._spent.clear()
+            self._spent[scope] = self._spent.get(scope, 0) + amount
 
     def spending(self, limits: Iterable[Limit]) -> None:
         """Something was spent of *limits*, so far as they are budgets: written within a second."""
@@ -194,6 +234,12 @@ class Carried:
 
     def _month(self) -> str:
         return f"{datetime.fromtimestamp(self._clock.wall(), UTC):%Y-%m}"
+
+
+def _end_of(month: str) -> float:
+    """When `2026-11` is over in UTC, Unix seconds."""
+    year, number = map(int, month.split("-"))
+    return datetime(year + number // 12, number % 12 + 1, 1, tzinfo=UTC).timestamp()
 
 
 async def take_spend(folder: DataFolder, sink: Sink) -> bool:

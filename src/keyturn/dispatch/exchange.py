@@ -453,10 +453,14 @@ class Exchange:
     def _over(self) -> None:
         attempt = self._grant.attempt
         self._run.generation.reserving.over(attempt)
-        if self._gateway.ledger.keeps:
-            self._gateway.ledger.finish(outcome_row(self._gateway, self._run, self._grant, attempt))
-        if self._run.paying:
-            self._gateway.carried.spending(self._run.own)
+        gateway, run = self._gateway, self._run
+        if gateway.ledger.keeps:
+            row = outcome_row(gateway, run, self._grant, attempt)
+            gateway.ledger.finish(row)
+            if row.charged:
+                gateway.carried.charged(row.caller, row.role, row.charged, run.own)
+        if run.paying:
+            gateway.carried.spending(run.own)
 
     def _first_step(self) -> float | None:
         rotation = self._run.generation.config.rotations.get(self.provider.name)

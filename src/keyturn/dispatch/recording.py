@@ -71,8 +71,8 @@ def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> Attem
         _paid(grant.budget, usage, cost),
         attempt.meaning,
         attempt.status,
-        round((ended - began) * 1000, 1),
-        None if first is None else round((first - began) * 1000, 1),
+        _ms(ended - began),
+        None if first is None else _ms(first - began),
         used.cached,
         used.written,
         used.reasoning,
@@ -93,8 +93,8 @@ def ending(gateway: Gateway, run: Run) -> CallRow:
         trail.route[:LONGEST_NAME],
         trail.status,
         trail.code,
-        round(((trail.ended or trail.started) - trail.started) * 1000, 1),
-        round(trail.waited * 1000, 1),
+        _ms(trail.ended - trail.started) if trail.ended else 0.0,
+        _ms(trail.waited) if trail.waited else 0.0,
         len(trail.attempts),
         trail.stream,
         trail.refusals,
@@ -110,6 +110,11 @@ def _paid(budget: Claim | None, usage: Usage | None, cost: int | None) -> int:
     if budget is not None:
         return charged(budget, usage)
     return cost or 0
+
+
+def _ms(seconds: float) -> float:
+    """Milliseconds, rounded to tenths: `round` takes three times as long."""
+    return int(seconds * 10_000 + 0.5) / 10
 
 
 def _wall_ms(gateway: Gateway, mono: float) -> int:

@@ -63,6 +63,8 @@ WHOLE = 3600
 """Looks after which everything is written anew, so that what is at rest does not stay for ever."""
 MOST_POOLS = 200
 """Pools that are made at once, so that what was counted is in sight."""
+LAPSE = 10.0
+"""Seconds after a snapshot in which its process is believed to have lived on, where the clock does not tell."""
 MOST_CALLS = 5000
 """Calls that are charged again after a crash."""
 Put = tuple[Kind, str, object]
@@ -93,21 +95,33 @@ class Restoring:
         self._everything = False
         """The next write is to be of everything."""
         self._marked = self._complained = -inf
-        self._open = False
+        self._open = self._loaded = False
+        self._began = 0.0
+        """When this process opened it, Unix seconds."""
 
     async def open(self) -> None:
-        """Take over what an earlier process left, and begin to keep what changes. Raises StoreError."""
+        """Take over what an earlier process left, and begin to keep what changes. Raises StoreError. What cannot be
+        read just now is taken over later, and nothing is written before."""
+        self._began = self._clock.wall()
         try:
-            kept = await self._snapshots.load()
-            if kept is not None:
-                await self._go_on(kept)
+            await self._load()
         except StoreAway as error:
             self._failed(error)
         self._live.meters.changed()
         self._live.marks.touched, self._live.meters.book.touched = self._marks, self._limits
         self._open = True
-        await self._written(True)
+        if self._loaded:
+            await self._written(True)
         self._timer = self._clock.call_at(self._clock.mono() + PACE, self._look)
+
+    async def _load(self) -> None:
+        """Take over what an earlier process left, unless that is done: what is written takes its place."""
+        if self._loaded:
+            return
+        kept = await self._snapshots.load()
+        self._loaded = True
+        if kept is not None:
+            await self._go_on(kept)
 
     async def _go_on(self, kept: Kept) -> None:
         now = self._instant()
@@ -115,7 +129,10 @@ class Restoring:
         if kept.unread:
             _log.warning("%d rows of the snapshot of live state cannot be read, and were left out", kept.unread)
         if not kept.head.clean and self._gateway.ledger.keeps:
-            await self._charge_again(kept, offset_of(kept.head.instant, now))
+            try:
+                await self._charge_again(kept, offset_of(kept.head.instant, now))
+            except StoreAway as error:
+                _log.warning("calls of the last moment before the last end are not counted again: %s", error.message)
 
     def marked(self) -> None:
         """A mark was set or cleared: it is written at once, and those that follow it together a little later."""
@@ -193,6 +210,7 @@ class Restoring:
 
     async def _write(self, *, whole: bool, clean: bool = False) -> None:
         """Write what changed, or everything. Of a change that comes while this goes on, the next write takes note."""
+        await self._load()
         now, live = self._instant(), self._live
         offset = now.wall - now.mono
         head = Head(*now, clean, digests(self._gateway.config))
@@ -238,8 +256,10 @@ class Restoring:
 
     async def _charge_again(self, kept: Kept, offset: float) -> None:
         """Charge what the ledger knows of attempts that began after the snapshot was taken."""
-        ledger, clock = self._gateway.ledger, self._clock
-        query = UsageQuery("call", int(kept.head.wall * 1000), int(clock.wall() * 1000) + 1000, MOST_CALLS)
+        ledger, since, until = self._gateway.ledger, int(kept.head.wall * 1000), int(self._began * 1000) + 1
+        if until <= since:  # the clock was set back: none of this process can be among them
+            until = since + int(LAPSE * 1000)
+        query = UsageQuery("call", since, until, MOST_CALLS)
         calls = await ledger.usage(query)
         if len(calls) == MOST_CALLS:
             _log.warning("of the calls after the last snapshot, the latest %d are counted again", MOST_CALLS)
@@ -247,7 +267,7 @@ class Restoring:
             story = await ledger.story(call.name)
             asked = False
             for row in () if story is None else story.attempts:
-                if row.at >= query.since:
+                if since <= row.at < until:
                     self._charge(row, row.at / 1000 - offset, asked=asked)
                     asked = True
 

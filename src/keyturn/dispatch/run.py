@@ -78,7 +78,8 @@ class Run:
         """`GLOBAL_TIMEOUT`: by then the first content must have come."""
         self.conversation: tuple[int, bool] | None = None
         """Its number, and whether somebody may hold its prompt cache."""
-        self._recognise()
+        if call.text_bytes >= SHORTEST_CACHED:
+            self._recognise()
         self.patience = timeouts.queue_wait if stated is None else stated
         """Seconds that the call may spend waiting for credentials, all its waits together."""
         self.deployments: tuple[Deployment, ...] = ()

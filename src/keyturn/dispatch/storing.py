@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from keyturn.config import Config, DataFolder, WorkerFolder
 from keyturn.core import Clock, Marks
+from keyturn.errors import DataFolderInUse
 from keyturn.stores import Ledger, LiveState, MemoryState, NullLedger, shared_state
 
 from .clock import draw
@@ -60,8 +64,11 @@ def ledger_of(config: Config, folder: DataFolder | None, clock: Clock, file: Sql
         ledger.durable == "full",
         next(iter(budgets(config)), None) is not None,
     )
-    others = () if isinstance(folder, WorkerFolder) else folder.parts()[1:]
-    journal, *left = (Journal(part.path / JOURNAL_FOLDER, most=ledger.most_spooled) for part in (folder, *others))
+    journal = Journal(folder.path / JOURNAL_FOLDER, most=ledger.most_spooled)
+    left = [
+        Journal(part.path / JOURNAL_FOLDER, most=ledger.most_spooled, alone=partial(_alone, part))
+        for part in (() if isinstance(folder, WorkerFolder) else folder.parts()[1:])
+    ]
     if ledger.database_url is not None:
         from keyturn.stores import PostgresSink
 
@@ -72,3 +79,17 @@ def ledger_of(config: Config, folder: DataFolder | None, clock: Clock, file: Sql
     file = file or state_file_of(config, folder)
     assert file is not None
     return JournaledLedger(journal, SqliteSink(file), clock, keeping, let_go=file.let_go, left=left)
+
+
+@contextmanager
+def _alone(part: DataFolder) -> Iterator[bool]:
+    """Whether no worker is still using *part*: one may outlive the process that started it, to finish its answers."""
+    try:
+        part.lock()
+    except DataFolderInUse:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        part.release()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from .access import Access
 from .app import App
+from .loop_end import is_held_up
 from .pages import Observer, Pages
 from .paths import ENDPOINTS, Endpoint
 from .serve import Server, bind, run, url_of
@@ -27,6 +28,7 @@ __all__ = [
     "Supervisor",
     "WorkerLog",
     "bind",
+    "is_held_up",
     "run",
     "url_of",
 ]

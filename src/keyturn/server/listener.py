@@ -163,9 +163,9 @@ class Listener(HttpToolsProtocol):
         if self.transport.is_closing():
             self._bound_unread()
             return
+        self.flow.resume_reading()
         if self._lingers:
             return  # what was sent ahead is not answered any more: our side is closed
-        self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
             return
@@ -194,9 +194,13 @@ class Listener(HttpToolsProtocol):
             self.transport.close()
             self._bound_unread()
             return
+        try:
+            self.transport.write_eof()
+        except (OSError, RuntimeError):  # the client has gone meanwhile
+            self.transport.abort()
+            return
         self._lingers = True
         self._guard.lingering += 1
-        self.transport.write_eof()
         if self._arrival is not None:
             self._arrival.cancel()
         self._arrival = self._clock.call_at(self._clock.mono() + LINGER, self.transport.abort)

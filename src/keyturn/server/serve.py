@@ -24,6 +24,7 @@ from .access import Access
 from .app import App
 from .guard import Guard, room_for_connections
 from .listener import Listener
+from .loop_end import close_loop
 from .pages import Observer, Pages
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ BACKLOG = 2048
 CLOSE_PATIENCE = 0.7
 """Seconds that connections get to take the last bytes of their answers. With the gateway's own end it makes 5 s."""
 LAST_WORDS = 0.2
-"""Seconds that tasks get to write what they have, when no call runs any more."""
+"""Seconds that tasks get to write what they have, when no call runs any more; and that reading the files may take."""
 TICK = 0.02
 """Seconds between two looks whether they have."""
 
@@ -201,11 +202,15 @@ def run(
     sock = bind(settings.host, settings.port) if seat is None else seat.listening
     siblings = _siblings(seat, gateway)
     app = App(gateway, access, Pages(gateway, observer, folder, reloader, siblings))
-    with sock, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    runner = asyncio.Runner(loop_factory=_loop_factory())
+    try:
         server = Server(app, gateway, sock)
         ready = _telling(siblings, on_ready)
         serving = _serve(server, gateway, folder, observer, ready, url_of(sock), reloader)
         return runner.run(serving if siblings is None else _beside(siblings, server, serving))
+    finally:
+        close_loop(runner)
+        sock.close()
 
 
 def _siblings(seat: Seat | None, gateway: Gateway) -> Siblings | None:
@@ -255,13 +260,13 @@ async def _serve(
     if signals.told.is_set():
         await gateway.close()
         return 0
-    await server.start()
-    if reloader is not None:
-        reloader.start()
-        _on_hangup(reloader.reload)
     try:
+        await server.start()
+        if reloader is not None:
+            reloader.start()
+            _on_hangup(reloader.reload)
         _calm_collector()
-        folder.publish(url)
+        _publish(folder, url, observer)
         observer.say(f"keyturn listens on {url}")
         if server.most_connections < gateway.config.server.max_connections:
             observer.say(_few_files(server.most_connections, gateway.config.server.max_connections))
@@ -269,8 +274,8 @@ async def _serve(
         await signals.told.wait()
         await _drain(server, gateway, observer, signals)
     finally:
-        if reloader is not None:
-            await reloader.close()
+        if reloader is not None:  # a folder that does not answer may hold it up
+            await _first_of(reloader.close(), gateway.clock.sleep_until(gateway.clock.mono() + LAST_WORDS))
         await server.stop(0.0 if gateway.inflight else LAST_WORDS)
         await gateway.close()
     observer.say("stopped")
@@ -289,6 +294,14 @@ async def _drain(server: Server, gateway: Gateway, observer: Observer, signals: 
     gateway.drain()
     server.last_call()
     await _first_of(gateway.drained(seconds), signals.again.wait())
+
+
+def _publish(folder: DataFolder, url: str, observer: Observer) -> None:
+    """Tells commands where this process listens; without them it serves all the same."""
+    try:
+        folder.publish(url)
+    except OSError as error:
+        observer.say(f"commands do not find this gateway: {folder.gateway_file} cannot be written: {error.strerror}")
 
 
 def _few_files(most: int, wanted: int) -> str:

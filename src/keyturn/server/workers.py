@@ -125,6 +125,7 @@ class Supervisor:
     def _end(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Has every worker end. Each finishes what it answers, unless it is told twice."""
         self._stopping = True
+        self._job.listening.close()  # who connects when the workers are gone is refused, and waits for nobody
         for worker in self._workers:
             worker.wake.set()
             worker.signal(number if worker.ready else signal.SIGTERM)

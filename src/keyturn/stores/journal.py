@@ -13,6 +13,8 @@ import errno
 import os
 import sys
 from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +33,13 @@ _BINARY = getattr(os, "O_BINARY", 0)
 """On Windows: a newline is one byte."""
 _attempts = msgspec.json.Decoder(AttemptRow)
 _calls = msgspec.json.Decoder(CallRow)
+
+
+Alone = Callable[[], AbstractContextManager[bool]]
+
+
+def _for_certain() -> AbstractContextManager[bool]:
+    return contextlib.nullcontext(True)
 
 
 class Full(OSError):
@@ -67,9 +76,11 @@ class Batch(NamedTuple):
 class Journal:
     """The files in *folder*, which one process at a time may use. At most *most* bytes wait in it."""
 
-    def __init__(self, folder: Path, *, most: int, segment: int = SEGMENT) -> None:
+    def __init__(self, folder: Path, *, most: int, segment: int = SEGMENT, alone: Alone = _for_certain) -> None:
         self.folder = folder
         self.most = most
+        self.alone = alone
+        """Says whether no other process uses it, and keeps all others out meanwhile."""
         self.torn = 0
         """Lines that were skipped because they are not whole: nobody was told that they are on record."""
         self.gone = 0

@@ -103,7 +103,8 @@ class JournaledLedger:
         self._timer: TimerHandle | None = None
         self._retry: TimerHandle | None = None
         self._flushers: list[asyncio.Future[None]] = []
-        self._house_at = 0.0
+        self._house_timer: TimerHandle | None = None
+        self._house_due = False
         self._house: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
@@ -125,7 +126,6 @@ class JournaledLedger:
             ) from error
         self._closing, self._recovered = False, False
         self._began = int(self._clock.wall() * 1000)
-        self._house_at = self._clock.mono() + HOUSE_FIRST
         try:
             await self._hand_over()
         except StoreAway as error:
@@ -144,6 +144,7 @@ class JournaledLedger:
         self._tasks = [asyncio.create_task(self._work(), name="keyturn ledger")]
         if self._disk is not None:
             self._tasks.append(asyncio.create_task(self._disk.work(), name="keyturn ledger sync"))
+        self._house_in(HOUSE_FIRST)
         if not self._recovered:
             self._arm(self._backoff)
 
@@ -218,7 +219,7 @@ class JournaledLedger:
         if not self._opened:
             self._journal.close()
             return
-        for timer in (self._timer, self._retry):
+        for timer in (self._timer, self._retry, self._house_timer):
             if timer is not None:
                 timer.cancel()
         self._news.set()
@@ -237,7 +238,9 @@ class JournaledLedger:
                     "the ledger is closed with %d bytes in its journal: %s", self._journal.waiting, self._trouble()
                 )
         finally:
-            self._tasks = []
+            for late in (*self._tasks, *self._flushers, *(() if self._house is None else (self._house,))):
+                late.cancel()  # only when this is cancelled itself
+            self._tasks, self._flushers = [], []
             await self._give_back()
 
     def abandon(self) -> None:
@@ -359,13 +362,14 @@ class JournaledLedger:
 
     async def _take_in(self, journal: Journal) -> None:
         """Hand over the journal of a process that is gone, and give up what it had under way."""
-        if not journal.folder.is_dir():
-            return
-        journal.open()
-        instance = instance_of(journal.folder.parent)
-        await self._drain(journal, instance)
-        await self._sink.give_up(instance, self._began)
-        journal.close()
+        with journal.alone() as alone:
+            if not alone or not journal.folder.is_dir():
+                return
+            journal.open()
+            instance = instance_of(journal.folder.parent)
+            await self._drain(journal, instance)
+            await self._sink.give_up(instance, self._began)
+            journal.close()
 
     async def _drain(self, journal: Journal, instance: str) -> None:
         """Hand over what is in *journal* now. What is written meanwhile has to wait, so that batches stay large."""
@@ -394,13 +398,24 @@ class JournaledLedger:
 
     async def _keep_house(self) -> None:
         """Drop what is too old, once in a while. What the journal would hand over again must not be among it."""
-        if self._closing or self._clock.mono() < self._house_at:
+        if not self._house_due:
             return
-        self._house_at = self._clock.mono() + HOUSE_EVERY
         self._journal.rotate()
         await self._hand_over()
+        if self._closing:
+            return
+        self._house_due = False
+        self._house_in(HOUSE_EVERY)
         if self._house is None or self._house.done():
             self._house = asyncio.create_task(self._clean(), name="keyturn ledger house")
+
+    def _house_in(self, seconds: float) -> None:
+        """Have house be kept in so many seconds, also when there are no calls; later while the database is away."""
+        self._house_timer = self._clock.call_at(self._clock.mono() + seconds, self._house_is_due)
+
+    def _house_is_due(self) -> None:
+        self._house_due = True
+        self._news.set()
 
     async def _clean(self) -> None:
         """Beside the writer: a round may take long, and rows must not wait for it."""

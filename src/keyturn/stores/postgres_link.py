@@ -8,6 +8,7 @@ again, so that a lost connection and a deadlock are tried once more before anybo
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
@@ -36,6 +37,7 @@ SERVERS_SHARE = 0.8
 _BEGIN = """BEGIN; SET LOCAL statement_timeout = {}; SET LOCAL jit = off;
 SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"""
 """What is committed is let go of here, so that the server must not lose it again."""
+_COMMA = re.compile(",|%2[Cc]")
 
 
 class Session(Protocol):
@@ -270,8 +272,16 @@ def _failures() -> tuple[type[Exception], ...]:
 def _turned(url: str, turn: int) -> str:
     """*url* with another of its hosts as the first: one that swallows everything must not hide those behind it."""
     head, slashes, rest = url.partition("://")
-    place, slash, tail = rest.partition("/")
-    user, at, named = place.rpartition("@")
-    hosts = named.split(",")
-    turn %= len(hosts)
-    return f"{head}{slashes}{user}{at}{','.join(hosts[turn:] + hosts[:turn])}{slash}{tail}"
+    place, mark, query = rest.partition("?")
+    server, slash, database = place.partition("/")
+    user, at, hosts = server.rpartition("@")
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    asked = (f"{name}{sign}{_from(value, turn) if name in ('host', 'port') else value}" for name, sign, value in pairs)
+    return f"{head}{slashes}{user}{at}{_from(hosts, turn)}{slash}{database}{mark}{'&'.join(asked)}"
+
+
+def _from(listed: str, turn: int) -> str:
+    """The list *listed*, begun with another of its members."""
+    members = _COMMA.split(listed)
+    turn %= len(members)
+    return ",".join(members[turn:] + members[:turn])

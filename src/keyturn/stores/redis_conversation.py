@@ -16,7 +16,7 @@ from typing import Any
 from keyturn.core import Clock, TimerHandle
 
 from .redis_port import Away
-from .redis_wire import MEANINGS, Wire, code_of, ended, hang_up, packed
+from .redis_wire import MEANINGS, Wire, breathe, code_of, ended, hang_up, packed
 
 MOST_WAITING = 20_000
 """Messages without a reply, sent or not; beyond these none is taken."""
@@ -27,7 +27,9 @@ BREATH = 100
 STRIKES = 3
 """Times that a reply fails to come in time, one after another, until the conversation is given up."""
 ROUNDS = 4
-"""Turns of the loop that a reply is given beyond its time: when it was us who were held up, it is here already."""
+"""Turns of the loop that a reply is given beyond its time: when it was us who were held up, it is here already. Where
+many lie ready they are counted anew while some are taken in."""
+MOST_ROUNDS = 200
 
 _PING = packed(("PING",))
 _log = logging.getLogger("keyturn")
@@ -82,6 +84,10 @@ class Conversation:
         self._broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._timer: TimerHandle | None = None
         self._rounds = 0
+        self._looks = 0
+        """Turns of the loop since a reply was found to be late."""
+        self._taken = 0
+        """Replies since the last look."""
         self._strikes = 0
         self._struck = 0.0
         self._complained: set[str] = set()
@@ -195,7 +201,7 @@ class Conversation:
 
         for number in count(1):
             if number % BREATH == 0:
-                await _breathe()
+                await breathe()
             reply: Any
             try:
                 reply = await self._wire.read_response(disable_decoding=True, disconnect_on_error=False)
@@ -208,7 +214,9 @@ class Conversation:
                 raise reply
             self._sent.popleft()
             message.received = self._clock.mono()
-            if message.received - message.since <= self.timeout:
+            self._taken += 1
+            awaited = message.future is not None and not message.future.done()
+            if awaited or message.received - message.since <= self.timeout:
                 self._strikes = 0
             if isinstance(reply, NoScriptError) and not message.again:
                 message.again = True
@@ -243,16 +251,20 @@ class Conversation:
         now, asked = self._clock.mono(), self._asked
         while asked and (asked[0].future is None or asked[0].future.done()):
             asked.popleft()
-        if not asked:
+        if not asked or asked[0].since + self.timeout > now:
+            self._rounds = self._looks = 0
+            if asked:
+                self._arm(asked[0].since + self.timeout)
             return
-        if asked[0].since + self.timeout > now:
-            self._arm(asked[0].since + self.timeout)
-            return
+        if self._taken and self._looks < MOST_ROUNDS:
+            self._rounds = 0
+        self._taken = 0
         if self._rounds < ROUNDS:
             self._rounds += 1
+            self._looks += 1
             self._timer = asyncio.get_running_loop().call_soon(self._look)
             return
-        self._rounds = 0
+        self._rounds = self._looks = 0
         struck = False
         while asked and asked[0].since + self.timeout <= now:
             message = asked.popleft()
@@ -272,13 +284,6 @@ class Conversation:
             self.ask(_PING, "PING")  # so that a silence is known soon when nobody else asks
         elif not self._broken.done():
             self._broken.set_result(f"does not answer within {self.timeout * 1000:.0f} ms")
-
-
-async def _breathe() -> None:
-    """Let others run: replies that lie ready are read without a pause."""
-    turn = asyncio.Event()
-    asyncio.get_running_loop().call_soon(turn.set)
-    await turn.wait()
 
 
 def _reason(tasks: Iterable[asyncio.Task[None]]) -> str:

@@ -98,6 +98,20 @@ def denial(claims: Sequence[Claim], waits: Sequence[tuple[float, float]]) -> Den
     return gravest([Denied(wait, claim.limit, any_wait) for claim, (wait, any_wait) in rows])
 
 
+class Last(NamedTuple):
+    """What was denied last at a limit. Moments are monotonic seconds."""
+
+    limit: Limit
+    cost: int
+    until: float
+    """As much as *cost* is not asked for before."""
+    fits: float
+    fits_any: float
+    """When anything at all fits."""
+    others: bool
+    """Somebody here was told that only others can free it, and waits to be woken."""
+
+
 class Denials:
     """What was denied last at each limit: as much is not asked for again until it can fit, or came free."""
 
@@ -106,8 +120,10 @@ class Denials:
     """Seconds after which a limit that only others can free is asked about again: the news of it may have been lost."""
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[Limit, int, float, float, float]] = {}
-        """By name: the limit, the cost, until when it is denied, and when it and anything at all would fit."""
+        self._last: dict[str, Last] = {}
+        """By name of the limit."""
+        self._forgotten: dict[str, None] = {}
+        """Scopes that somebody is to be woken at, though what was denied there had to be forgotten."""
 
     def __len__(self) -> int:
         return len(self._last)
@@ -115,13 +131,15 @@ class Denials:
     def note(self, claims: Sequence[Claim], rows: Sequence[Figures], now: float) -> Denied:
         """Remember a denial, and say it."""
         if len(self._last) >= self.MOST:
-            self._last = {name: each for name, each in self._last.items() if each[2] > now}
-            if len(self._last) >= self.MOST:
-                self._last.clear()
+            self._forget(now)
         for claim, row in zip(claims, rows, strict=True):
             if row.wait > 0.0:
-                until = now + (self.RECHECK if row.wait == inf else row.wait)
-                self._last[name_of(claim.limit)] = (claim.limit, claim.cost, until, now + row.wait, now + row.wait_any)
+                name, until = name_of(claim.limit), now + (self.RECHECK if row.wait == inf else row.wait)
+                before = self._last.get(name)
+                others = row.wait == inf or row.wait_any == inf or (before is not None and before.others)
+                if others:  # who was told before that time is of no use looks again soon, whatever others are told now
+                    until = min(until, now + self.RECHECK)
+                self._last[name] = Last(claim.limit, claim.cost, until, now + row.wait, now + row.wait_any, others)
         return denial(claims, [(row.wait, row.wait_any) for row in rows])
 
     def known(self, claims: Sequence[Claim], now: float) -> Denied | None:
@@ -132,23 +150,23 @@ class Denials:
         return denial(claims, waits) if any(wait for wait, _ in waits) else None
 
     def _waits(self, claim: Claim, now: float) -> tuple[float, float]:
-        found = self._last.get(name_of(claim.limit))
-        if found is None or now >= found[2] or claim.cost < found[1] or claim.limit.capacity > found[0].capacity:
+        last = self._last.get(name_of(claim.limit))
+        if last is None or now >= last.until or claim.cost < last.cost or claim.limit.capacity > last.limit.capacity:
             return 0.0, 0.0
-        return found[3] - now, max(0.0, found[4] - now)
+        return last.fits - now, max(0.0, last.fits_any - now)
 
     def lift(self, name: str) -> str | None:
         """The limit called *name* came free: the scope of who was denied there; None when nobody was."""
-        found = self._last.pop(name, None)
-        return None if found is None else found[0].scope
+        last = self._last.pop(name, None)
+        return None if last is None else last.limit.scope
 
     def widen(self, scope: str, limits: Sequence[Limit]) -> bool:
         """*limits* hold for *scope* now. True when somebody was denied by one that was smaller, or is gone."""
         capacities = {limit.key: limit.capacity for limit in limits}
         over = [
             name
-            for name, (limit, *_) in self._last.items()
-            if limit.scope == scope and capacities.get(limit.key, inf) > limit.capacity
+            for name, last in self._last.items()
+            if last.limit.scope == scope and capacities.get(last.limit.key, inf) > last.limit.capacity
         ]
         for name in over:
             del self._last[name]
@@ -156,12 +174,23 @@ class Denials:
 
     def stale(self, now: float) -> list[str]:
         """Scopes of limits that only others can free and that were not heard of for a while; forget what is over."""
-        over = [name for name, each in self._last.items() if each[2] <= now]
+        over = [name for name, last in self._last.items() if last.until <= now]
         gone = [self._last.pop(name) for name in over]
-        return [each[0].scope for each in gone if each[3] == inf]
+        scopes = dict.fromkeys(last.limit.scope for last in gone if last.others) | self._forgotten
+        self._forgotten = {}
+        return list(scopes)
 
     def clear(self) -> list[str]:
         """Forget all; the scopes of who was denied."""
-        scopes = [each[0].scope for each in self._last.values()]
+        scopes = dict.fromkeys(last.limit.scope for last in self._last.values()) | self._forgotten
         self._last.clear()
-        return scopes
+        self._forgotten = {}
+        return list(scopes)
+
+    def _forget(self, now: float) -> None:
+        """Make room: what is over, and at worst all. Redis says it again."""
+        over = [name for name, last in self._last.items() if last.until <= now]
+        for name in over if len(over) < len(self._last) and over else list(self._last):
+            last = self._last.pop(name)
+            if last.others:
+                self._forgotten[last.limit.scope] = None

@@ -11,6 +11,7 @@ import hashlib
 import logging
 from asyncio import Future
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from keyturn.core import Clock, Draw, Secret
@@ -65,6 +66,11 @@ class RedisLink:
         self._conversation: Conversation | None = None
         self._left: list[Message] = []
         """What the last conversation could not deliver."""
+        self._lost = False
+        """Redis lost all that it knew, and those above have not made up for it yet."""
+        self._rewound = inf
+        """The same of what it lost after a moment."""
+        self._losses = 0
         self._timeout = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
@@ -80,6 +86,10 @@ class RedisLink:
     @property
     def shift(self) -> float:
         return self._presence.shift
+
+    @property
+    def rewound(self) -> float:
+        return self._rewound
 
     @property
     def queued(self) -> int:
@@ -178,11 +188,11 @@ class RedisLink:
         return self._conversation
 
     async def _live(self, address: Address, channel: Channel, recover: Callable[[bool], Awaitable[None]]) -> None:
-        lost: bool | None = None
+        missed = False
         while True:
             conversation = self._conversation
             assert conversation is not None
-            reason = await self._through(conversation, channel, recover, lost)
+            reason = await self._through(conversation, channel, recover, missed)
             was_reachable, self._reachable, self._conversation = self._reachable, False, None
             self._left = conversation.left
             self.trouble = f"{named(address)} {reason}"
@@ -191,21 +201,29 @@ class RedisLink:
             greeting = await self._return(address, at_once=self._clock.mono() - conversation.began >= STEADY)
             if self._closed:
                 return await hang_up(greeting.wire)
-            lost = greeting.lost
+            self._forgot(greeting.lost)
+            missed = True
             self._talk(greeting)
+
+    def _forgot(self, lost: bool) -> None:
+        """A heartbeat told what Redis lost: it holds until it was made up for, however often that is cut short."""
+        rewound = self._presence.rewound
+        self._losses += lost or rewound < inf
+        self._lost = self._lost or lost
+        self._rewound = min(self._rewound, rewound)
 
     async def _through(
         self,
         conversation: Conversation,
         channel: Channel,
         recover: Callable[[bool], Awaitable[None]],
-        lost: bool | None,
+        missed: bool,
     ) -> str:
         """One conversation, to its end; the reason of that."""
         emptied = asyncio.Event()
         talk = asyncio.create_task(conversation.run())
         beat = asyncio.create_task(self._beat(conversation, emptied))
-        attend = asyncio.create_task(self._attend(conversation, channel, recover, lost, emptied))
+        attend = asyncio.create_task(self._attend(conversation, channel, recover, missed, emptied))
         ends: list[asyncio.Task[Any]] = [talk, beat, attend]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -232,8 +250,11 @@ class RedisLink:
                 reply = await beat.future  # type: ignore[misc]
             except Away:
                 continue  # the conversation counts silences, and ends by them
-            if self._presence.heard(reply, beat.since, beat.received):
-                _log.warning("Redis was emptied: the gateways tell it again what they remember")
+            lost, losses = self._presence.heard(reply, beat.since, beat.received), self._losses
+            self._forgot(lost)
+            if self._losses > losses:
+                what = "was emptied" if lost else "lost its last writes"
+                _log.warning("Redis %s: the gateways tell it again what they remember", what)
                 self._reachable = False
                 emptied.set()
 
@@ -242,23 +263,22 @@ class RedisLink:
         conversation: Conversation,
         channel: Channel,
         recover: Callable[[bool], Awaitable[None]],
-        lost: bool | None,
+        missed: bool,
         emptied: asyncio.Event,
     ) -> None:
-        """Make up for what was missed (*lost* None: nothing was), and again when Redis is emptied under us."""
-        if lost is not None:
-            await self._recover(conversation, channel, recover, lost)
+        """Make up for what was *missed*, if anything, and again when Redis forgets under us."""
+        if missed:
+            await self._recover(conversation, channel, recover)
         while await emptied.wait():
             emptied.clear()
             self._reachable = False
-            await self._recover(conversation, channel, recover, True)
+            await self._recover(conversation, channel, recover)
 
     async def _recover(
         self,
         conversation: Conversation,
         channel: Channel,
         recover: Callable[[bool], Awaitable[None]],
-        lost: bool,
     ) -> None:
         """Have those above make up for what was missed; then Redis counts as reachable."""
         began = self._clock.mono()
@@ -269,13 +289,16 @@ class RedisLink:
                 "Redis is back, but its news is not heard yet%s", f": {channel.trouble}" * bool(channel.trouble)
             )
         conversation.timeout = max(self._timeout, RECOVERY_TIMEOUT)
+        lost, rewound, losses = self._lost, self._rewound, self._losses
         await recover(lost)
+        if self._losses == losses:
+            self._lost, self._rewound = False, inf
         conversation.timeout = self._timeout
         if not self._closed:
             self._reachable, self.trouble = True, ""
         _log.warning(
             "Redis is back%s; made up for what was missed in %.1f s",
-            ", without what it knew" if lost else "",
+            ", without what it knew" if lost else ", without its last writes" if rewound < inf else "",
             self._clock.mono() - began,
         )
 

@@ -41,11 +41,17 @@ class Link(Protocol):
         """Redis time minus our monotonic time, in seconds."""
         ...
 
+    @property
+    def rewound(self) -> float:
+        """While *recover* runs (see `open`): the moment of Redis's clock after which it lost what it was told, as one
+        that comes back from its disk or from a replica may have. Infinite: it lost nothing, or all."""
+        ...
+
     async def open(self, recover: Callable[[bool], Awaitable[None]], news: Callable[[bytes], None]) -> None:
         """Connect, check the server (version, eviction policy, scripts), join the others. Raises StoreError.
 
         *recover* is awaited each time the link comes back, before it counts as reachable; its argument says whether
-        Redis lost what it knew (restarted empty, failed over). It uses `ask`, which works by then. *news* gets each
+        Redis lost all that it knew (restarted empty, was emptied). It uses `ask`, which works by then. *news* gets each
         message on the channel of our prefix.
         """
         ...

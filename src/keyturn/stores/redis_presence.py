@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
+from math import inf
 from typing import Any
 
 from keyturn.core import Draw
@@ -15,6 +16,8 @@ KEPT = 60
 """Samples of the clock, one each heartbeat: those of a minute, so that a drifting clock is followed."""
 SEEN_FOR = 5.0
 """Seconds for which a gateway counts as present after its last heartbeat, in `lua/presence.lua` as well."""
+REMEMBERED = 3600.0
+"""Seconds for which Redis remembers a heartbeat, in `lua/presence.lua` as well."""
 SET_BY = 0.005
 """Seconds by which two samples may disagree beyond their round trips; more: Redis's clock was set."""
 
@@ -31,10 +34,15 @@ class Presence:
         self.epoch: bytes | None = None
         """What the data in Redis is called; None before the first heartbeat."""
         self.shift = 0.0
+        self.rewound = inf
+        """The moment of Redis's clock after which it lost what it was told, by the last heartbeat; infinite: none."""
+        self._seen = 0
+        """The moment of the last heartbeat that was answered, in ms."""
         self._samples: deque[tuple[float, float]] = deque(maxlen=KEPT)
         self._counts: deque[tuple[float, int]] = deque()
         self._draw = draw
         self._present, self._epoch = f"{{{prefix}}}:present", f"{{{prefix}}}:epoch"
+        self._own = f"{{{prefix}}}:seen:{self.id}"
         self._sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     @property
@@ -48,25 +56,31 @@ class Presence:
     def beat(self) -> bytes:
         """The command of a heartbeat."""
         fresh = f"{int(self._draw() * 2**53):014x}"
-        return packed(("EVALSHA", self._sha, 2, self._present, self._epoch, self.id, fresh))
+        return packed(("EVALSHA", self._sha, 3, self._present, self._epoch, self._own, self.id, fresh))
 
     def leave(self) -> bytes:
         """The command that takes this gateway from among the others."""
         return packed(("ZREM", self._present, self.id))
 
     def heard(self, reply: Any, asked: float, now: float) -> bool:
-        """Read the reply of a heartbeat, sent at *asked*. True when Redis lost what it knew when we last asked.
+        """Read the reply of a heartbeat, sent at *asked*. True when Redis lost all that it knew when we last asked;
+        what it lost of late only, `rewound` tells.
 
         Raises ValueError for a reply of another shape.
         """
         try:
             seconds, micros, count, epoch = int(reply[0]), int(reply[1]), int(reply[2]), bytes(reply[3])
+            before = int(reply[4] or 0)
         except (TypeError, IndexError) as error:
             raise ValueError("the heartbeat was answered by something else") from error
         self._sample(seconds + micros / 1e6, asked, now)
         self._count(count, now)
         lost = self.epoch is not None and self.epoch != epoch
         self.epoch = epoch
+        seen = seconds * 1000 + micros // 1000
+        missing = before < self._seen and seen - self._seen < REMEMBERED * 1000
+        self.rewound = before / 1000 if missing and not lost else inf
+        self._seen = seen
         return lost
 
     def _sample(self, time: float, asked: float, now: float) -> None:

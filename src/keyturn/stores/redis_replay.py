@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
-from math import ceil
+from math import ceil, inf
 from typing import TYPE_CHECKING
 
 from keyturn.core import KeptUse, Limit, limit_of, slots_of
@@ -16,6 +16,9 @@ from .redis_port import Argument, Link
 if TYPE_CHECKING:
     from .redis_state import RedisState
 
+SHORT = 120.0
+"""Seconds of the longest window of which is told again what was used when. A slot of a longer one is so long that it
+would count much twice."""
 CHUNK = 500
 """Messages on their way at once, and reservations renewed in one script."""
 PATIENCE = 5.0
@@ -56,6 +59,10 @@ class Outbox:
     def clear(self) -> None:
         self._waiting.clear()
 
+    def drop(self, script: str) -> None:
+        """Forget the messages that run *script*."""
+        self._waiting = deque(each for each in self._waiting if each[0] != script)
+
     async def send(self) -> None:
         """Have all that waits done, before the link counts as reachable. Raises Away; what was not done stays.
 
@@ -90,6 +97,8 @@ class Replay:
         self._losses = 0
         self._owes = False
         """Redis forgot everything, and was not told all of it again yet."""
+        self._since = inf
+        """The same of what was told it after this moment of its clock."""
 
     async def run(self, lost: bool) -> None:
         """Tell what was done meanwhile; after a loss all that is known here. Raises Away when Redis is gone again."""
@@ -101,6 +110,8 @@ class Replay:
             state.outbox.clear()
             await self._restore()
         else:
+            if state.link.rewound < inf:
+                await self._retell(state.link.rewound)
             await state.outbox.send()
         await state.news.load()
         shift, head = state.link.shift, state.head
@@ -110,7 +121,7 @@ class Replay:
         if self._owes:
             await self._others()
         await state.outbox.send()
-        self._owes = False
+        self._owes, self._since = False, inf
 
     async def renew(self, opened: Sequence[tuple[str, str]]) -> None:
         """Prolong what is held. What Redis forgot or settled is held again. Raises Away."""
@@ -144,6 +155,30 @@ class Replay:
             told.append(("turn", [*state.head, state.name, provider, index]))
         await self._all(told)
 
+    async def _retell(self, since: float) -> None:
+        """Tell a Redis that lost its last writes what was used here after *since*: of a short window each moment of
+        it, of a long one what all had used at least, as far as it was known here. What is under way may count twice
+        in a short window, until that is over."""
+        state = self._state
+        if self._since == inf:
+            self._losses += 1
+        self._since = min(self._since, since)
+        state.outbox.drop("admit")  # what was admitted meanwhile is part of the own use; what is open is held again
+        now, shift = state.clock.mono(), state.link.shift
+        told: list[tuple[str, Sequence[Argument]]] = []
+        least = dict(state.budgets)
+        for kept in state.meters.dump(state.meters.keys(), now, shift):
+            limit = limit_of(kept.key, kept.capacity)
+            if limit is None:
+                continue
+            if limit.window.kind != "rolling" or limit.window.seconds > SHORT:
+                least[limit.key] = limit
+            elif amounts := _amounts(kept, limit, now + shift, self._since):
+                told.append(("restore", [*state.head, f"{state.name} {self._losses}", *state.spec(limit), *amounts]))
+        for limit in least.values():
+            told.append(("atleast", [*state.head, *state.spec(limit), state.known.used(limit, now)]))
+        await self._all(told)
+
     async def _others(self) -> None:
         """Wait until all gateways that were seen before have told what they know, at most PATIENCE."""
         state = self._state
@@ -158,8 +193,8 @@ class Replay:
             await together(self._state.link, messages[start : start + CHUNK])
 
 
-def _amounts(kept: KeptUse, limit: Limit, wall: float) -> list[Argument]:
-    """Moment, amount, moment, amount … in Redis's time. A slot counts as used at its end."""
+def _amounts(kept: KeptUse, limit: Limit, wall: float, since: float = 0.0) -> list[Argument]:
+    """Moment, amount, moment, amount … in Redis's time, after *since*. A slot counts as used at its end."""
     if limit.window.kind == "rolling":
         slots, _ = slots_of(limit.window.seconds)
         width = limit.window.seconds / slots
@@ -168,4 +203,4 @@ def _amounts(kept: KeptUse, limit: Limit, wall: float) -> list[Argument]:
         pairs = [(wall, ceil(kept.level))]
     else:
         pairs = [(wall, amount) for _, amount in kept.amounts[-1:]]
-    return [part for moment, amount in pairs if amount > 0 for part in (repr(moment), amount)]
+    return [part for moment, amount in pairs if amount > 0 and moment >= since for part in (repr(moment), amount)]

@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -46,8 +46,10 @@ from keyturn.core import (
 )
 
 from .live import Learned, LiveStanding, Reservation
+from .redis_asked import Asked
 from .redis_away import Share, Without
 from .redis_counts import Denials, Specs, answer_of, figures_of
+from .redis_crowds import Crowds
 from .redis_known import Known
 from .redis_marks import SharedMarks, scope_text
 from .redis_news import News
@@ -61,54 +63,11 @@ RENEW_EVERY = 20
 """Pulses between two renewals of what is held here; it ends by itself after 50 s."""
 MOST_EARLY = 10_000
 """Words of before `open` that are kept; what is more was told to no purpose, as nobody opened the state."""
-TRIES = 3
-"""Times that a reservation is asked for while Redis hesitates, each within the time of one operation."""
 ALONE = "!"
 """Follows the id, in Redis, of an attempt that was admitted without it: its own id may be refused there by now."""
 
 
 _log = logging.getLogger("keyturn")
-
-
-class Asked:
-    """A reservation that Redis has been asked for."""
-
-    __slots__ = ("_again", "_closed", "_future", "_state", "claims", "id")
-
-    def __init__(
-        self, state: RedisState, attempt_id: str, claims: Sequence[Claim], ask: Callable[[], asyncio.Future[Any]]
-    ) -> None:
-        self.id = attempt_id
-        self.claims = claims
-        self._state = state
-        self._again = ask
-        self._future = ask()
-        self._closed = False
-
-    def __await__(self) -> Generator[Any, None, Reservation | Denied | None]:
-        got: Reservation | Denied | None
-        for tries_left in range(TRIES, 0, -1):
-            try:
-                reply = yield from self._future.__await__()
-            except Away:
-                if tries_left > 1 and self._state.link.reachable:
-                    # It only hesitates, and grants to others: to decide alone now could exceed the limit. The same id
-                    # gets the same answer.
-                    self._future = self._again()
-                    continue
-                got = self._state.unanswered(self)
-            else:
-                got = self._state.answered(self, reply)
-            break
-        if not isinstance(got, Reservation):
-            self._closed = True
-        return got
-
-    def close(self) -> None:
-        """Give up: refuse a late grant, or give back what was granted."""
-        if not self._closed:
-            self._closed = True
-            self._state.release(self.id)
 
 
 class RedisState:
@@ -137,6 +96,7 @@ class RedisState:
         self.known = Known(self.meters, marks)
         self.specs = Specs()
         self._denials = Denials()
+        self._crowds = Crowds(self._woken)
         self.opened: dict[str, str] = {}
         """The attempts that Redis knows or will know of, and what they are called there."""
         self.reduced: set[str] = set()
@@ -255,7 +215,10 @@ class RedisState:
         if claims and not self.link.reachable and not self.meters.holds(attempt_id):
             denied = self._hush(lambda: self._admit(attempt_id, claims, now))
             return Reservation(attempt_id, self._close) if denied is None else denied
-        denied = self._denials.known(claims, now) or self.meters.reserve(attempt_id, claims, now)
+        denied = self._denials.known(claims, now)
+        if denied is None and not self.meters.holds(attempt_id):
+            denied = self._crowds.denial(claims, now)
+        denied = denied or self.meters.reserve(attempt_id, claims, now)
         if denied is not None:
             return denied
         if not claims or not self.link.reachable:
@@ -264,23 +227,28 @@ class RedisState:
         for claim in claims:
             self._budget(claim.limit)
         asked = [attempt_id, self.marks.version, len(scopes), *map(scope_text, scopes), *self._written(claims, now)]
-        return Asked(self, attempt_id, claims, partial(self.ask, "reserve", asked))
+        return Asked(self, attempt_id, claims, partial(self._question, claims, asked))
 
     def answered(self, asked: Asked, reply: Any) -> Reservation | Denied | None:
         """Redis decided."""
         answer, now, attempt_id = answer_of(reply), self.clock.mono(), asked.id
+        self._crowds.leave(asked.answer)
         self.news.told(answer.version, answer.changes)
         if not self.meters.holds(attempt_id):
             return Denied(FOREVER, RELEASED, FOREVER)
         if answer.rows:
             self.known.note((claim.limit for claim in asked.claims), answer.rows, now)
         if answer.code == 1:
+            self._crowds.granted(asked.claims)
             return Reservation(attempt_id, self._close)
         self._forget(attempt_id)
         if answer.code == 2:
             return None
         if answer.code == 3:
             return Denied(FOREVER, RELEASED, FOREVER)
+        for claim, row in zip(asked.claims, answer.rows, strict=True):
+            if row.wait > 0.0:
+                self._crowds.denied(claim.limit, now + (row.wait if row.wait < FOREVER else 0.0), now)
         return self._denials.note(asked.claims, answer.rows, now)
 
     def unanswered(self, asked: Asked) -> Reservation | Denied:
@@ -414,6 +382,12 @@ class RedisState:
     def ask(self, script: str, arguments: Sequence[Argument]) -> asyncio.Future[Any]:
         """The reply of *script*; it fails with Away."""
         return self.link.ask(script, (), [*self.head, *arguments])
+
+    def _question(self, claims: Sequence[Claim], asked: Sequence[Argument]) -> asyncio.Future[Any]:
+        """Ask for a reservation."""
+        answer = self.ask("reserve", asked)
+        self._crowds.enter(claims, answer)
+        return answer
 
     def _tell(self, script: str, arguments: Sequence[Argument]) -> None:
         self.outbox.tell(script, [*self.head, *arguments])

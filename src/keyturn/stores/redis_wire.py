@@ -100,6 +100,13 @@ async def hang_up(wire: Wire) -> None:
     await wire.disconnect(nowait=True)
 
 
+async def breathe() -> None:
+    """Let others on the loop run: what lies ready is read without a pause."""
+    turn = asyncio.Event()
+    asyncio.get_running_loop().call_soon(turn.set)
+    await turn.wait()
+
+
 async def within(clock: Clock, seconds: float, work: Coroutine[Any, Any, T]) -> T:
     """Do *work*, which is cancelled after *seconds*: then raises TimeoutError."""
     task = asyncio.create_task(work)

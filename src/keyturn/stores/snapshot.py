@@ -84,9 +84,10 @@ class Snapshots:
 
     async def load(self) -> Kept | None:
         """The snapshot that an earlier process left; None when there is none."""
-        if not self._open:
-            self._open = True
-            await self._file.open()
+        if self._open:  # tried again: reading alone would not make the file what it has to be
+            return _kept(await self._file.run(_rows))
+        self._open = True
+        await self._file.open()
         return _kept(await self._file.read(_rows))
 
     async def write(self, head: Head, changes: Changes) -> None:

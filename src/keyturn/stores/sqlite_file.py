@@ -127,6 +127,8 @@ class SqliteFile:
 
     def _look(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._reading is None:
+            if self._writing is None:  # whatever keeps the writer out would be waited for once more
+                raise StoreAway(f"{self.path}: cannot be opened so far; it is tried again")
             self._reading = connected(self.path, reading=True)
         self._reading.execute("BEGIN")
         try:

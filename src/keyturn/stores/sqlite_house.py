@@ -14,6 +14,8 @@ from .sqlite_questions import OVER, SUMS
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 MINUTES_KEPT, HOURS_KEPT = 2 * DAY, 90 * DAY
 """How long sums stay by the minute and by the hour; by the day they stay for ever."""
+LEAST_KEPT = 2 * HOUR
+"""How long single attempts are kept in any case: none under way may be dropped."""
 SLICE = 5_000
 """Rows that are moved in one transaction."""
 FORGOTTEN = HOUR
@@ -40,7 +42,7 @@ def give_up(connection: sqlite3.Connection, before: int, instance: str | None = 
 
 def steps(now: int, keep_days: float, responses_days: float) -> Iterator[Step]:
     """What is to be done at *now*, each again and again until it moves nothing. Times are Unix milliseconds."""
-    oldest = now - int(keep_days * DAY)
+    oldest = now - max(int(keep_days * DAY), LEAST_KEPT)
     yield lambda connection: give_up(connection, now - FORGOTTEN)
     yield lambda connection: _sum_up(connection, now, oldest)
     yield lambda connection: _drop(connection, "calls", oldest)

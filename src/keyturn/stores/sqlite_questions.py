@@ -109,7 +109,7 @@ def story(connection: sqlite3.Connection, call: str) -> CallStory | None:
         (call,),
     ).fetchone()
     rows = connection.execute(
-        f"SELECT state, {_ATTEMPT} FROM attempts WHERE call = ? ORDER BY at, rowid", (call,)
+        f"SELECT state, {_ATTEMPT} FROM attempts WHERE call = ? ORDER BY at, resend, rowid", (call,)
     ).fetchall()
     if found is None and not rows:
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -82,14 +82,7 @@ class SqliteSink:
 
     async def apply(self, lines: Sequence[bytes], instance: str) -> None:
         """Raises RowsRefused when a line is not JSON, or holds what no column takes."""
-        calls = [line for line in lines if line.startswith(b'["c"')]
-        over = {line[5:].partition(b",")[0] for line in lines if line.startswith(b'["f"')}
-        attempts = [
-            line
-            for line in lines
-            if not (line.startswith(b'["c"') or (line.startswith(b'["i"') and line[5:].partition(b",")[0] in over))
-        ]
-        await self.file.run(lambda connection: _apply(connection, attempts, calls, instance))
+        await self.file.run(lambda connection: _apply(connection, lines, instance))
 
     async def give_up(self, instance: str, before: int) -> int:
         return await self.file.run(lambda connection: house.give_up(connection, before, instance))
@@ -156,10 +149,19 @@ class SqliteSink:
 _KEEP = "INSERT OR REPLACE INTO responses (id, caller, at, previous, input, response) VALUES (?, ?, ?, ?, ?, ?)"
 
 
-def _apply(connection: sqlite3.Connection, attempts: list[bytes], calls: list[bytes], instance: str) -> None:
+def _apply(connection: sqlite3.Connection, lines: Sequence[bytes], instance: str) -> None:
+    calls: list[bytes] = []
+    attempts: dict[bytes, bytes] = {}
+    for line in lines:
+        if line.startswith(b'["c"'):
+            calls.append(line)
+        else:  # of an attempt that is over its intent says nothing any more
+            id = line[5 : line.find(b",", 5)]
+            if id not in attempts or (line.startswith(b'["f"') and attempts[id].startswith(b'["i"')):
+                attempts[id] = line
     try:
         if attempts:
-            connection.execute(ATTEMPTS, (_array(attempts), instance))
+            connection.execute(ATTEMPTS, (_array(attempts.values()), instance))
         if calls:
             connection.execute(CALLS, (_array(calls),))
     except UnicodeDecodeError as error:
@@ -172,7 +174,7 @@ def _apply(connection: sqlite3.Connection, attempts: list[bytes], calls: list[by
         raise
 
 
-def _array(lines: list[bytes]) -> str:
+def _array(lines: Iterable[bytes]) -> str:
     return f"[{b','.join(lines).decode()}]"
 
 

@@ -25,7 +25,7 @@ WHERE
     OR EXISTS (SELECT 1 FROM keyturn_attempts AS there WHERE there.id = v ->> 1)
 ORDER BY v ->> 1
 ON CONFLICT (id) DO UPDATE SET
-    state = 'final', input = excluded.input, output = excluded.output, charged = excluded.charged,
+    state = 'final', at = excluded.at, resend = excluded.resend, input = excluded.input, output = excluded.output, charged = excluded.charged,
     meaning = excluded.meaning, status = excluded.status, ms = excluded.ms,
     first_token_ms = excluded.first_token_ms, cached = excluded.cached, written = excluded.written,
     reasoning = excluded.reasoning, exact = excluded.exact, cost = excluded.cost, detail = excluded.detail

@@ -5,4 +5,4 @@ SELECT
     reasoning, exact, cost, detail
 FROM keyturn_attempts
 WHERE call = $1
-ORDER BY at, id
+ORDER BY at, resend, id
