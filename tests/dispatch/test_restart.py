@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import pytest
 from keyturn.config import DataFolder
 from keyturn.core import MONTH, Limit, Transition, Verdict, Window, nano
 from keyturn.dispatch import Alarm, Gateway
-from keyturn.errors import ConfigError
-from keyturn.stores import look_at_snapshot
+from keyturn.errors import ConfigError, StoreAway
+from keyturn.stores import JournaledLedger, UsageQuery, UsageRow, look_at_snapshot
 from tests.support import virtual
 from tests.support.world import World
 
@@ -273,6 +273,28 @@ def test_they_are_charged_also_when_the_clock_was_set_back_meanwhile(tmp_path: P
 
     use(tmp_path, first, environ=LIMITED, killed=True)
     use(tmp_path, second, environ=LIMITED, start_wall=virtual.START_WALL + 2.0, shift=-3600.0)
+
+
+def test_a_ledger_that_cannot_be_asked_at_the_start_costs_the_last_moment_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def first(world: World) -> None:
+        cool(world, ("deployment", "groq", "m"), "cooling", 600.0, "overloaded")
+        assert (await world.chat(MODEL)).status == 200
+        await later(world, 1.5)
+        assert (await world.chat(MODEL)).status == 200
+
+    async def second(world: World) -> None:
+        assert list(marks(world)) == [("deployment", "groq", "m")]
+        assert total(world, "requests", 86_400.0) == 1
+        assert "are not counted again: no database" in caplog.text
+
+    async def away(ledger: JournaledLedger, query: UsageQuery) -> Sequence[UsageRow]:
+        raise StoreAway("no database")
+
+    use(tmp_path, first, environ=LIMITED, killed=True)
+    monkeypatch.setattr(JournaledLedger, "usage", away)
+    use(tmp_path, second, environ=LIMITED, start_wall=virtual.START_WALL + 2.0)
 
 
 def test_what_a_killed_gateway_had_under_way_counts_as_it_was_reserved(tmp_path: Path) -> None:

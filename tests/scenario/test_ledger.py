@@ -123,6 +123,7 @@ def test_the_intent_is_on_record_before_the_first_byte_is_sent(tmp_path: Path) -
             result = intend(row, paying=paying)
             seen.append((next((tmp_path / "journal").iterdir())).read_text())
             assert row.charged > 0
+            assert row.cost == row.charged
             assert row.id in seen[-1]
             return result
 
@@ -130,6 +131,28 @@ def test_the_intent_is_on_record_before_the_first_byte_is_sent(tmp_path: Path) -
         answer = await world.chat("team")
         assert answer.status == 200
         assert len(seen) == 1
+
+    told(tmp_path, story, files=BUDGET)
+
+
+def test_what_no_budget_pays_is_held_at_its_likely_cost_and_what_has_no_price_at_none(tmp_path: Path) -> None:
+    rows: list[AttemptRow] = []
+
+    async def story(world: World) -> None:
+        intend = world.gateway.ledger.intend
+
+        def watched(row: AttemptRow, *, paying: bool) -> Awaitable[None] | None:
+            rows.append(row)
+            return intend(row, paying=paying)
+
+        world.gateway.ledger.intend = watched  # type: ignore[method-assign]
+        await world.chat("llama")
+        await world.chat("groq/a-model-of-my-own")
+        priced, unpriced = rows
+        assert (priced.charged, unpriced.charged) == (0, 0)
+        assert priced.cost == (priced.input * 100 + priced.output * 1000) * 1000
+        assert priced.cost > 0
+        assert unpriced.cost is None
 
     told(tmp_path, story, files=BUDGET)
 

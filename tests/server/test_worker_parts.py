@@ -375,12 +375,16 @@ def test_a_worker_waits_for_the_one_before_it(tmp_path: Path) -> None:
     """As when the owner was killed and its workers still finish their answers."""
     before, after = WorkerFolder(tmp_path, 1), WorkerFolder(tmp_path, 1)
     before.lock()
+    told, telling = os.pipe()
     child = os.fork()
     if not child:
         signal.alarm(20)
         before.disown()
-        after.lock()
+        after.lock(lambda text: os.write(telling, text.encode()))
         os._exit(7)
+    os.close(telling)
+    assert os.read(told, 1000).startswith(b"waits for an earlier worker")
+    os.close(told)
     assert os.waitpid(child, os.WNOHANG)[0] == 0
     before.release()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -240,7 +240,7 @@ def test_a_redis_that_hangs_costs_a_call_50_ms_and_is_found_again(tmp_path: Path
 
 def heard(presence: Presence, asked: float, now: float, time: float, count: int = 1) -> bool:
     micros = round(time % 1 * 1e6)
-    return presence.heard([b"%d" % int(time), b"%d" % micros, count, b"e"], asked, now)
+    return presence.heard([b"%d" % int(time), b"%d" % micros, count, b"e", b""], asked, now)
 
 
 def test_the_shift_is_that_of_the_quickest_reply_and_follows_a_clock_that_is_set() -> None:
@@ -260,6 +260,6 @@ def test_the_shift_is_that_of_the_quickest_reply_and_follows_a_clock_that_is_set
 
 def test_a_heartbeat_that_is_answered_by_something_else_is_a_value_error() -> None:
     presence = Presence("t", lambda: 0.25)
-    for reply in (None, b"OK", [], [1, 2, 3], [b"x", b"0", 1, b"e"], [b"1", b"2", 3, None]):
+    for reply in (None, b"OK", [], [1, 2, 3], [b"x", b"0", 1, b"e"], [b"1", b"2", 3, None], [b"1", b"2", 3, b"e"]):
         with pytest.raises(ValueError, match=r"heartbeat|invalid literal"):
             presence.heard(reply, 0.0, 0.0)

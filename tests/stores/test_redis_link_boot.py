@@ -190,7 +190,7 @@ def test_a_redis_that_comes_up_meanwhile_is_used(caplog: pytest.LogCaptureFixtur
         ("redis://nowhere.invalid/3", "Redis at nowhere.invalid:6379/3 cannot be reached (no such host name): see", 10),
         ("unix:///nowhere/redis.sock", "Redis at /nowhere/redis.sock cannot be reached (no such socket file): see", 10),
         ("http://127.0.0.1:1/", "REDIS_URL is not an address such as redis://:password@host:6379/0", 0),
-        ("redis://127.0.0.1:1/first", "REDIS_URL ends in /first, which is no number of a database: 0 to 15", 0),
+        ("redis://127.0.0.1:1/first", "REDIS_URL ends in something that is no number of a database: /0 to /15", 0),
     ],
 )
 def test_an_address_where_no_redis_is(url: str, said: str, seconds: float) -> None:

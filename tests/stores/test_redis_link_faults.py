@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
+from math import inf
 
 import pytest
 
@@ -185,6 +186,22 @@ def test_a_busy_loop_does_not_take_itself_for_a_slow_redis() -> None:
             await asyncio.sleep(0)
             clock.advance(0.015)
         assert link.reachable, link.trouble
+        await closed(link, clock)
+
+    story(act)
+
+
+def test_a_loss_that_a_redis_too_slow_to_be_used_told_of_is_not_forgotten() -> None:
+    async def act(server: StandIn, clock: HandClock) -> None:
+        above = Above()
+        link = await above.open(server.link())
+        server.latency = 0.1
+        server.epoch = "e2"
+        server.drop()
+        await passing(clock, lambda: "answers only after" in link.trouble, step=0.05)
+        server.latency = 0.0
+        await passing(clock, lambda: link.reachable, step=0.05)
+        assert above.recovered == [True]
         await closed(link, clock)
 
     story(act)
@@ -496,6 +513,54 @@ def test_a_redis_that_lost_its_data_is_told_apart_from_one_that_kept_it() -> Non
         await passing(clock, lambda: above.recovered == [False, True] and link.reachable)
         server.drop()
         await passing(clock, lambda: above.recovered == [False, True, False] and link.reachable)
+        await closed(link, clock)
+
+    story(act)
+
+
+def test_a_loss_that_nobody_could_make_up_for_yet_is_not_forgotten() -> None:
+    async def act(server: StandIn, clock: HandClock) -> None:
+        above = Above()
+        link = await above.open(server.link())
+        server.deaf = True  # the subscription is waited for, which comes before all else
+        server.answers["SUBSCRIBE"] = b""
+        server.epoch = "e2"
+        server.drop()
+        await passing(clock, lambda: link._conversation is None, step=0.05)
+        await passing(clock, lambda: link._conversation is not None, step=0.05)
+        assert above.recovered == []
+        server.drop()
+        del server.answers["SUBSCRIBE"]
+        server.deaf = False
+        await passing(clock, lambda: link.reachable)
+        assert above.recovered == [True]
+        await closed(link, clock)
+
+    story(act)
+
+
+@pytest.mark.parametrize("broken", [True, False], ids=["after a loss", "without one"])
+def test_a_redis_that_lost_its_last_writes_is_noticed(broken: bool) -> None:
+    async def act(server: StandIn, clock: HandClock) -> None:
+        above = Above()
+        link = await above.open(server.link())
+        moments: list[float] = []
+
+        async def look() -> None:
+            moments.append(link.rewound)
+
+        above.during = look
+        await passing(clock, lambda: sum(":present" in line for line in server.heard) >= 3)
+        kept = int(server.seen) - 1000
+        server.seen = b"%d" % kept
+        if broken:
+            server.drop()
+        await passing(clock, lambda: moments and link.reachable)
+        assert moments == [kept / 1000]
+        assert above.recovered == [False]
+        assert link.rewound == inf
+        server.drop()
+        await passing(clock, lambda: moments == [kept / 1000, inf] and link.reachable)
         await closed(link, clock)
 
     story(act)

@@ -22,6 +22,7 @@ from tests.support.redis_server import Hub, SyncLink
 SCOPE = "groq/g1|llama"
 RPM = Limit(SCOPE, "requests", MINUTE, 4)
 TPM = Limit(SCOPE, "tokens", MINUTE, 1000)
+RPD = Limit(SCOPE, "requests", Window("calendar", 86_400.0), 100)
 MOST = Limit(SCOPE, "concurrency", Window("inflight"), 2)
 OWN = Limit("caller/ci", "requests", MINUTE, 4, owner="caller")
 BUDGET = Limit("role/dev", "cost", Window("month", 31 * 86_400.0), 1000, owner="caller")
@@ -313,6 +314,32 @@ def test_a_success_clears_no_mark_that_another_set_after_it_began(shared: Any) -
     shared(main)
 
 
+def test_a_rest_that_no_success_ends_is_ended_for_all_by_its_owner(shared: Any) -> None:
+    async def main(world: Shared) -> None:
+        first, second = await world.one(), await world.one()
+        until = first.now + 100.0
+        first.state.cool(Transition(KEY, "cooling", until, "custom_cap", 0, until))
+        await virtual.idle()
+        second.state.cool(Transition(OTHER, None, started=first.now))
+        first.state.cool(Transition(KEY, None, started=first.now))
+        await virtual.idle()
+        assert second.marks.get(KEY) is not None
+        second.state.cool(Transition(KEY, None))
+        await virtual.idle()
+        assert world.hub.client.hget(world.hub.base + "marks", '["key","groq","abc"]').split()[4] == b"-"
+        first.cool(OTHER, 60.0)
+        first.state.cool(Transition(KEY, "cooling", until, "custom_cap", 0, until))
+        await virtual.idle()
+        assert second.marks.get(KEY) is not None
+        first.state.cool(Transition(KEY, None))  # as `keys reset` there
+        await virtual.idle()
+        assert second.marks.get(KEY) is None
+        assert second.marks.get(OTHER) is not None
+        assert second.learned[-1] == Learned(freed=(KEY,))
+
+    shared(main)
+
+
 def test_a_reservation_tells_of_a_cooldown_whose_message_was_lost(shared: Any) -> None:
     async def main(world: Shared) -> None:
         first, second = await world.one(), await world.one()
@@ -390,6 +417,26 @@ def test_while_redis_is_away_each_gateway_goes_on_with_its_part(shared: Any) -> 
         assert isinstance(await first.reserve("i", RPM), Reservation)
         await second.link.come_back()
         assert await world.used(first, OWN) == (0, 1)
+
+    shared(main)
+
+
+def test_what_others_used_of_late_is_known_when_redis_goes(shared: Any) -> None:
+    async def main(world: Shared) -> None:
+        first, second = await world.one(replicas=2), await world.one(replicas=2)
+        eight = replace(RPM, capacity=8)
+        await first.spend("a", eight)
+        for number in range(5):
+            await second.spend(f"b{number}", eight)
+        await world.passes(1.6)
+        first.link.leave()
+        assert isinstance(await first.reserve("c", eight), Reservation)  # half of the two that were left
+        assert isinstance(await first.reserve("d", eight), Denied)
+        await world.passes(200.0)
+        await first.link.come_back()
+        asked = first.link.sent["figures"]
+        await world.passes(10.0)
+        assert first.link.sent["figures"] == asked  # of what nobody claims any more nobody asks
 
     shared(main)
 
@@ -482,6 +529,43 @@ def test_what_ended_while_redis_was_away_is_told_afterwards(shared: Any) -> None
         assert second.marks.get(KEY) is not None
         assert first.marks.get(OTHER) is not None
         assert second.learned[-1] == Learned(turned=(("groq", 2),))
+
+    shared(main)
+
+
+def test_a_redis_that_comes_back_without_its_last_writes_is_told_them_again(shared: Any) -> None:
+    async def main(world: Shared) -> None:
+        first, second = await world.one(replicas=2), await world.one(replicas=2)
+        ones = (first, second)
+        for one in ones:
+            await one.spend(f"before {one.state.name}", RPM, RPD, TPM, cost=Cost(50, 50))
+        await world.passes(5.0)
+        put_back, moment = world.hub.snapshot(), first.now + first.link.shift
+        await world.passes(1.0)
+        await first.spend("a", RPM, RPD, TPM, cost=Cost(50, 50))
+        await second.reserve("b", TPM, MOST)
+        await second.spend("c", RPD)
+        for one in ones:
+            one.link.leave()
+        put_back()
+        await second.spend("away", TPM, cost=Cost(10, 10))
+        for one in ones:
+            one.link.rewound = moment
+            if one is first:
+                one.link.silent = True  # all of it is done, but Redis goes before it says so
+                with pytest.raises(Away):
+                    await one.link.come_back()
+                one.link.silent = False
+            await one.link.come_back()
+        assert await world.used(first, RPM) == (3, 0)
+        assert await world.used(first, RPD) == (4, 0)
+        assert await world.used(first, MOST) == (0, 1)
+        used, held = await world.used(first, TPM)
+        assert (used + held, held) == (300 + 20 + 2 * 150, 150)  # what is under way counts twice for a while
+        second.state.settle("b", Usage(100, 50), second.now)
+        await world.passes(70.0)
+        assert await world.used(first, TPM) == (0, 0)
+        assert await world.used(first, RPD) == (4, 0)
 
     shared(main)
 

@@ -87,6 +87,18 @@ class Hub:
             self.client.delete(key)
         self.client.set(f"{{{self.prefix}}}:epoch", "second")
 
+    def snapshot(self) -> Callable[[], None]:
+        """Makes Redis again what it is now, when it is called."""
+        kept = {key: self.client.dump(key) for key in self.client.keys(f"{{{self.prefix}}}:*")}
+
+        def put_back() -> None:
+            for key in self.client.keys(f"{{{self.prefix}}}:*"):
+                self.client.delete(key)
+            for key, value in kept.items():
+                self.client.restore(key, 0, value)
+
+        return put_back
+
     def close(self) -> None:
         for key in self.client.keys(f"{{{self.prefix}}}:*"):
             self.client.delete(key)

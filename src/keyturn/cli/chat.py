@@ -135,7 +135,8 @@ def _used(attempt: dict[str, Any]) -> str:
     if attempt.get("cost_nano") is not None:
         from .tables import in_dollars
 
-        said.append(f"${in_dollars(attempt['cost_nano'])}")
+        held = "held " if attempt["meaning"] in HELD else ""
+        said.append(f"{held}${in_dollars(attempt['cost_nano'])}")
     return f" ({', '.join(said)})" if said else ""
 
 

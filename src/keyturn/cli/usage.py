@@ -137,7 +137,7 @@ def _footnote(unpriced: int) -> None:
         attempts = "attempt" if unpriced == 1 else "attempts"
         say(
             f"?: what {unpriced:,} {attempts} cost is not known: there is no price (`price:` in models.yaml sets "
-            "one, for what comes), or a crash came between."
+            "one, for what comes)."
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .output import say
 from .serve import serve, serve_options
 from .setup import Place, place_options, read_config
 
@@ -33,7 +34,7 @@ def command(number: int, listening: int, channel: int, **said: Any) -> None:
     read = _read(place, said)
     config = read()
     folder = WorkerFolder(config.data, number)
-    folder.lock()
+    folder.lock(say)
     serve(config, folder, read, lambda url: [], seat)
 
 

@@ -17,6 +17,12 @@ OTHER_DATABASES = ("mysql", "mariadb", "sqlite", "sqlite3", "mssql", "oracle", "
 """Schemes of a `DATABASE_URL` that was set for another program."""
 POLICIES = ("local_share", "open", "closed")
 DURABILITIES = ("normal", "full")
+ESCAPES = {sign: f"%{ord(sign):02X}" for sign in "@/?#[]"}
+"""What means something in an address, and how it is written where it shall mean nothing."""
+ESCAPE_THEM = (
+    "has a sign in its user or password, or behind its host, that means something in an address: write "
+    + ", ".join(f"{code} for {sign}" for sign, code in ESCAPES.items())
+)
 DAY = 86_400.0
 
 
@@ -68,7 +74,8 @@ def responses_of(filled: Filled, settings: Settings) -> ResponsesSettings:
 
 
 def _database(settings: Settings) -> Secret | None:
-    """`DATABASE_URL`, a name that programs share: what names another kind of database is not meant for us.
+    """`DATABASE_URL`, a name that programs share: what names another kind of database is not meant for us. But many
+    gateways that share live state must share the sums of their budgets too.
 
     A driver in its scheme (`postgresql+asyncpg`) is left out, for it is meant for another program's library.
     """
@@ -77,14 +84,31 @@ def _database(settings: Settings) -> Secret | None:
         return None
     scheme, colon, rest = text.partition(":")
     scheme = scheme.partition("+")[0].lower()
+    if scheme in OTHER_DATABASES and settings.is_set("REDIS_URL"):
+        settings.report.problem(
+            "DATABASE_URL",
+            f"names a database of {scheme}; gateways that share REDIS_URL share their budgets too, so their ledger "
+            "must be in PostgreSQL: set such an address, or leave DATABASE_URL empty for one file each",
+        )
+        return None
     if scheme in OTHER_DATABASES:
         settings.report.note("DATABASE_URL", f"names a database of {scheme}, not PostgreSQL; the ledger is a file")
         return None
     url = f"{scheme}{colon}{rest}"
-    if not text.isprintable() or scheme not in DATABASE_SCHEMES or not _has_hosts(url):
+    if _ambiguous(text):
+        settings.report.problem("DATABASE_URL", ESCAPE_THEM)
+    elif not text.isprintable() or scheme not in DATABASE_SCHEMES or not _has_hosts(url):
         example = "postgresql://user:password@host/keyturn or postgresql:///keyturn?host=/run/postgresql"
         settings.report.problem("DATABASE_URL", f"is not an address such as {example}")
     return Secret(url)
+
+
+def _ambiguous(url: str) -> bool:
+    """Whether nobody can say where the password in *url* ends. One `@` may stand in it, in front of the host, and what
+    is before that must have none of the signs that end a host."""
+    rest = url.partition("://")[2]
+    login, at, _ = rest.rpartition("@")
+    return "#" in rest or (bool(at) and not ESCAPES.keys().isdisjoint(login))
 
 
 def _has_hosts(url: str) -> bool:
@@ -115,6 +139,9 @@ def _url(name: str, schemes: tuple[str, ...], example: str, settings: Settings) 
     text = settings.text(name)
     if text is None:
         return None
+    if _ambiguous(text):
+        settings.report.problem(name, ESCAPE_THEM)
+        return Secret(text)
     try:
         parts = urlsplit(text)
         fine = parts.scheme in schemes and bool(parts.hostname or parts.scheme == "unix") and (parts.port or 1) > 0

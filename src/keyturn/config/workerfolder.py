@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from keyturn.core import Secret
-from keyturn.errors import KeyturnError
+from keyturn.errors import DataFolderInUse, KeyturnError
 
 from .folder import WORKERS, DataFolder
 
 
 class WorkerFolder(DataFolder):
-    """`DATA/workers/<number>/`: what one process writes down. `DATA` itself belongs to the process that started it.
-
-    Its `lock` waits for a worker of this number that is just ending.
-    """
+    """`DATA/workers/<number>/`: what one process writes down. `DATA` itself belongs to the process that started it."""
 
     def __init__(self, whole: Path, number: int) -> None:
         super().__init__(whole / WORKERS / str(number))
@@ -22,7 +20,15 @@ class WorkerFolder(DataFolder):
         self.caller_key_file = self.whole.caller_key_file
         self.admin_key_file = self.whole.admin_key_file
         self.disabled_file = self.whole.disabled_file
-        self._lock_waits = True
+
+    def lock(self, waiting: Callable[[str], object] = lambda text: None) -> None:
+        """As that of the whole, but waits for a worker of this number that is just ending; *waiting* is told so."""
+        try:
+            super().lock()
+        except DataFolderInUse:
+            waiting(f"waits for an earlier worker, which has {self.path} and still finishes its answers")
+            self._lock_waits = True
+            super().lock()
 
     def parts(self) -> tuple[DataFolder, ...]:
         """Those of the whole."""

@@ -32,5 +32,9 @@ def secrets_of(config: Config) -> list[Secret]:
 
 def _of_address(url: Secret) -> list[Secret]:
     """An address that is a secret, and the password in it, as it is written there and as it is meant."""
-    password = urlsplit(url.reveal()).password
-    return [url] if password is None else [url, Secret(password), Secret(unquote(password))]
+    parts = urlsplit(url.reveal())
+    written = [parts.password or ""]
+    written += [
+        pair.partition("=")[2] for pair in parts.query.split("&") if pair.partition("=")[0].endswith("password")
+    ]
+    return [url, *(Secret(form) for each in written if each for form in dict.fromkeys((each, unquote(each))))]

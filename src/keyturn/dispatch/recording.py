@@ -22,6 +22,11 @@ def intent(gateway: Gateway, run: Run, grant: Grant) -> AttemptRow:
     attempt, deployment = grant.attempt, grant.entry.candidate.deployment
     cost = run.costs.get(deployment)
     likely = gateway.estimator.estimate(run.call).likely if cost is None else cost.input
+    output = cost.output if cost is not None else 0
+    if budget is not None:
+        held: int | None = budget.cost
+    else:
+        held = cost_of(Usage(likely, output), run.generation.prices.of(deployment))
     return AttemptRow(
         "i",
         attempt.id,
@@ -37,8 +42,9 @@ def intent(gateway: Gateway, run: Run, grant: Grant) -> AttemptRow:
         attempt.tier,
         attempt.resend,
         likely,
-        cost.output if cost is not None else 0,
+        output,
         budget.cost if budget is not None else 0,
+        cost=held,
     )
 
 

@@ -3,8 +3,9 @@
 What is written: marks as they change (those that follow one another within 200 ms together), counters and reported
 limits that changed once a second, everything at the end. So a gateway that is killed loses at most about a second of
 it, and of that second the ledger knows every attempt: what began after the snapshot was taken is charged again from
-there, at the tokens that were estimated or counted. Not covered: that second where there is no ledger; output beyond
-its estimate of what was under way at a kill; cooldowns of the last 200 ms, when there were several.
+there, at the tokens that were estimated or counted. Not covered: that second where there is no ledger, or its database
+is away at the start; output beyond its estimate of what was under way at a kill; cooldowns of the last 200 ms, when
+there were several.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class AttemptRow(msgspec.Struct, array_like=True, gc=False):
     reasoning: int = 0
     exact: bool = False
     cost: int | None = None
-    """None: nobody knows the price."""
+    """None: nobody knows the price. Of `i` what it is expected to cost, with a budget all that is held."""
     detail: str = ""
 
 

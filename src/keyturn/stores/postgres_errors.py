@@ -67,9 +67,14 @@ def said(url: Secret, error: BaseException) -> StoreError:
 
 
 def shown(url: Secret) -> str:
-    """Where *url* leads, without user and password: `db.example:5432/keyturn`, `/run/postgresql/keyturn`."""
+    """Where *url* leads, without user and password: `db.example:5432/keyturn`, `/run/postgresql/keyturn`.
+
+    Only the name of the variable where it cannot be said for sure what of it is the password."""
+    text = url.reveal()
+    if "#" in text or not set("/?").isdisjoint(text.partition("://")[2].rpartition("@")[0]):
+        return "DATABASE_URL"
     try:
-        parts = urlsplit(url.reveal())
+        parts = urlsplit(text)
         asked = parse_qs(parts.query)
         hosts = parts.netloc.rpartition("@")[2] or ",".join(asked.get("host", ["localhost"]))
         return f"{unquote(hosts)}/{parts.path.strip('/') or ''.join(asked.get('database', asked.get('dbname', [])))}"
@@ -113,8 +118,7 @@ def _of_network(error: OSError | TimeoutError) -> str:
 def _secrets(url: str) -> set[str]:
     """The whole address, and its passwords as written and as meant."""
     words = {url}
-    head = url.partition("://")[2].partition("/")[0]
-    written = [head.rpartition("@")[0].partition(":")[2]]
+    written = [url.partition("://")[2].rpartition("@")[0].partition(":")[2]]
     query = url.partition("?")[2]
     written += [pair.partition("=")[2] for pair in query.split("&") if pair.partition("=")[0].endswith("password")]
     for each in written:

@@ -77,7 +77,7 @@ def address_of(url: Secret) -> Address:
     make = cast("type[Any]", given.pop("connection_class", connections.Connection))
     database = urlsplit(url.reveal()).path.strip("/")
     if make is not connections.UnixDomainSocketConnection and database and not database.isdecimal():
-        raise Refused(f"REDIS_URL ends in /{database}, which is no number of a database: 0 to 15 by default")
+        raise Refused("REDIS_URL ends in something that is no number of a database: /0 to /15 by default")
     path = str(given.get("path", ""))
     shown = path or f"{given.get('host', 'localhost')}:{given.get('port', 6379)}"
     kept: dict[str, Any] = {

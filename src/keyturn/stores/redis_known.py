@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from math import inf
 from typing import NamedTuple
@@ -14,6 +15,10 @@ HELD_FOR = 10.0
 """Seconds for which what others held is taken to be held still: attempts come and go."""
 FRESH = 1.0
 """Seconds for which a load that others have a part in may be relied on."""
+FOLLOWED_FOR = 120.0
+MOST_FOLLOWED = 128
+"""Limits that are asked about anew after they were claimed here, for so many seconds: should Redis be lost, it is known
+what the others have used by then."""
 MOST = 20_000
 """Limits that are remembered; then those at rest are forgotten, and at worst all: the next answer tells anew."""
 
@@ -31,16 +36,19 @@ class Others(NamedTuple):
 class Known:
     """The view of a shared live state: the own meters, always current, and others' part as it was last told."""
 
-    __slots__ = ("_marks", "_meters", "_others")
+    __slots__ = ("_claimed", "_marks", "_meters", "_others")
 
     def __init__(self, meters: Meters, marks: Marks) -> None:
         self._meters = meters
         self._marks = marks
         self._others: dict[str, Others] = {}
+        self._claimed: OrderedDict[str, tuple[Limit, float, float]] = OrderedDict()
+        """When a limit was claimed and when it was told of last, the latest claim last."""
 
-    def note(self, limits: Iterable[Limit], rows: Sequence[Figures], now: float) -> None:
-        """Redis told *rows* of *limits*."""
+    def note(self, limits: Iterable[Limit], rows: Sequence[Figures], now: float, *, claimed: bool = False) -> None:
+        """Redis told *rows* of *limits*, which were *claimed* here or only asked about."""
         for limit, row in zip(limits, rows, strict=True):
+            self._follow(limit, now, claimed=claimed)
             mine = self._meters.row(limit, now)
             used, held = max(0, row.used - mine.used), max(0, row.held - mine.reserved)
             if used or held:
@@ -49,6 +57,22 @@ class Known:
                 self._others[name_of(limit)] = Others(limit, used, now + row.whole_in, held, now + HELD_FOR)
             else:
                 self._others.pop(name_of(limit), None)
+
+    def followed(self, now: float) -> list[Limit]:
+        """Limits that were claimed here lately, and not told of since the last beat."""
+        while self._claimed and next(iter(self._claimed.values()))[1] < now - FOLLOWED_FOR:
+            self._claimed.popitem(last=False)
+        return [limit for limit, _, told in self._claimed.values() if told <= now - FRESH / 2]
+
+    def _follow(self, limit: Limit, now: float, *, claimed: bool) -> None:
+        name = name_of(limit)
+        if claimed:
+            self._claimed[name] = (limit, now, now)
+            self._claimed.move_to_end(name)
+            if len(self._claimed) > MOST_FOLLOWED:
+                self._claimed.popitem(last=False)
+        elif name in self._claimed:
+            self._claimed[name] = (limit, self._claimed[name][1], now)
 
     def of(self, scopes: Iterable[str]) -> list[Limit]:
         """Limits of *scopes* that are declared or reported here, or that Redis told of."""

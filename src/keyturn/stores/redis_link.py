@@ -201,7 +201,6 @@ class RedisLink:
             greeting = await self._return(address, at_once=self._clock.mono() - conversation.began >= STEADY)
             if self._closed:
                 return await hang_up(greeting.wire)
-            self._forgot(greeting.lost)
             missed = True
             self._talk(greeting)
 
@@ -313,6 +312,7 @@ class RedisLink:
             except StoreError as error:
                 self.trouble = str(error)
                 continue
+            self._forgot(greeting.lost)
             if greeting.trip <= self._timeout:
                 break
             self.trouble = f"{named(address)} answers only after {greeting.trip * 1000:.0f} ms"

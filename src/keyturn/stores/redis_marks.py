@@ -63,7 +63,10 @@ class SharedMarks:
         _, until, since, strikes, state, reason, short = (text if isinstance(text, str) else text.decode()).split(" ")
         mark, began = self.marks.get(scope), float(since) - shift
         if state == "-":
-            if mark is None or mark.state == "counting" or mark.since > began + NEAR:
+            if mark is None or mark.state == "counting":
+                return False
+            owners = short == "s" and mark.since > now  # it counts from its end, so that a success does not clear it
+            if mark.since > began + NEAR and not owners:
                 return False
             return self.marks.apply(Transition(scope, None))
         ends = float(until) - shift

@@ -9,12 +9,14 @@ While Redis is away each limit follows its policy, see `redis_away`; `redis_repl
 What holds, as long as estimates are upper bounds:
 
     Redis is up             no limit is ever exceeded by all gateways together, at any concurrency
-    it is away              by no more than what others were granted since Redis last answered here, if no more gateways
-                            run than were seen, or than `least_replicas` says
+    it is away for all      by no more than what others were granted since Redis last told here how a limit stands (with
+                            each claim, and each second of what was claimed lately), if no more gateways run than were
+                            seen, or than `least_replicas` says
+    it is away for some     and by the parts L/R of those: the others go on by Redis, which does not know of them
     it comes back empty     and by what those gateways used in the last window that are gone too, or did not tell within
                             5 s what they knew
-    it comes back without   and by what was admitted and settled in that time (with an append-only file that is written
-    its last writes         every second: one second)
+    it comes back without   and by what those used since then that are gone too
+    its last writes
 
 Redis Cluster is not supported: all keys of one prefix would be on one node anyway.
 """
@@ -61,6 +63,8 @@ PULSE = 1.0
 """Seconds between two looks at what others changed, should a message of it have been lost."""
 RENEW_EVERY = 20
 """Pulses between two renewals of what is held here; it ends by itself after 50 s."""
+FEW = 32
+"""Limits that are asked about in one script, so that it holds up nobody."""
 MOST_EARLY = 10_000
 """Words of before `open` that are kept; what is more was told to no purpose, as nobody opened the state."""
 ALONE = "!"
@@ -150,13 +154,16 @@ class RedisState:
         await self.link.close()
 
     async def refresh(self, scopes: Iterable[str], limits: Iterable[Limit] = ()) -> None:
-        every = list({each.key: each for each in (*self.known.of(scopes), *limits)}.values())
-        for start in range(0, len(every), CHUNK):
-            some = every[start : start + CHUNK]
-            try:
-                _, rows = await self.ask("figures", [part for each in some for part in self.spec(each)])
-            except Away:
-                return
+        try:
+            await self._learn(list({each.key: each for each in (*self.known.of(scopes), *limits)}.values()), CHUNK)
+        except Away:
+            return
+
+    async def _learn(self, limits: Sequence[Limit], at_once: int) -> None:
+        """Know the newest figures of *limits*. Raises Away."""
+        for start in range(0, len(limits), at_once):
+            some = limits[start : start + at_once]
+            _, rows = await self.ask("figures", [part for each in some for part in self.spec(each)])
             self.known.note(some, [figures_of(row) for row in rows], self.clock.mono())
 
     def standing(self) -> LiveStanding:
@@ -237,7 +244,7 @@ class RedisState:
         if not self.meters.holds(attempt_id):
             return Denied(FOREVER, RELEASED, FOREVER)
         if answer.rows:
-            self.known.note((claim.limit for claim in asked.claims), answer.rows, now)
+            self.known.note((claim.limit for claim in asked.claims), answer.rows, now, claimed=True)
         if answer.code == 1:
             self._crowds.granted(asked.claims)
             return Reservation(attempt_id, self._close)
@@ -362,6 +369,7 @@ class RedisState:
             if renew:
                 await self._replay.renew(list(self.opened.items()))
             await self.news.sought()
+            await self._learn(self.known.followed(self.clock.mono()), FEW)
 
     async def _recover(self, lost: bool) -> None:
         """Make up for the time without Redis. Raises Away when it is gone again."""

@@ -153,6 +153,22 @@ local function fits(it, cost, now)
   return taken + it.held + cost <= it.capacity
 end
 
+-- What is in the slot at *place* of those that count, from the oldest on. A denial asks twice, mostly for the first few,
+-- and changes nothing between: so some are read at once, each only once a script.
+local function amount_at(it, place)
+  if it.read_from ~= it.o then
+    it.amounts, it.read_from = {}, it.o
+  end
+  if not it.amounts[place] then
+    local first = it.o + place - 1
+    local names = slots_from(it, first, math.min(it.n, first + 15))
+    for more, amount in ipairs(redis.call('HMGET', it.key, unpack(names))) do
+      it.amounts[place + more - 1] = tonumber(amount or '0') + (it.fresh[names[more]] or 0)
+    end
+  end
+  return it.amounts[place]
+end
+
 local function wait(it, cost, now)
   if fits(it, cost, now) then
     return 0
@@ -160,9 +176,8 @@ local function wait(it, cost, now)
   if it.kind == 'r' then
     local excess = it.s + it.held + cost - it.capacity
     if it.o >= 0 then
-      local names = slots_from(it, it.o, it.n)
-      for place, amount in ipairs(redis.call('HMGET', it.key, unpack(names))) do
-        excess = excess - (tonumber(amount or '0') + (it.fresh[names[place]] or 0))
+      for place = 1, it.n - it.o + 1 do
+        excess = excess - amount_at(it, place)
         if excess <= 0 then
           return end_of(it, it.o + place - 1) - now
         end

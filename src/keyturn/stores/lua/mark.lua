@@ -1,5 +1,6 @@
 -- Change a mark, never shortening one. ARGV: base, channel, scope, state or `-`, until, since, strikes, reason, and
--- `s` when it may be shortened. Of a clear, *since* is when the attempt that succeeded began: a later mark stays.
+-- `s` when it may be shortened. Of a clear, *since* is when the attempt that succeeded began: a later mark stays. Where
+-- it is infinite the owner cleared it, which is kept as `s` too: also a rest that a success does not end is over then.
 local base, channel, scope, state = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local ends, since, strikes, reason = read(ARGV[5]), read(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 local now = clock(base)
@@ -13,6 +14,7 @@ if state == '-' then
   if not mark or mark.state == '-' then
     return 0
   end
+  shorten = since == math.huge and 's' or shorten
   ends, since, strikes, reason = now, math.min(since, now), 0, '-'
 elseif mark and mark.state ~= '-' then
   strikes = math.max(strikes, mark.strikes)
