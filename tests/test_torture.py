@@ -8,7 +8,7 @@ from tools.torture.cancelled import cancellations
 from tools.torture.cancelled_redis import cancellations_on_redis
 from tools.torture.limits import limits
 from tools.torture.planted import planted_secrets
-from tools.torture.streams import cut_streams
+from tools.torture.streams import cut_streams, end_of, judged
 
 
 def test_limits_against_exact_logs() -> None:
@@ -45,9 +45,21 @@ def test_planted_secrets_in_every_form() -> None:
     assert planted_secrets(50, seed=5) == []
 
 
-def test_a_stream_that_looks_whole_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The judge can say no: with the mark of a cut in place of the terminal one every stream is wrong."""
-    import tools.torture.streams as streams
-
-    monkeypatch.setattr(streams, "TOLD", streams.TERMINAL)
-    assert streams.cut_streams(40, seed=5)
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        (b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n', "neither whole nor told to be cut"),
+        (b'data: {"choices":[{"finish_reason":"stop"}]}\n\ndata: [DO', ""),
+        (b'data: {"choices":[{"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n', ""),
+        (b'data: {"error":{"code":"upstream_interrupted"}}\n\n', ""),
+        (b'data: {"error":{}}\n\ndata: [DONE]\n\n', "both whole and cut"),
+        (b'event: message_stop\ndata: {"type":"mess', "neither whole nor told to be cut"),
+        (b'event: message_stop\ndata: {"type":"message_stop"}\n\n', ""),
+        (b'data: {"candidates":[{"content":{}}]}\r\n\r\n', "neither whole nor told to be cut"),
+        (b'data: {"candidates":[{"finishReason":"STOP"}]}\r\n\r\n', ""),
+        (b'data: {"type":"response.completed","response":{}}\n\n', ""),
+        (b'data: {"type":"response.output_text.delta","delta":"Hi"}\n\n', "neither whole nor told to be cut"),
+    ],
+)
+def test_the_judge_of_streams(body: bytes, wrong: str) -> None:
+    assert judged(end_of(body)) == wrong

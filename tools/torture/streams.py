@@ -1,35 +1,24 @@
 """Streams of every dialect that are cut at a random place: none may look whole to its client, none whole one cut.
 
 The upstream decides where: after a random number of bytes or events, by a reset, a clean end, or an error in the
-stream. What the client got is judged by the terminal mark of its own dialect, read from the bytes.
+stream. What the client got is judged by the events of its own dialect, read from the bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from keyturn.simulator import Fault, KeyRule
 from tests.scenario.shapes import DIALECTS, UPSTREAMS, ask
 from tests.support import virtual
 from tests.support.world import World
 
-TERMINAL = {
-    "openai_chat": b"data: [DONE]",
-    "openai_responses": b"event: response.completed",
-    "anthropic": b"event: message_stop",
-    "gemini": b'"finishReason"',
-}
-"""What tells a client of the dialect that it has everything."""
-TOLD = {
-    "openai_chat": b'"error"',
-    "openai_responses": b"event: error",
-    "anthropic": b"event: error",
-    "gemini": b'"error"',
-}
-"""What tells it that it has not."""
+LAST = ("response.completed", "response.incomplete", "message_stop")
+"""Types of the events that end a stream."""
 INSIDE: tuple[Literal["", "event", "character"], ...] = ("", "event", "character")
 TOGETHER = 40
 LONGEST = 2500
@@ -44,14 +33,13 @@ def cut_streams(size: int, seed: int) -> list[str]:
 
     async def one(world: World, dialect: str, upstream: str) -> None:
         answer = await ask(world, dialect, UPSTREAMS[upstream], stream=True)
-        whole, told = TERMINAL[dialect] in answer.body, TOLD[dialect] in answer.body
         if answer.status != 200:
             seen["refused before any output"] += 1
             return
-        seen["whole" if whole else "cut and told"] += 1
-        if whole == told:
-            what = "both whole and cut" if whole else "neither whole nor told to be cut"
-            found.append(f"{dialect} over {upstream} was {what}: {answer.body[-200:]!r}")
+        read = end_of(answer.body)
+        seen["cut and told" if read.told else "whole"] += 1
+        if wrong := judged(read):
+            found.append(f"{dialect} over {upstream} was {wrong}: {answer.body[-200:]!r}")
 
     async def main() -> None:
         names = {name.partition("/")[0] for name in UPSTREAMS.values()}
@@ -74,6 +62,44 @@ def cut_streams(size: int, seed: int) -> list[str]:
     virtual.run(main)
     print(f"streams: {sum(seen.values()):,}, " + ", ".join(f"{count:,} {what}" for what, count in seen.most_common()))
     return found
+
+
+class End(NamedTuple):
+    """How a stream ended, as its client reads it."""
+
+    ended: bool
+    """By the terminal event of its dialect."""
+    finished: bool
+    """With the reason why the model stopped: all of its text is there, even when the terminal event is not."""
+    told: bool
+    """By an error event."""
+
+
+def end_of(body: bytes) -> End:
+    """Read from whole events alone, of whichever dialect."""
+    ended = finished = told = False
+    for block in body.replace(b"\r\n", b"\n").split(b"\n\n")[:-1]:
+        data = b"\n".join(line[6:] for line in block.split(b"\n") if line.startswith(b"data: "))
+        if data == b"[DONE]":
+            ended = True
+            continue
+        try:
+            row = json.loads(data)
+        except ValueError:
+            continue
+        told = told or "error" in row or row.get("type") == "error"
+        ended = ended or row.get("type") in LAST
+        choices = [*row.get("choices", ()), *row.get("candidates", ())]
+        reasons = [each.get("finish_reason") or each.get("finishReason") for each in choices]
+        finished = finished or any(reasons) or bool(row.get("delta", "") and "stop_reason" in row["delta"])
+    return End(ended, finished, told)
+
+
+def judged(end: End) -> str:
+    """What is wrong with such an end; empty when nothing is."""
+    if end.told and end.ended:
+        return "both whole and cut"
+    return "" if end.told or end.ended or end.finished else "neither whole nor told to be cut"
 
 
 def _fault(random: Random) -> Fault:
