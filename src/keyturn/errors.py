@@ -305,6 +305,8 @@ class StoreError(KeyturnError):
     """A store cannot be used: the ledger, the snapshot or the shared live state. The message says what to do."""
 
     code = "store_unavailable"
+    SAYS_MORE = "; `keyturn stores check` says more"
+    """The end of a message that leaves the rest to this command, which has nobody to leave it to."""
 
 
 class StoreAway(StoreError):

@@ -16,6 +16,7 @@ import pytest
 from keyturn.cli.connect_target import Target
 from keyturn.cli.entry import Failure
 from keyturn.cli.run import PLANS, Launch
+from keyturn.config import DataFolder
 
 from .conftest import KEYTURN, Terminal
 
@@ -59,12 +60,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         stub.write_text(STUB)
         stub.chmod(0o755)
     with ThreadingHTTPServer(("127.0.0.1", 0), Models) as server:
-        told = {"pid": os.getpid(), "url": f"http://127.0.0.1:{server.server_address[1]}"}
-        (place / ".cache" / "gateway.json").write_text(json.dumps(told))
+        data = DataFolder(place / ".cache")
+        data.lock()
+        data.publish(f"http://127.0.0.1:{server.server_address[1]}")
         (place / ".cache" / "admin.key").write_text("admin\n")
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield place
+        data.release()
         server.shutdown()
         thread.join()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -102,13 +103,21 @@ def test_reset_leaves_a_folder_that_is_in_use_alone(terminal: Terminal) -> None:
     folder.lock()
     try:
         result = terminal.run("keys", "reset")
-        assert result.exit_code != 0
-        assert "already uses" in result.stderr
+        assert result.exit_code == 1
+        assert f"process {os.getpid()} uses it through the library (or starts): nothing was changed" in result.stderr
+        assert "this is how it stood" in terminal.run("keys", "list").stderr
     finally:
         folder.release()
     kept = look_at_snapshot(config.data)
     assert kept is not None
     assert len(kept.marks) == 3
+
+
+def test_reset_of_what_is_in_redis_needs_a_gateway(terminal: Terminal) -> None:
+    terminal.set(GROQ_API_KEY_1="gsk_planted_one", REDIS_URL="redis://127.0.0.1:9/0")
+    result = terminal.run("keys", "reset")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "one must run to forget cooldowns that are in Redis" in result.stderr
 
 
 def test_a_key_that_is_disabled_meanwhile_is_shown_as_such(terminal: Terminal) -> None:

@@ -79,7 +79,10 @@ def test_check_of_a_damaged_ledger_names_the_file_and_exits_with_1(terminal: Ter
     code, found = checked(terminal)
     assert (code, found["database"][0]) == (1, "fail")
     assert str(path) in found["database"][1]
-    assert terminal.run("usage", *ALL).exit_code == 1
+    assert "stores check" not in found["database"][1]
+    asked = terminal.run("usage", *ALL)
+    assert asked.exit_code == 1
+    assert "`keyturn stores check` says more" in asked.stderr
 
 
 def test_check_of_a_newer_ledger_says_so(terminal: Terminal) -> None:
@@ -102,9 +105,14 @@ def test_check_while_a_program_holds_the_folder_leaves_its_journal_alone(termina
         code, found = checked(terminal)
         assert (code, found["journal"][0]) == (0, "warn")
         assert "3 bytes of a run that ended" in found["journal"][1]
-        refused = terminal.run("stores", "migrate")
-        assert refused.exit_code == 1
-        assert "already uses" in refused.stderr
+        said = f"No gateway answers on {folder.path}, but process {os.getpid()} uses it through the library (or starts)"
+        assert f"{said}: the stores are looked at" in terminal.run("stores", "check").stderr
+        for command in ("migrate", "prune"):
+            refused = terminal.run("stores", command)
+            assert refused.exit_code == 1
+            assert refused.stderr.startswith(f"{said}: nothing was changed; stop it first")
+        assert terminal.run("usage", *ALL).exit_code == 0
+        assert terminal.run("trace", SERVED).exit_code == 0
     finally:
         folder.release()
     assert leave_behind_again.exists()
@@ -121,7 +129,7 @@ def test_backup_copies_the_ledger_private_and_whole(terminal: Terminal) -> None:
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     before = names(terminal)
     (terminal.cwd / ".cache" / "state.sqlite").unlink()
-    assert names(terminal) == []
+    assert terminal.run("usage", *ALL).exit_code == 1
     copy.rename(terminal.cwd / ".cache" / "state.sqlite")
     assert names(terminal) == before
 
@@ -139,10 +147,14 @@ def test_backup_never_writes_over_a_file(terminal: Terminal) -> None:
 
 
 def test_backup_and_prune_of_nothing(terminal: Terminal) -> None:
-    result = terminal.run("stores", "backup", "copy.sqlite")
-    assert result.exit_code == 1
-    assert "there is no ledger yet" in result.stderr
-    assert not Path("copy.sqlite").exists()
+    for command in (("prune",), ("backup", "copy.sqlite")):
+        result = terminal.run("stores", *command)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "there is no ledger yet" in result.stderr
+    result = terminal.run("stores", "migrate")
+    assert result.exit_code == 0
+    assert "there is no ledger yet" in result.stdout
+    assert list(terminal.cwd.iterdir()) == [], "nothing was made"
 
 
 @pytest.mark.parametrize("part", ["", "workers/2"])

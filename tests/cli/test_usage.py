@@ -142,13 +142,42 @@ def test_usage_as_csv_is_no_formula(terminal: Terminal) -> None:
 
 
 def test_an_empty_ledger_says_so_in_a_sentence_and_is_not_made(terminal: Terminal) -> None:
+    record(terminal.cwd, [])
     result = terminal.run("usage", *ALL)
     assert (result.exit_code, result.stdout) == (
         0,
         "Nothing was recorded from 2026-11-01 00:00 to 2026-12-01 00:00 UTC.\n",
     )
     assert terminal.run("usage", "--json").stdout == "[]\n"
+
+
+def test_where_no_ledger_is_that_is_said_and_none_is_made(terminal: Terminal) -> None:
+    for more in ((), ("--json",), ("--data", "elsewhere")):
+        result = terminal.run("usage", *more)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert (
+            f"there is no ledger yet in {terminal.cwd / ('elsewhere' if '--data' in more else '.cache')}"
+            in result.stderr
+        )
     assert list(terminal.cwd.iterdir()) == [], "asking makes no file"
+
+
+@pytest.mark.parametrize(
+    ("by", "name", "found"),
+    [
+        ("key", "groq-1", [GROQ]),
+        ("key", GROQ[-6:], [GROQ]),
+        ("key", "groq", [GROQ, "groq-2:df59b9"]),
+        ("key", "groq-9", []),
+        ("call", SERVED[:18], [SERVED]),
+        ("call", SERVED[:8], [STREAMED, SERVED]),
+        ("call", SERVED[:4], []),
+        ("model", "groq", []),
+    ],
+)
+def test_a_key_and_a_call_may_be_named_in_short(terminal: Terminal, by: str, name: str, found: list[str]) -> None:
+    record(terminal.cwd)
+    assert [row["name"] for row in rows(terminal, "--by", by, "--name", name)] == found
 
 
 def test_what_a_crash_left_in_the_journal_is_taken_in_first(terminal: Terminal) -> None:
@@ -170,6 +199,7 @@ def test_what_a_crash_left_in_the_journal_is_taken_in_first(terminal: Terminal) 
         (("--until", "2026-13-01"), "--until: '2026-13-01' is no time"),
         (("--today", "--since", "7d"), "give --today or --since, not both"),
         (("--since", "2026-11-02", "--until", "2026-11-02"), "nothing lies between 2026-11-02 00:00"),
+        (("--since", "9030-01-01"), "--since: 9030-01-01 00:00 (UTC) has not come yet"),
         (("--csv", "--json"), "give --csv or --json, not both"),
         (("--by", "colour"), "'colour' is not one of"),
         (("--most", "0"), "0 is not in the range"),

@@ -73,6 +73,55 @@ def test_the_lock_ends_with_its_process_however_it_ends(folder: DataFolder) -> N
     folder.release()
 
 
+def test_who_has_the_folder_is_known_by_its_lock_alone(folder: DataFolder) -> None:
+    assert folder.holder() is None
+    assert not folder.path.exists(), "looking makes nothing"
+    folder.lock()
+    assert DataFolder(folder.path).holder() == os.getpid()
+    folder.release()
+    assert folder.holder() is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="zombies are of POSIX")
+def test_a_gateway_that_was_killed_is_gone_before_anybody_has_waited_for_it(folder: DataFolder) -> None:
+    script = (
+        "import sys, os, signal; from pathlib import Path; from keyturn.config import DataFolder\n"
+        "folder = DataFolder(Path(sys.argv[1])); folder.lock(); folder.publish('http://127.0.0.1:1')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(folder.path)])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    try:
+        os.kill(process.pid, 0)  # a zombie, whose number is still taken
+        assert folder.owner() is None
+    finally:
+        process.wait()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a look is a lock there")
+def test_who_only_looks_does_not_keep_an_owner_out(folder: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look holds the lock for a moment, shared; whoever wants the folder meanwhile tries again."""
+    import fcntl
+
+    folder.create()
+    folder.lock_file.touch()
+    looking = os.open(folder.lock_file, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    flock, tries = fcntl.flock, []
+
+    def counted(descriptor: int, how: int) -> None:
+        tries.append(how)
+        if len(tries) == 10:
+            flock(looking, fcntl.LOCK_UN)
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", counted)
+    folder.lock()
+    assert len(tries) > 9
+    folder.release()
+    os.close(looking)
+
+
 def test_release_takes_the_address_and_the_admin_key_along(folder: DataFolder) -> None:
     folder.lock()
     folder.publish("http://127.0.0.1:8000")

@@ -164,6 +164,21 @@ def test_what_is_held_is_spent_until_it_is_known(opened: Opened) -> None:
     asyncio.run(main())
 
 
+def test_an_attempt_of_a_dead_process_costs_what_was_held_for_it(opened: Opened) -> None:
+    async def main() -> None:
+        async with opened() as sink:
+            row = began("a", charged=494_000)
+            row.cost = 494_000
+            await sink.apply(lines(row), "here")
+            await sink.give_up("here", NOON + 5)
+            assert list(await sink.usage(EVER)) == [UsageRow("groq/llama", 1, 1, 100, 0, 50, 0, 494_000, 0, 1)]
+            story = await sink.story("call-a")
+            assert story is not None
+            assert (story.attempts[0].meaning, story.attempts[0].cost) == ("crashed", 494_000)
+
+    asyncio.run(main())
+
+
 def test_attempts_of_a_dead_process_count_as_they_were_held(opened: Opened) -> None:
     async def main() -> None:
         async with opened() as sink:

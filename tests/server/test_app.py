@@ -495,6 +495,14 @@ def test_what_cannot_be_remembered_is_not_done(tmp_path: Path) -> None:
     assert gateway.changes == []
 
 
+def test_a_question_of_the_owner_that_fails_is_no_call(tmp_path: Path) -> None:
+    answer, gateway = admin(tmp_path, "/admin/keys/disable", {"key": "groq-9"})
+    assert answer.status == 400
+    assert gateway.ended == []
+    _, gateway = admin(tmp_path, "/admin/keys/disable", {"key": "groq-1"}, headers={"x-keyturn-admin": "guessed"})
+    assert [event.trail.status for event in gateway.ended] == [401], "who may not ask is on record"
+
+
 def test_errors_of_the_pool_keep_their_status() -> None:
     """Raised by a page, not by a call: a list of models that no provider gives, for instance."""
 

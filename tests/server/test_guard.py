@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from keyturn.dispatch import Strain
-from keyturn.server.guard import Guard, network_of
-from keyturn.server.listener import LINGER
+from keyturn.server.guard import LEAST_IDLE, RESERVE, TOLD_EVERY, Guard, network_of
+from keyturn.server.listener import HEARING, LINGER
 from keyturn.server.memory import Resident, give_back, memory_limit
 from tests.support import virtual
 
-from .fakes import CHAT, Client, FakeGateway, ask, hello, make_app
+from .fakes import ADMIN_KEY, CHAT, Client, FakeGateway, ask, hello, make_app
 from .test_listener import MovedClock, Peer, post, run
 
 LARGE = b"x" * (64 * 1024 + 1)
@@ -100,7 +100,7 @@ def test_connections_are_counted_by_address_and_forgotten() -> None:
     guard = Guard(virtual.VirtualClock(), strain, 3, 2)
     assert [guard.admit("192.0.2.1"), guard.admit("192.0.2.1"), guard.admit("192.0.2.1")] == ["", "", "per_ip"]
     assert [guard.admit("192.0.2.2"), guard.admit("192.0.2.3")] == ["", "total"]
-    assert (strain.connections, strain.refused) == (3, {"per_ip": 1, "total": 1})
+    assert (strain.connections, strain.refused) == (3, {}), "who is not admitted may still be heard"
     for ip in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
         guard.release(ip)
     assert (strain.connections, guard._by_ip) == (0, {})
@@ -226,6 +226,7 @@ def test_a_refused_client_that_does_not_leave_is_cut_off() -> None:
     async def test(connect: Any, gateway: FakeGateway, clock: MovedClock) -> None:
         await connect()
         peer = await connect()
+        await peer.send(post(CHAT))
         assert (await peer.answer())[0] == 503
         await sends(peer, 3)
         clock.forward(LINGER + 0.1)
@@ -234,6 +235,134 @@ def test_a_refused_client_that_does_not_leave_is_cut_off() -> None:
         assert gateway.strain.connections == 1
 
     run(test, max_connections=1)
+
+
+def get(path: str, *headers: str) -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "host: localhost", *headers, "", ""]).encode()
+
+
+WATCHING = (
+    get("/healthz"),
+    get("/readyz"),
+    get("/metrics"),
+    get("/admin/status", f"x-keyturn-admin: {ADMIN_KEY}"),
+)
+
+
+@pytest.mark.realtime
+def test_who_looks_after_the_gateway_is_answered_beyond_the_bound(caplog: pytest.LogCaptureFixture) -> None:
+    release = asyncio.Event()
+
+    async def held(call: Any) -> Any:
+        await release.wait()
+        return await hello(call)
+
+    async def test(connect: Any, gateway: FakeGateway, clock: MovedClock) -> None:
+        busy = await connect()
+        await busy.send(post(CHAT))
+        silent = [await connect() for _ in range(2 * RESERVE)]  # a flood that says nothing
+        for asked in WATCHING:
+            peer = await connect()
+            await peer.send(asked[:9])
+            await peer.send(asked[9:])
+            assert (await peer.answer())[0] == 200, asked
+            assert await peer.is_closed()
+        assert gateway.strain.refused == {"total": RESERVE + 1}, "the oldest made room for those that came after"
+        assert (await silent[0].answer())[0] == 503
+        for asked in (get("/v1/models"), get("/admin/status", "x-forwarded-for: 192.0.2.1"), post(CHAT) + post(CHAT)):
+            peer = await connect()
+            await peer.send(asked)
+            status, told = await peer.answer()
+            assert (status, json.loads(told)["error"]["code"]) == (503, "overloaded"), asked
+            assert await peer.is_closed()
+        release.set()
+        assert (await busy.answer())[0] == 200
+        assert (len(gateway.calls), gateway.strain.connections) == (1, 1)
+
+    run(test, held, max_connections=1)
+    assert len(caplog.messages) == 1, "told once a minute"
+    assert caplog.messages[0].startswith("connections are refused, 1 so far: ")
+
+
+@pytest.mark.realtime
+def test_the_connection_that_is_idle_for_longest_makes_room() -> None:
+    async def test(connect: Any, gateway: FakeGateway, clock: MovedClock) -> None:
+        async def is_served(peer: Peer) -> bool:
+            await peer.send(post(CHAT))
+            return (await peer.answer())[0] == 200
+
+        unused = await connect()
+        clock.forward(LEAST_IDLE / 4)
+        first, second = await connect(), await connect()
+        assert await is_served(first)
+        assert await is_served(second)
+        clock.forward(LEAST_IDLE)
+        assert await is_served(first)
+        assert await is_served(await connect())
+        assert await unused.is_closed(), "it never asked anything"
+        assert await is_served(await connect())
+        assert await second.is_closed()
+        await (arriving := await connect()).send(post(CHAT)[:-1])
+        assert (await arriving.answer())[0] == 503, "the others were in use a moment ago"
+        assert await is_served(first)
+        assert (gateway.strain.connections, gateway.strain.refused) == (3, {"total": 1})
+
+    run(test, max_connections=3)
+
+
+@pytest.mark.realtime
+def test_who_is_heard_when_there_is_room_again_is_admitted_and_who_says_nothing_is_told() -> None:
+    async def test(connect: Any, gateway: FakeGateway, clock: MovedClock) -> None:
+        first = await connect()
+        await first.send(post(CHAT)[:-1])
+        second, third = await connect(), await connect()
+        await second.send(post(CHAT)[:10])
+        first.close()
+        await until_gone(gateway)
+        await second.send(post(CHAT)[10:-1])
+        clock.forward(HEARING + 0.1)
+        assert (await third.answer())[0] == 503
+        await second.send(post(CHAT)[-1:] + post(CHAT))
+        assert [(await second.answer())[0] for _ in range(2)] == [200, 200]
+        assert (gateway.strain.connections, gateway.strain.refused) == (1, {"total": 1})
+
+    run(test, max_connections=1)
+
+
+class Other:
+    """A connection of the reserve."""
+
+    refused = False
+
+    def make_room(self) -> bool:
+        return False
+
+    def refuse(self) -> None:
+        self.refused = True
+
+
+def test_the_reserve_is_bounded_and_who_is_answered_keeps_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        clock = virtual.VirtualClock()
+        guard = Guard(clock, Strain(), 1)
+        others = [Other() for _ in range(RESERVE + 2)]
+        assert all(guard.hear(each) for each in others[:RESERVE])
+        for each in others[:RESERVE]:
+            guard.answer(each)
+        assert not guard.hear(others[RESERVE])
+        guard.leave(others[3])
+        assert guard.hear(others[RESERVE])
+        assert guard.hear(others[RESERVE + 1])
+        assert [each.refused for each in others] == [False] * RESERVE + [True, False]
+        for seconds in (0.0, TOLD_EVERY - 1.0, 1.0):
+            await clock.sleep_until(clock.mono() + seconds)
+            guard.refused("total")
+
+    virtual.run(main)
+    assert [each.split(":")[0] for each in caplog.messages] == [
+        "connections are refused, 1 so far",
+        "connections are refused, 3 so far",
+    ]
 
 
 @pytest.mark.realtime
@@ -261,14 +390,16 @@ def test_a_client_that_is_gone_before_it_is_refused_is_no_mistake_of_ours(caplog
         while not gateway.strain.connections:  # noqa: ASYNC110 - nothing tells of it but the count itself
             await asyncio.sleep(0)
         gone = socket.create_connection(first._writer.get_extra_info("peername"))
+        while clock.pending() < 4:  # noqa: ASYNC110 - Date, guard, and what each connection has to say in time
+            await asyncio.sleep(0)
         gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends with a reset
         gone.close()
-        while not gateway.strain.refused:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        clock.forward(HEARING + 0.1)  # before the loop sees that the client is gone
+        assert gateway.strain.refused == {"total": 1}
         await asyncio.sleep(0.01)
 
     run(test, max_connections=1)
-    assert not caplog.records
+    assert [each.levelname for each in caplog.records] == ["WARNING"]
 
 
 @pytest.mark.realtime

@@ -19,7 +19,7 @@ from keyturn.config import DataFolder, WorkerFolder, load
 from keyturn.core import TimerHandle
 from keyturn.dispatch import SystemClock, left_by_others, take_in
 from keyturn.errors import DataFolderInUse, KeyturnError
-from keyturn.server import Job, Seat, Supervisor, WorkerLog
+from keyturn.server import UNOPENED, Job, Seat, Supervisor, WorkerLog
 from keyturn.server.channel import Channel, Frame
 from keyturn.server.figures import joined
 from keyturn.server.gathering import MOST_OPEN, Gathering
@@ -118,6 +118,31 @@ for _ in range(300):
     kept = Kept(f"import signal{READY}{program}", tmp_path=tmp_path)
     assert kept.run() == 0
     assert kept.log.read_text() == "[1] refused\n"
+
+
+def test_when_no_worker_can_open_a_store_all_end_with_the_reason(tmp_path: Path) -> None:
+    program = f"import sys; print('Redis is away', file=sys.stderr); sys.exit({UNOPENED})"
+    kept = Kept(program, program, tmp_path=tmp_path)
+    assert kept.run() == 1
+    assert kept.said[-1] == "no worker could open its stores, all are stopped: Redis is away"
+    assert len(kept.log.read_text().splitlines()) in (2, 3), "who is first may have been started again"
+
+
+def test_one_worker_that_cannot_open_a_store_does_not_end_the_others(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    once = f"""
+import os, signal, sys
+from pathlib import Path
+if not (seen := Path({str(seen)!r})).exists():
+    seen.touch()
+    sys.exit({UNOPENED})
+{READY}
+os.kill(os.getppid(), signal.SIGTERM)
+"""
+    kept = Kept(once, "import time; time.sleep(60)", tmp_path=tmp_path)
+    assert kept.run() == 0
+    assert kept.said == ["worker 1 could not open a store; it is started again in 0.1 s", *kept.said[1:]]
+    assert kept.ready == 1
 
 
 @pytest.mark.parametrize("code", [2, 3])

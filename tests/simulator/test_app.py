@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import gzip
 import json
 import math
+import re
 import struct
 import zlib
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -528,11 +531,32 @@ def test_a_script_can_be_posted() -> None:
         wrong = await asgi.call(simulator, "POST", path, json={"faults": [{"quirks": ["x"]}]})
         assert "unknown quirk" in wrong.json()["error"]["message"]
         broken = await asgi.call(simulator, "POST", path, body=b"[")
+        for body, said in (
+            ({"fault": []}, "unknown member 'fault', known are clear, faults"),
+            ({"faults": [{"provder": "groq"}]}, "unknown member 'provder' of a fault, known are after, at_byte"),
+            ({"faults": [{"times": "two"}]}, "a fault: Expected `int | null`, got `str` - at `$.times`"),
+        ):
+            refused = await asgi.call(simulator, "POST", path, json={"clear": True, **body})
+            assert refused.status == 400
+            assert said in refused.json()["error"]["message"]
+            assert len(simulator.script.faults) == 1, "nothing of it was done"
         await asgi.call(simulator, "POST", path, json={"clear": True})
         statuses.append((await asgi.call(simulator, "POST", GROQ, json=chat())).status)
         return [*statuses, wrong.status, broken.status]
 
     assert play(story) == [500, 200, 400, 400]
+
+
+def test_the_page_of_commands_names_every_member_of_a_fault() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    table = page.partition("## keyturn simulator")[2].partition("\n## ")[0]
+    named = {
+        name
+        for line in table.splitlines()
+        if line.startswith("| `")
+        for name in re.findall("`(\\w+)`", line.split("|")[1])
+    }
+    assert named == {each.name for each in dataclasses.fields(Fault)}
 
 
 def test_an_application_from_json_options() -> None:

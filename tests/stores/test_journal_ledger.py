@@ -460,7 +460,7 @@ def test_more_than_may_wait_is_as_a_full_disk(tmp_path: Path) -> None:
             number += 1
         with pytest.raises(LimiterUnavailable):
             kept.intend(began("paid"), paying=True)
-        assert "bytes wait for the database" in kept.standing().trouble
+        assert "bytes wait, LEDGER_MOST_SPOOLED is 1,048,576): bring its database back" in kept.standing().trouble
         sink.away = None
         await later(15.0)
         assert kept.standing().writable or kept.intend(began("paid"), paying=True) is None

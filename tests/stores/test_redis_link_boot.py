@@ -281,6 +281,27 @@ def test_tls_is_verified(tmp_path: Path) -> None:
     assert "the TLS connection failed (Hostname mismatch" in other
 
 
+@pytest.mark.parametrize(("scheme", "told"), [("redis", False), ("rediss", True)])
+def test_a_port_that_says_nothing_may_be_one_without_tls(scheme: str, told: bool) -> None:
+    async def main() -> str:
+        held: list[asyncio.StreamWriter] = []
+        server = await asyncio.start_server(lambda reader, writer: held.append(writer), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(StoreError) as caught:
+            await opened(
+                f"{scheme}://:{PASSWORD}@127.0.0.1:{port}/0" if told else f"{scheme}://127.0.0.1:{port}/0", HandClock()
+            )
+        for writer in held:
+            writer.close()
+        server.close()
+        return str(caught.value)
+
+    text = asyncio.run(main())
+    assert ("does not answer" in text) is True
+    assert ("does this port speak TLS (if not, write redis:// in REDIS_URL)" in text) is told
+    assert PASSWORD not in text
+
+
 def test_without_redis_py_the_package_to_install_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     assert refusal("redis://127.0.0.1:1/0")[0] == 'REDIS_URL needs redis-py: pip install "keyturn[redis]"'

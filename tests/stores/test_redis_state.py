@@ -421,6 +421,100 @@ def test_while_redis_is_away_each_gateway_goes_on_with_its_part(shared: Any) -> 
     shared(main)
 
 
+def test_while_redis_is_away_who_is_denied_is_told_how_long_it_is(shared: Any) -> None:
+    async def main(world: Shared) -> None:
+        first, second = await world.one(replicas=2), await world.one(replicas=2)
+        six = replace(RPM, capacity=6)
+        for number in range(3):
+            await first.spend(f"a{number}", six)
+        for number in range(2):
+            await second.spend(f"b{number}", six)
+        await world.passes(20.0)
+        first.link.leave()
+        away = first.now
+        denied = first.ask("c", six)  # half of the one that was left is none, until the first window is over
+        assert (denied.limit, denied.wait, denied.wait_any) == (six, 60.0, 60.0)
+        await world.passes(59.9)
+        assert first.ask("d", six).wait == pytest.approx(away + 60.0 - first.now)
+        await world.passes(0.1)
+        for number in range(3):
+            assert isinstance(await first.spend(f"e{number}", six), Reservation)
+        wait = first.ask("f", six).wait
+        assert 60.0 <= wait <= 62.0, "until the own use leaves the window"
+        await world.passes(wait - 0.1)
+        assert isinstance(first.ask("g", six), Denied)
+        await world.passes(0.1)
+        assert isinstance(await first.spend("h", six), Reservation)
+
+    shared(main)
+
+
+def test_while_redis_is_away_the_part_may_widen_before_own_use_leaves_it(shared: Any) -> None:
+    async def main(world: Shared) -> None:
+        first, second = await world.one(replicas=2), await world.one(replicas=2)
+        for one in (first, second):
+            await one.spend(f"{one.state.name}-before", TPM, cost=Cost(300, 0))
+        await first.spend("known", TPM, cost=Cost(1, 0))
+        first.link.leave()
+        small, large = Cost(150, 0), Cost(501, 0)
+        began = first.now
+        assert isinstance(await first.spend("a", TPM, cost=small), Reservation)  # of 199
+        denied = first.ask("b", TPM, cost=small)
+        assert denied.wait == pytest.approx(60.0, abs=2.0)
+        assert denied.wait_any == 0.0, "a smaller one fits"
+        denied = first.ask("c", TPM, cost=large)
+        assert (denied.wait, denied.wait_any) == (5.0, 0.0), "it is larger than half of the limit"
+        await world.passes(30.0)
+        assert isinstance(await first.spend("d", TPM, cost=Cost(49, 0)), Reservation)
+        denied = first.ask("e", TPM, cost=small)
+        assert began + 60.0 <= first.now + denied.wait <= began + 63.0
+        await world.passes(denied.wait)
+        assert isinstance(await first.spend("f", TPM, cost=small), Reservation)
+        await world.passes(3.0)
+        assert isinstance(first.ask("g", TPM, cost=large), Denied)
+        first.woken.clear()
+        await first.link.come_back()
+        assert SCOPE in first.woken
+        assert isinstance(await first.reserve("h", TPM, cost=large), Reservation)
+
+    shared(main)
+
+
+def test_a_bucket_is_waited_for_as_long_as_it_takes_while_redis_is_away(shared: Any) -> None:
+    async def main(world: Shared) -> None:
+        first, second = await world.one(replicas=2), await world.one(replicas=2)
+        bucket = replace(TPM, window=Window("bucket", 60.0))
+        await second.spend("others", bucket, cost=Cost(600, 0))
+        await first.spend("known", bucket, cost=Cost(1, 0))
+        first.link.leave()
+        assert isinstance(await first.spend("a", bucket, cost=Cost(190, 0)), Reservation)
+        for number in range(40):
+            denied = first.ask(f"b{number}", bucket, cost=Cost(400 - 5 * number, 0))
+            if isinstance(denied, Reservation):
+                first.state.release(f"b{number}")
+            else:
+                assert denied.wait > 0.0
+                assert denied.limit == bucket
+            await world.passes(2.0)
+        assert isinstance(first.ask("c", bucket, cost=Cost(400, 0)), Reservation)
+
+    shared(main)
+
+
+def test_what_only_held_is_in_the_way_while_redis_is_away_is_not_waited_for_by_time(shared: Any) -> None:
+    async def main(world: Shared) -> None:
+        one = await world.one(least_replicas=2)
+        one.link.leave()
+        assert isinstance(one.ask("a", MOST, RPM), Reservation)
+        denied = one.ask("b", MOST, RPM)
+        assert (denied.limit, denied.busy) == (MOST, True)
+        one.state.release("a")
+        assert SCOPE in one.woken
+        assert isinstance(one.ask("c", MOST, RPM), Reservation)
+
+    shared(main)
+
+
 def test_what_others_used_of_late_is_known_when_redis_goes(shared: Any) -> None:
     async def main(world: Shared) -> None:
         first, second = await world.one(replicas=2), await world.one(replicas=2)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from keyturn.dispatch import Gateway
 
 
+HELD = ("unfinished", "crashed")
+"""Meanings of attempts of which only what was held for them is known."""
+
+
 class Answer(NamedTuple):
     """What came back, with the trail of the call where it is known."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .entry import FAILED
 from .named import keys_named, provider_named
 from .output import json_option, print_json, print_table, say
 from .setup import Place, place_options, read_config
@@ -163,17 +164,19 @@ def _tested(row: dict[str, Any]) -> tuple[object, ...]:
 @place_options
 def reset(key: str | None, **place: Any) -> None:
     """Forget the cooldowns of all keys (or of KEY), so that they are tried again at once."""
-    from .live import find_gateway
+    from .live import find_gateway, leave_alone
     from .stopped import anything_left, forget
 
     config = read_config(Place(**place))
     keys_named(config, key)
+    leave_alone(config)
     shared = config.redis is not None
     left = "this is for the next one" if anything_left(config) else "there are no cooldowns to forget"
     gateway = find_gateway(config, "one must run to forget cooldowns that are in Redis" if shared else left)
-    if gateway is not None or not shared:
-        shown = forget(config, key) if gateway is None else gateway.ask("/admin/keys/reset", {"key": key})["keys"]
-        click.echo(f"reset: {', '.join(shown) or 'nothing, no key was resting'}")
+    if gateway is None and shared:
+        sys.exit(FAILED)
+    shown = forget(config, key) if gateway is None else gateway.ask("/admin/keys/reset", {"key": key})["keys"]
+    click.echo(f"reset: {', '.join(shown) or 'nothing, no key was resting'}")
 
 
 @command.command()

@@ -11,6 +11,7 @@ from keyturn.config import Config, DataFolder
 from keyturn.core import Secret
 from keyturn.errors import KeyturnError
 
+from .entry import Failure
 from .output import say
 
 PATIENCE = 15.0
@@ -58,8 +59,26 @@ def find_gateway(config: Config, otherwise: str) -> Gateway | None:
     """The gateway that owns the data folder, None when none is running; then stderr says so, and *otherwise*."""
     found = running(config)
     if found is None:
-        say(f"No gateway is running on {config.data}: {otherwise}.")
+        in_use = held_by(config)
+        say(f"{in_use}: {otherwise}." if in_use else f"No gateway is running on {config.data}: {otherwise}.")
     return found
+
+
+def held_by(config: Config) -> str:
+    """Who uses the data folder without being a gateway that can be asked, in words; empty when nobody does."""
+    pid = DataFolder(config.data).holder()
+    if pid is None:
+        return ""
+    return (
+        f"No gateway answers on {config.data}, but process {pid or '(unknown)'} uses it through the library (or starts)"
+    )
+
+
+def leave_alone(config: Config) -> None:
+    """For what nobody may do beside another process. Raises Failure when one uses the data folder that is no gateway
+    which could be asked to do it."""
+    if running(config) is None and (in_use := held_by(config)):
+        raise Failure(f"{in_use}: nothing was changed; stop it first, or ask again when it has started")
 
 
 def running(config: Config) -> Gateway | None:

@@ -22,6 +22,8 @@ def period(since: str | None, until: str | None, today: bool, now: int, usual: s
         raise click.UsageError("give --today or --since, not both")
     end = _moment("--until", until, now) if until is not None else now + 1
     start = midnight(now) if today else _moment("--since", since or usual, now)
+    if start >= end and until is None:
+        raise click.UsageError(f"--since: {_shown(start)} (UTC) has not come yet")
     if start >= end:
         raise click.UsageError(f"nothing lies between {_shown(start)} and {_shown(end)}: --until must be later")
     return start, end

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .entry import Failure
 from .live import find_gateway
 from .output import say
 
@@ -33,7 +34,10 @@ def ask_usage(config: Config, query: UsageQuery) -> list[dict[str, Any]]:
 
     gateway = find_gateway(config, _read_from(config))
     if gateway is None:
-        return apart(config, lambda sink: usage_told(sink, query)) or []
+        told = apart(config, lambda sink: usage_told(sink, query))
+        if told is None:
+            raise Failure(no_ledger(config))
+        return told
     answer = gateway.ask("/admin/usage", query._asdict(), PATIENCE)
     if not answer["keeps"]:
         say(f"{OFF}.")
@@ -68,6 +72,11 @@ def apart(config: Config, work: Callable[[Sink], Awaitable[Told]], *, whole: boo
             return None if sink is None else await work(sink)
 
     return asyncio.run(run())
+
+
+def no_ledger(config: Config) -> str:
+    """What is to be said where nothing was ever recorded."""
+    return f"there is no ledger yet in {config.data}" + ("" if config.ledger.enabled else f"; {OFF}")
 
 
 def _read_from(config: Config) -> str:

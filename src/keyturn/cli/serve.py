@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from keyturn.errors import ConfigError, KeyturnError
+from keyturn.errors import ConfigError, KeyturnError, StoreError
 
 from .entry import FAILED
 from .output import say
@@ -88,7 +88,6 @@ def _checked(read: Callable[[], Config], workers: int | None) -> Config:
 def take_in_left(config: Config, folder: DataFolder, say: Callable[[str], None]) -> None:
     """What another number of workers left unwritten is put into the ledger; says so when it has to wait."""
     from keyturn.dispatch import SystemClock, left_by_others, take_in
-    from keyturn.errors import StoreError
 
     clock = SystemClock()
     left = left_by_others(folder, config.server.workers, clock.wall()) if config.ledger.enabled else []
@@ -127,13 +126,23 @@ def serve(
     try:
         code, written = _served(config, folder, read, lines, seat)
     except KeyturnError as error:
-        if not is_held_up():
+        code = _code_of(error, seat)
+        if code == FAILED and not is_held_up():
             raise
         say(error.message)
-        os._exit(FAILED)
+        if is_held_up():
+            os._exit(code)
+        sys.exit(code)
     if not written or is_held_up():
         os._exit(code)  # at its end Python would wait for the log, or for a name that nobody resolves
     sys.exit(code)
+
+
+def _code_of(error: KeyturnError, seat: Seat | None) -> int:
+    """The exit code of *error*. Who keeps the workers is told which of them could not open a store."""
+    from keyturn.server import UNOPENED
+
+    return UNOPENED if seat is not None and isinstance(error, StoreError) else FAILED
 
 
 def _served(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .entry import FAILED, Failure
-from .output import counted, json_option, print_json, print_table, say
+from .output import counted, json_option, print_json, print_table
 from .setup import Place, place_options, read_config
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ async def _look(config: Config) -> list[dict[str, Any]]:
 def backup(file: Path, **place: Any) -> None:
     """Copy the ledger to FILE, private (0600), whole or not at all, while calls go on. FILE must not exist."""
     from .live import find_gateway
-    from .recorded import apart
+    from .recorded import apart, no_ledger
 
     config = read_config(Place(**place))
     target = file.absolute()
@@ -69,7 +69,7 @@ def backup(file: Path, **place: Any) -> None:
     if gateway is not None:
         gateway.ask("/admin/stores", {"action": "backup", "file": str(target)}, PATIENCE)
     elif apart(config, lambda sink: _copy(sink, target)) is None:
-        raise Failure(_empty(config))
+        raise Failure(no_ledger(config))
     size = f", {target.stat().st_size:,} bytes" if target.exists() else ""
     click.echo(f"the ledger was copied to {file}{size}")
 
@@ -86,9 +86,10 @@ def migrate(**place: Any) -> None:
 
     A gateway does the same when it starts.
     """
-    from .live import find_gateway
+    from .live import find_gateway, leave_alone
 
     config = read_config(Place(**place))
+    leave_alone(config)
     gateway = find_gateway(config, "the stores are migrated from here")
     if gateway is not None:
         click.echo(f"The gateway (process {gateway.pid}) did this when it started.")
@@ -112,10 +113,11 @@ async def _migrate(config: Config) -> list[str]:
 @place_options
 def prune(keep_days: float | None, **place: Any) -> None:
     """Drop single calls that are older than they are to be kept. Their sums stay."""
-    from .live import find_gateway
-    from .recorded import apart, now
+    from .live import find_gateway, leave_alone
+    from .recorded import apart, no_ledger, now
 
     config = read_config(Place(**place))
+    leave_alone(config)
     gateway = find_gateway(config, "the ledger is pruned from here")
     days = config.ledger.keep_days if keep_days is None else keep_days
     if gateway is not None:
@@ -124,10 +126,5 @@ def prune(keep_days: float | None, **place: Any) -> None:
     else:
         dropped = apart(config, lambda sink: sink.keep_house(now(), days, config.responses.keep_days), whole=True)
     if dropped is None:
-        say(_empty(config))
-        return
+        raise Failure(no_ledger(config))
     click.echo(f"{counted(dropped, 'row')} dropped; sums stay")
-
-
-def _empty(config: Config) -> str:
-    return f"there is no ledger yet in {config.data}"

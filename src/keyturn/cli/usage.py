@@ -33,7 +33,9 @@ USUAL_MOST = {"call": 20}
 @click.option("--since", help="24h, 7d, 2026-11-01: from when on. Else the last 24 hours, by day the last 30 days.")
 @click.option("--until", help="The same: up to when, that moment left out. Else now.")
 @click.option("--most", type=click.IntRange(1, 100_000), help="Rows at most: 1000, of calls 20.")
-@click.option("--name", default="", help="Only this model, key, caller, day or call.")
+@click.option(
+    "--name", default="", help="Only this model, key (also by its label), caller, day or call (also by its beginning)."
+)
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @place_options
 @json_option

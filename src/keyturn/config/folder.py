@@ -29,6 +29,8 @@ else:
 CALLER_KEY_PREFIX = "kt-"
 WORKERS = "workers"
 """The folder in it whose folders belong to one worker each."""
+GLANCES = 1000
+"""Times that a lock is tried while others only look whether it is taken, which is over at once."""
 MONTHS_KEPT = 3
 """Months besides the present one whose spend is kept."""
 INDEX_FILES = {"gemini": "google_ai_studio"}
@@ -92,7 +94,7 @@ class DataFolder:
         try:
             _lock_exclusively(descriptor, self._lock_waits)
         except OSError as error:
-            pid = os.pread(descriptor, 32, 0).decode(errors="replace").strip() if sys.platform != "win32" else ""
+            pid = _named_in(descriptor)
             os.close(descriptor)
             raise DataFolderInUse(
                 f"process {pid or '(unknown)'} already uses {self.path}, as a gateway or through the "
@@ -127,6 +129,18 @@ class DataFolder:
         """Tells commands where this process listens. Only for the owner. Raises OSError."""
         write_private(self.gateway_file, json.dumps({"pid": os.getpid(), "url": url}).encode())
 
+    def holder(self) -> int | None:
+        """The process that has taken this folder, as a gateway or through the library: 0 when its number is not known,
+        None when there is none. A process that was killed has let go of it, whatever it left behind."""
+        try:
+            descriptor = os.open(self.lock_file, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            return _named_in(descriptor) if _is_locked(descriptor) else None
+        finally:
+            os.close(descriptor)
+
     def owner(self) -> Owner | None:
         """The running gateway, None when there is none or what it left behind is stale."""
         try:
@@ -134,7 +148,7 @@ class DataFolder:
             owner = Owner(int(found["pid"]), str(found["url"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return owner if _alive(owner.pid) else None
+        return owner if _alive(owner.pid) and self.holder() is not None else None
 
     def caller_key(self) -> Secret:
         """The key that callers present: made on first use, the same ever after. Raises ConfigError when unreadable."""
@@ -271,10 +285,38 @@ def _in_usd(amounts: Mapping[str, int]) -> dict[str, float]:
 
 
 def _lock_exclusively(descriptor: int, waits: bool) -> None:
+    """Raises OSError when another process has it, unless this *waits*."""
     if sys.platform == "win32":
         msvcrt.locking(descriptor, msvcrt.LK_LOCK if waits else msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        return
+    for _ in range(GLANCES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+            return
+        except OSError:
+            if _is_locked(descriptor):
+                raise
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Whether another process has the folder. Who looks shares the lock for that moment with others who look."""
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    except OSError:
+        return True
+    return False
+
+
+def _named_in(descriptor: int) -> int:
+    """The process that has written itself into a lock file; 0 when none has yet."""
+    text = os.pread(descriptor, 32, 0).decode(errors="replace").strip() if sys.platform != "win32" else ""
+    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def _alive(pid: int) -> bool:

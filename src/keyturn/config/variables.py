@@ -225,7 +225,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("LEDGER_ENABLED", "true", "`false`: calls are not recorded, and budgets begin anew at a restart."),
     Variable("LEDGER_DURABLE", "normal", "`full`: a loss of power loses no call either, at a flush of the disk each."),
     Variable("LEDGER_KEEP_DAYS", "90", "Days that single calls are kept; sums per day stay."),
-    Variable("LEDGER_MOST_SPOOLED", "1 GiB", "Bytes that may wait in the data folder for a database that is away."),
+    Variable(
+        "LEDGER_MOST_SPOOLED", "1073741824", "Bytes that may wait in the data folder for a database that is away."
+    ),
     Variable(
         "RESPONSES_STORE",
         "false",

@@ -38,17 +38,18 @@ class Leftover(NamedTuple):
 
 @asynccontextmanager
 async def ledger_apart(
-    config: Config, clock: Clock, *, whole: bool = False, untouched: bool = False
+    config: Config, clock: Clock, *, whole: bool = False, make: bool = False, untouched: bool = False
 ) -> AsyncIterator[Sink | None]:
     """The database of the ledger, for who is not the gateway. None: there is none yet.
 
     When no process owns the data folder and a journal is left in it, that is taken in first, unless it is to stay
-    *untouched*. *whole*: as at the start of a gateway in any case. Raises StoreError, and with *whole* DataFolderInUse.
+    *untouched*. *whole*: as at the start of a gateway in any case, but that none is made unless *make* says so. Raises
+    StoreError, and with *whole* DataFolderInUse.
     """
     config = replace(config, ledger=replace(config.ledger, enabled=True))
     folder = DataFolder(config.data)
     left = not untouched and leftover(config.data, clock.wall()).size > 0
-    if config.ledger.database_url is None and not whole and not left and not (config.data / STATE_FILE).exists():
+    if config.ledger.database_url is None and not make and not left and not (config.data / STATE_FILE).exists():
         yield None
         return
     owned = False
@@ -126,13 +127,17 @@ def leftover_in(data: Path, wall: float) -> Leftover:
     return Leftover(size, max(wall - oldest, 0.0))
 
 
+def _unusable(error: StoreError) -> Finding:
+    return Finding("database", "fail", error.message.removesuffix(error.SAYS_MORE))
+
+
 async def database_findings(config: Config, sink: Sink) -> list[Finding]:
     """What is right and wrong with the database of the ledger."""
     try:
         said = await sink.check()
         outline = await sink.outline()
     except StoreError as error:
-        return [Finding("database", "fail", error.message)]
+        return [_unusable(error)]
     if said:
         return [Finding("database", "fail", each) for each in said]
     return [Finding("database", "ok", f"{place_of(config)}: {outline}; nothing is wrong with it")]
@@ -220,7 +225,7 @@ async def findings_apart(config: Config, clock: Clock) -> list[Finding]:
                 else:
                     found += await database_findings(config, sink)
         except StoreError as error:
-            found.append(Finding("database", "fail", error.message))
+            found.append(_unusable(error))
     found += disk_findings(config, leftover(config.data, clock.wall()))
     if config.redis is not None:
         found += await _shared_state(config.redis.url, clock)
@@ -255,8 +260,10 @@ async def migrated_apart(config: Config, clock: Clock) -> list[str]:
     left = leftover(config.data, clock.wall()).size
     schema = _schema_in(config.data / STATE_FILE)
     done: list[str] = []
-    async with ledger_apart(config, clock, whole=True) as sink:
-        assert sink is not None, "whole: it was made"
+    make = DataFolder(config.data).spend_before() is not None
+    async with ledger_apart(config, clock, whole=True, make=make) as sink:
+        if sink is None:
+            return [f"there is no ledger yet in {config.data}, and nothing to put into one"]
         stands = f"{place_of(config)}: {await sink.outline()}"
         if await take_spend(DataFolder(config.data), sink):
             done.append("spend.json was taken over, and is called spend.json.migrated now")

@@ -56,6 +56,8 @@ async def recorded(gateway: Gateway) -> bool:
 async def usage_told(reader: Reader, query: UsageQuery) -> list[dict[str, object]]:
     """The rows of `keyturn usage --json`: days in their order, of single calls with what became of each."""
     rows = await (_latest_calls(reader, query) if query.by == "call" else reader.usage(query))
+    if not rows and query.name:
+        rows = await _named_in_short(reader, query)
     if query.by == "day":
         rows = sorted(rows)
     told = [_summed(row) for row in rows]
@@ -65,6 +67,24 @@ async def usage_told(reader: Reader, query: UsageQuery) -> list[dict[str, object
             if story is not None:
                 each |= _outline(story)
     return told
+
+
+async def _named_in_short(reader: Reader, query: UsageQuery) -> Sequence[UsageRow]:
+    """The rows of keys that are named by their label, fingerprint or provider, and of calls by their beginning."""
+    name = query.name.strip().lower()
+    if query.by == "key":
+        keys = await reader.usage(query._replace(name="", most=MOST_SEARCHED))
+        return [row for row in keys if _is_called(row.name, name)][: query.most]
+    if query.by != "call" or not SHORTEST_PREFIX <= len(name.replace("-", "")) < ID_DIGITS:
+        return ()
+    calls = (await _beginning(reader, name))[: min(query.most, MOST_CALLS)]
+    return [row for call in calls for row in await reader.usage(query._replace(name=call, most=1))]
+
+
+def _is_called(key: str, name: str) -> bool:
+    """Whether *name* is the label, the fingerprint or the provider of what is shown as *key*, `groq-1:9f3a1c`."""
+    label, _, fingerprint = key.partition(":")
+    return name in (label, fingerprint, label.rpartition("-")[0])
 
 
 async def _latest_calls(reader: Reader, query: UsageQuery) -> Sequence[UsageRow]:

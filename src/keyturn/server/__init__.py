@@ -13,10 +13,11 @@ from .serve import Server, bind, run, url_of
 if TYPE_CHECKING:
     from .siblings import Seat
     from .workerlog import WorkerLog
-    from .workers import Job, Supervisor
+    from .workers import UNOPENED, Job, Supervisor
 
 __all__ = [
     "ENDPOINTS",
+    "UNOPENED",
     "Access",
     "App",
     "Endpoint",
@@ -33,7 +34,13 @@ __all__ = [
     "url_of",
 ]
 
-_LATER = {"Seat": "siblings", "WorkerLog": "workerlog", "Job": "workers", "Supervisor": "workers"}
+_LATER = {
+    "Seat": "siblings",
+    "WorkerLog": "workerlog",
+    "UNOPENED": "workers",
+    "Job": "workers",
+    "Supervisor": "workers",
+}
 """What only several workers need, and the module that has it."""
 
 

@@ -109,7 +109,13 @@ class App:
             most = LARGEST_ADMIN_BODY if endpoint.need == "admin" else LARGEST_QUESTION
             body = await read_body(exchange.receive, headers, most)
         told = spoken(scope["raw_path"], headers) if endpoint.name in ("models", "model") else endpoint.dialect
-        page = await self._pages.page(endpoint.name, Asked(caller, argument, query, body, told, scope["method"]))
+        try:
+            page = await self._pages.page(endpoint.name, Asked(caller, argument, query, body, told, scope["method"]))
+        except KeyturnError as error:
+            if endpoint.need != "admin":
+                raise
+            await self._refuse(exchange, error, scope)  # no call failed: who asked is told, and the log says nothing
+            return
         await exchange.answer(page.status, [page.content_type, _mark(exchange)], page.body)
 
     async def _read_under_strain(self, exchange: Exchange, headers: RawHeaders, caller: Caller) -> bytes:

@@ -1,5 +1,7 @@
 """uvicorn's HTTP protocol with the bounds it lacks: on connections, a request's arrival, a client that does not read.
 
+A connection beyond the bound is not admitted, but heard: who looks after the gateway is answered even then.
+
 A request that arrives in one piece, as nearly all do, sets no timer. That of an idle connection is left to run when
 the connection is used again, and finds out for itself.
 """
@@ -19,8 +21,10 @@ from keyturn.dispatch import new_id
 from keyturn.errors import BadRequest, HeadersTooLarge, KeyturnError, Overloaded
 from keyturn.wire import error_body, error_headers
 
+from .access import is_local
 from .cycle import Cycle
-from .guard import MOST_LINGERING, Guard
+from .guard import BOUNDS, MOST_LINGERING, Bound, Guard
+from .paths import is_watching
 
 GRACE = 30.0
 """Seconds that a whole request may take to arrive, whatever its rate."""
@@ -36,11 +40,8 @@ KEEP_ALIVE = 75.0
 """Seconds that an idle connection stays open: longer than clients and proxies keep theirs."""
 LINGER = 2.0
 """Seconds that a connection which is closed in the middle of a request stays half open, so that its client sees why."""
-BOUNDS = {
-    "total": "as many connections as it takes (server.max_connections)",
-    "per_ip": "as many connections from this address as it takes (server.max_connections_per_ip)",
-}
-
+HEARING = 2.0
+"""Seconds that a connection beyond the bound has to say what it wants."""
 
 _UPGRADE = re.compile(rb"(?<=\r\n)upgrade:", re.IGNORECASE)
 
@@ -75,6 +76,8 @@ class Listener(HttpToolsProtocol):
         self._guard = guard
         self._ip: str | None = None
         """Under which the guard counts it; None: it does not, or no more."""
+        self._bound: Bound = ""
+        """Why it is not admitted."""
         self._lingers = False
         self._most = BODIES_SKIPPED * max_body
         self._max_headers = max_headers
@@ -92,21 +95,59 @@ class Listener(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        ip = self.client[0] if self.client else ""
-        bound = self._guard.admit(ip)
-        if bound:
-            self._answer(
-                "503 Service Unavailable", Overloaded(f"the gateway has {BOUNDS[bound]}; ask again", retry_after=1.0)
-            )
-            self._linger()
-        else:
-            self._ip = ip
+        if not self._enter():
             self._expect()
+            self._guard.idle[self] = self._began
+        elif self._guard.hear(self):
+            self._arrival = self._clock.call_at(self._clock.mono() + HEARING, self._unheard)
+        else:
+            self.refuse()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def _enter(self) -> Bound:
+        """Takes a place among the connections if there is one; else the bound that this would break."""
+        ip = self.client[0] if self.client else ""
+        self._bound = self._guard.admit(ip)
+        if not self._bound:
+            self._ip = ip
+        return self._bound
+
+    def _release(self) -> None:
+        """Gives the place back, whichever it is."""
+        self._guard.idle.pop(self, None)
         if self._ip is not None:
             self._guard.release(self._ip)
             self._ip = None
+        elif self._bound:
+            self._guard.leave(self)
+
+    def refuse(self) -> None:
+        """Tells the client that there is no room for its connection, and ends that."""
+        self._guard.leave(self)
+        if self.transport.is_closing():
+            return
+        self._guard.refused(self._bound)
+        error = Overloaded(f"the gateway has {BOUNDS[self._bound]}; ask again", retry_after=1.0)
+        self._answer("503 Service Unavailable", error)
+        self._linger()
+
+    def make_room(self) -> bool:
+        """Ends at once, for another connection's sake, unless the client has an answer left to read."""
+        if self.transport.get_write_buffer_size():
+            return False
+        self._release()
+        self.transport.abort()
+        return True
+
+    def _unheard(self) -> None:
+        """The request of a connection beyond the bound is not here yet."""
+        self._arrival = None
+        if self._guard.is_unheard(self):
+            self.refuse()
+        else:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._release()
         if self._lingers:
             self._lingers = False
             self._guard.lingering -= 1
@@ -130,6 +171,8 @@ class Listener(HttpToolsProtocol):
         if self._in_head or not self._arriving:
             data = _without_upgrade(data)
         super().data_received(data)
+        if self._is_refused():
+            return
         if self._arriving or self._is_forgotten():
             if self._arrival is None:
                 self._expect()
@@ -138,6 +181,10 @@ class Listener(HttpToolsProtocol):
         elif self._arrival is not None:
             self._arrival.cancel()
             self._arrival = None
+
+    def _is_refused(self) -> bool:
+        """Asked anew after each piece."""
+        return self._refused
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -170,6 +217,8 @@ class Listener(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
             return
         self._idle_since = self._clock.mono()
+        if not self._arriving:
+            self._guard.idle[self] = self._idle_since
         if self._idle is None:
             self._idle = self._clock.call_at(self._idle_since + KEEP_ALIVE, self._end_idle)
 
@@ -190,6 +239,7 @@ class Listener(HttpToolsProtocol):
         """Closes our side and drops what still comes, for a moment: closing it all at once would take the answer away
         from a client that still sends."""
         self._refused = True
+        self._guard.leave(self)
         if self._guard.lingering >= MOST_LINGERING or not self.transport.can_write_eof():
             self.transport.close()
             self._bound_unread()
@@ -208,6 +258,7 @@ class Listener(HttpToolsProtocol):
     def _unset_keepalive_if_required(self) -> None:
         """What uvicorn calls when the connection is in use again."""
         self._idle_since = None
+        self._guard.idle.pop(self, None)
 
     def _end_idle(self) -> None:
         self._idle = None
@@ -237,12 +288,33 @@ class Listener(HttpToolsProtocol):
             self._bound_unread()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self._bound and not self._is_answered(cycle):
+            cycle.response_complete = True  # so that uvicorn drops what still comes of it
+            return
         self._running = cycle
         cycle.__class__ = Cycle  # uvicorn makes its own; ours adds no state that needs an __init__
         cycle.listener = self  # type: ignore[attr-defined]
         if self._guard.closing:
             cycle.keep_alive = False
         super()._start_asgi_task(cycle, app)
+
+    def _is_answered(self, cycle: RequestResponseCycle) -> bool:
+        """Whether a request is, although its connection came when there was no room; if not, the client is told."""
+        if self._refused:
+            return False
+        if not self._enter():  # there is room by now
+            self._guard.leave(self)
+            if self._arrival is not None:
+                self._arrival.cancel()
+                self._arrival = None
+            return True
+        local = is_local(self.client, dict(cycle.scope["headers"]))
+        if is_watching(cycle.scope["raw_path"], local=local):
+            self._guard.answer(self)
+            cycle.keep_alive = False
+            return True
+        self.refuse()
+        return False
 
     def _is_forgotten(self) -> bool:
         """True when nothing is under way but bytes came that began nothing, so that it no longer counts as idle."""
@@ -264,6 +336,7 @@ class Listener(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP, as uvicorn tells; nothing behind it is read."""
+        self._guard.leave(self)
         cycle: RequestResponseCycle | None = self.cycle
         unread = cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline
         if cycle is None or cycle.response_complete or unread:
@@ -286,6 +359,7 @@ class Listener(HttpToolsProtocol):
     def _refuse_head(self) -> None:
         """Answers 431 and reads on for a while: closing at once would take the answer away from who still sends."""
         self._refused = True
+        self._guard.leave(self)
         if self._arrival is None:
             self._expect()
         cycle: RequestResponseCycle | None = self.cycle

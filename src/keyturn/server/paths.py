@@ -131,6 +131,15 @@ def find(raw_path: bytes) -> tuple[Endpoint, str]:
     raise UnknownPath(f"nothing is served at {shown}; served are {_served()}")
 
 
+def is_watching(raw_path: bytes, *, local: bool) -> bool:
+    """Whether this is a question of who looks after the gateway, not of its callers: health, figures, and what
+    commands ask from this machine (*local*)."""
+    endpoint = _EXACT.get(raw_path)
+    if endpoint is None:
+        return False
+    return endpoint.name in ("healthz", "readyz", "metrics") or (endpoint.need == "admin" and local)
+
+
 def _kept(raw_path: bytes) -> tuple[Endpoint, str] | None:
     """The endpoint of a path below `/v1/responses/`, with the response's id."""
     id = raw_path[next(len(each) for each in _KEPT if raw_path.startswith(each)) :]

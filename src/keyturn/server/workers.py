@@ -28,6 +28,8 @@ KILLED_AFTER = 7.0
 LOG_PATIENCE = 1.0
 """Seconds that the last lines of a worker have to come."""
 FAILED = 1
+UNOPENED = 75
+"""Exit code of a worker that could not open a store, such as Redis."""
 MISTAKES = (2, 3)
 """Exit codes of mistakes in the command and in the configuration: trying again does not help."""
 
@@ -55,6 +57,8 @@ class Worker:
         """Ends the pause before its next start."""
         self.failures = 0
         """How often in a row it ended soon after its start."""
+        self.unopened = False
+        """Whether it ever ended because it could not open a store."""
         self.last: deque[bytes] = deque(maxlen=LAST_LINES)
         """Its latest log lines."""
 
@@ -149,17 +153,27 @@ class Supervisor:
                 worker.failures, pause = 0, FIRST_PAUSE
             elif code not in MISTAKES or not any(self._listening(worker)):
                 worker.failures += 1  # a mistake in files that changed since must not end those that still serve
-            if worker.failures >= MOST_FAILURES or (code in MISTAKES and not self._served):
+            worker.unopened |= code == UNOPENED
+            if worker.failures >= MOST_FAILURES or (not self._served and self._is_hopeless(code)):
                 self._give_up(worker, code)
                 return
             self._say(f"worker {worker.number} {_how(code)}; it is started again in {pause:g} s")
             await self._wait(worker, pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
+    def _is_hopeless(self, code: int) -> bool:
+        """Whether no worker will ever listen, as none has yet and this one ended with *code*: each has waited for the
+        stores as long as one process would."""
+        return code in MISTAKES or (code == UNOPENED and all(each.unopened for each in self._workers))
+
     def _give_up(self, worker: Worker, code: int) -> None:
         if code in MISTAKES and not self._served:
             self._code = code
             self._say(f"worker {worker.number} {_how(code)}: see its lines above")
+        elif code == UNOPENED and not self._served:
+            self._code = FAILED
+            last = worker.last[-1].decode(errors="replace") if worker.last else "(no line says why)"
+            self._say(f"no worker could open its stores, all are stopped: {last}")
         else:
             self._code = FAILED
             last = b" | ".join(worker.last).decode(errors="replace")
@@ -234,6 +248,8 @@ class Supervisor:
 
 def _how(code: int) -> str:
     """How a process ended, in words."""
+    if code == UNOPENED:
+        return "could not open a store"
     if code >= 0:
         return f"ended with exit code {code}"
     try:

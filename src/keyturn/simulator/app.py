@@ -184,6 +184,8 @@ class Simulator:
             return 404, {"error": {"message": "there are GET /_simulator/stats and POST /_simulator/script"}}
         try:
             wanted = json.loads(await connection.read())
+            if unknown := sorted(wanted.keys() - {"clear", "faults"}):
+                raise ConfigError([f"unknown member {name!r}, known are clear, faults" for name in unknown])
             faults = [fault_of(members) for members in wanted.get("faults", [])]
         except ConfigError as error:
             return 400, {"error": {"message": error.message}}

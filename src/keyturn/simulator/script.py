@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+import msgspec
+
 from keyturn.errors import ConfigError
 
 from .personas import CASES
@@ -200,7 +202,7 @@ def fault_of(members: Mapping[str, Any]) -> Fault:
         raise ConfigError(
             [f"unknown member {name!r} of a fault, known are {', '.join(sorted(known))}" for name in unknown]
         )
-    given = dict(members)
-    if "quirks" in given:
-        given["quirks"] = frozenset(given["quirks"])
-    return Fault(**given)
+    try:
+        return msgspec.convert(dict(members), Fault)
+    except msgspec.ValidationError as error:
+        raise ConfigError([f"a fault: {error}"]) from error

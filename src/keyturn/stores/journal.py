@@ -122,7 +122,7 @@ class Journal:
         """Write whole *lines*, each with its newline. Raises OSError when the first could not be written, and `Broken`
         when only some were: their end is told."""
         if self._waiting >= self.most:
-            raise Full(errno.ENOSPC, f"{self._waiting:,} bytes wait for the database")
+            raise Full(errno.ENOSPC, f"{self._waiting:,} bytes wait, LEDGER_MOST_SPOOLED is {self.most:,}")
         if self._file is None:
             self._begin()
         assert self._file is not None

@@ -308,8 +308,8 @@ class JournaledLedger:
         self._failed_at = self._clock.mono()
         self._write_trouble = (
             f"the ledger's journal in {self._journal.folder} cannot be written ({_reason(error)}): "
-            f"{'bring its database back' if isinstance(error, Full) else 'make room, or make it writable'}; "
-            "meanwhile calls are not recorded, and those with a budget are refused"
+            f"{'bring its database back, or raise it' if isinstance(error, Full) else 'make room, or make it writable'}"
+            "; meanwhile calls are not recorded, and those with a budget are refused"
         )
         self._say("journal", self._write_trouble)
         if self._retry is None and self._tasks and not self._closing:

@@ -98,7 +98,7 @@ def _of_server(where: str, state: str, words: str) -> StoreError:
         return RowsRefused(f"{where}: it cannot take this ({words})")
     if state[:2] in ("08", "40", "53", "55", "57", "58"):
         return StoreAway(f"{where}: {words}")
-    return StoreError(f"{where}: {words} ({state}); `keyturn stores check` says more")
+    return StoreError(f"{where}: {words} ({state}){StoreError.SAYS_MORE}")
 
 
 def _of_network(error: OSError | TimeoutError) -> str:

@@ -49,6 +49,7 @@ class Address:
     shown: str
     make: Callable[[], Wire]
     """A connection that is not connected yet."""
+    tls: bool = False
 
 
 class Greeting(NamedTuple):
@@ -89,7 +90,9 @@ def address_of(url: Secret) -> Address:
     # Every timeout is ours, and it is we who connect again: redis-py's own would hide a loss from us.
     kept |= {"protocol": 2, "socket_timeout": None, "socket_connect_timeout": None, "decode_responses": False}
     return Address(
-        f"{shown}/{given['db']}" if given.get("db") else shown, lambda: make(retry=Retry(NoBackoff(), 0), **kept)
+        f"{shown}/{given['db']}" if given.get("db") else shown,
+        lambda: make(retry=Retry(NoBackoff(), 0), **kept),
+        tls=make is connections.SSLConnection,
     )
 
 
@@ -102,7 +105,10 @@ async def connect(address: Address, clock: Clock) -> Wire:
         await within(clock, CONNECT_PATIENCE, wire.connect())
     except TimeoutError as error:
         await hang_up(wire)
-        raise Unreachable(f"{named(address)} does not answer: is it up, and does a firewall let us through?") from error
+        what = "does a firewall let us through"
+        if address.tls:
+            what += ", and does this port speak TLS (if not, write redis:// in REDIS_URL)"
+        raise Unreachable(f"{named(address)} does not answer: is it up, and {what}?") from error
     except (RedisError, *STRANGE) as error:
         await hang_up(wire)
         raise refusal(address, error) from error

@@ -195,7 +195,8 @@ class RedisLink:
             reason = await self._through(conversation, channel, recover, missed)
             was_reachable, self._reachable, self._conversation = self._reachable, False, None
             self._left = conversation.left
-            self.trouble = f"{named(address)} {reason}"
+            between = ": " if reason.startswith("the ") else " "  # a sentence of its own, or what Redis does
+            self.trouble = f"{named(address)}{between}{reason}"
             if was_reachable:
                 _log.warning("%s; each limit follows its policy until it is back", self.trouble)
             greeting = await self._return(address, at_once=self._clock.mono() - conversation.began >= STEADY)

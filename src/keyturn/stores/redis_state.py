@@ -27,6 +27,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -266,7 +267,11 @@ class RedisState:
             return Denied(FOREVER, RELEASED, FOREVER)
         self._forget(attempt_id)
         denied = self._admit(attempt_id, asked.claims, self.clock.mono())
-        return Reservation(attempt_id, self._close) if denied is None else denied
+        if denied is None:
+            return Reservation(attempt_id, self._close)
+        if self.link.reachable:  # it only hesitates, and is asked again at the next beat
+            denied = replace(denied, wait=min(denied.wait, PULSE), wait_any=min(denied.wait_any, PULSE))
+        return denied
 
     def counted(self, attempt_id: str, now: float) -> None:
         self.meters.counted(attempt_id, now)
@@ -308,7 +313,7 @@ class RedisState:
         share = self._share
         if share is None:
             parts = max(self.link.replicas, self._least)
-            share = Share(self._without, parts, now, lambda limit: self.known.row(limit, now), self._woken)
+            share = Share(self._without, parts, now, lambda limit: self.known.row(limit, now), self.meters, self._woken)
             share.wall_offset = self.wall_offset
             self._share = share
         denied = share.reserve(attempt_id, claims, now)

@@ -192,14 +192,14 @@ def said(path: Path, error: sqlite3.Error) -> StoreError:
         return StoreAway(f"{path}: {_PASSING_WORDS.get(code.split('_')[1], str(error))}")
     if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return damaged(path, str(error))
-    return StoreError(f"{path}: {error}; `keyturn stores check` says more")
+    return StoreError(f"{path}: {error}{StoreError.SAYS_MORE}")
 
 
 def damaged(path: Path, how: str) -> StoreError:
     """*path* cannot be trusted any more."""
     return StoreError(
-        f"{path}: the ledger is damaged ({how}). See `keyturn stores check`; put a backup in its place, or move it "
-        "away together with its -wal and -shm: the gateway then starts with an empty one"
+        f"{path}: the ledger is damaged ({how}). Put a backup in its place, or move it away together with its -wal and "
+        f"-shm: the gateway then starts with an empty one{StoreError.SAYS_MORE}"
     )
 
 
