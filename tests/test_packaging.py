@@ -105,7 +105,6 @@ def test_help_loads_no_server() -> None:
     assert "keyturn.dispatch" not in loaded
 
 
-@pytest.mark.realtime
 def test_serve_loads_what_it_uses_and_ends_on_a_signal(tmp_path: Path) -> None:
     """Start-up is counted in modules, not in seconds. Raise the figure only for something that every start needs."""
     command = [sys.executable, "-X", "importtime", "-c", "from keyturn.cli import main; main()", "serve", "--port", "0"]

@@ -23,12 +23,10 @@ def test_a_thousand_cancellations() -> None:
     assert cancellations(1_000, seed=5) == []
 
 
-@pytest.mark.realtime
 def test_a_thousand_cancellations_on_redis() -> None:
     assert cancellations_on_redis(1_000, seed=5) == []
 
 
-@pytest.mark.realtime
 def test_what_a_cancelled_call_leaves_in_redis_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The judge can say no: nobody tells Redis that an attempt was given up."""
     import tools.torture.cancelled_redis as check

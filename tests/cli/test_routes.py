@@ -113,7 +113,6 @@ def test_limits_list(terminal: Terminal) -> None:
     assert "not offered" in terminal.run("limits", "list", "groq").stdout
 
 
-@pytest.mark.realtime
 def test_a_running_gateway_explains_its_live_state_and_takes_up_changes(terminal: Terminal, simulator: str) -> None:
     write(terminal.cwd, simulator)
     (terminal.cwd / ".env").write_text("GROQ_API_KEY_1=gsk_revoked\nGROQ_API_KEY_2=gsk_good_1\n")

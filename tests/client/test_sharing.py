@@ -30,8 +30,6 @@ MODEL = "groq/llama-3.1-8b-instant"
 HI: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
 SAID = "You said: Hi"
 
-pytestmark = pytest.mark.realtime
-
 
 def pool_of(client: AsyncClient | Client) -> object:
     return client._inner._pool if isinstance(client, Client) else client._pool

@@ -101,7 +101,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.realtime
 @pytest.mark.skipif(DOCKER, reason="Docker runs here: the image itself is tested")
 def test_DEP_02_DEP_08_the_steps_of_the_image_make_a_gateway_that_serves(tmp_path: Path) -> None:
     build = Build(ROOT, DOCKERFILE, tmp_path)
@@ -138,7 +137,6 @@ def test_DEP_02_DEP_08_the_steps_of_the_image_make_a_gateway_that_serves(tmp_pat
     assert not list(package.rglob("__pycache__/*.tmp"))
 
 
-@pytest.mark.realtime
 @pytest.mark.skipif(not DOCKER, reason="no Docker daemon here: the image's own steps are tested instead")
 def test_DEP_02_DEP_08_the_image_is_built_and_serves() -> None:
     name = f"keyturn-test-{uuid.uuid4().hex[:8]}"

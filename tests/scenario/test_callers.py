@@ -17,6 +17,8 @@ from keyturn.stores.sqlite_questions import spent
 from tests.support import virtual
 from tests.support.world import Answer, World
 
+LAST_HOUR_OF_MARCH = 1774998000.0
+"""2026-03-31 23:00 UTC."""
 LLAMA = "groq/llama-3.1-8b-instant"
 MODELS = """
 providers:
@@ -136,10 +138,10 @@ def test_a_budget_begins_anew_with_the_month(tmp_path: Path) -> None:
         files = {"models.yaml": MODELS, "callers.yaml": callers({"ci": "monthly_usd: 1"})}
         async with World({"groq": 1}, files=files, folder=folder) as world:
             assert (await world.chat("llama", caller=named(world, "ci"), max_tokens=5)).status == 402
-            await world.clock.sleep_until(world.clock.mono() + 31 * 86400.0)
+            await world.clock.sleep_until(world.clock.mono() + 7200.0)
             assert (await world.chat("llama", caller=named(world, "ci"), max_tokens=5)).status == 200
 
-    virtual.run(story, horizon=40 * 86400.0)
+    virtual.run(story, start_wall=LAST_HOUR_OF_MARCH)
 
 
 def test_an_unknown_price_is_said_and_never_zero() -> None:

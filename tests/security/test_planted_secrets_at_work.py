@@ -113,7 +113,6 @@ def visit(gateway: Served, collected: Collected, upstreams: Upstreams) -> None:
         collected.add("answer to no HTTP", raw.recv(65536))
 
 
-@pytest.mark.realtime
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_a_gateway_at_work(log_format: str, tmp_path: Path, environ: dict[str, str], upstreams: Upstreams) -> None:
     collected = Collected()
@@ -137,7 +136,6 @@ def test_a_gateway_at_work(log_format: str, tmp_path: Path, environ: dict[str, s
     collected.assert_clean(ours)
 
 
-@pytest.mark.realtime
 def test_commands_without_a_gateway(tmp_path: Path, environ: dict[str, str], upstreams: Upstreams) -> None:
     collected = Collected()
     for fault in FAULTS:

@@ -499,8 +499,9 @@ def test_too_much_at_a_time_is_refused_and_nothing_is_asked_of_a_closed_link(pos
 @pytest.mark.realtime
 def test_a_transaction_has_its_time_and_no_more(postgres: PostgresServer) -> None:
     async def work(link: PostgresLink) -> None:
+        assert await link.run(one) == 1  # to connect takes time as well
         with pytest.raises(StoreAway, match="it took too long: a lock"):  # the server gives up
-            await link.run(lambda session: session.execute("SELECT pg_sleep(60)"), 0.2)
+            await link.run(lambda session: session.execute("SELECT pg_sleep(60)"), 0.6)
 
         async def deaf(session: Session) -> None:
             await session.execute("SET LOCAL statement_timeout = 0")

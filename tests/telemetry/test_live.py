@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from keyturn.dispatch import SystemClock, draw
 from keyturn.simulator import KeyRule, Simulator
 from tests.support.serving import ask, serve, simulate
@@ -16,7 +14,6 @@ from .traced import CHAT, PARENT
 MODEL = "groq/llama-3.1-8b-instant"
 
 
-@pytest.mark.realtime
 def test_a_gateway_joins_the_clients_trace_tells_its_upstream_and_sends_what_it_has_when_it_ends(
     tmp_path: Path,
 ) -> None:
