@@ -176,7 +176,8 @@ class PostgresLink:
                     raise self._late(bound) from error
                 told = said(self.url, error)
                 clash = str(getattr(error, "sqlstate", None) or "").startswith("40")
-                if not left or not (clash or (reused and isinstance(told, StoreAway))):
+                dead = reused and (job.connection is None or job.connection.is_closed())
+                if not left or not (clash or (dead and isinstance(told, StoreAway))):
                     raise told from error
             finally:
                 connection, job.connection = job.connection, None
