@@ -58,7 +58,7 @@ from .models import ModelLists, ModelRow
 from .pools import Pools
 from .preparing import LARGE_BODY, announced, prepared, prepared_apart
 from .readiness import readiness
-from .recording import ending, intent
+from .recording import ending, intent, says_it_all
 from .relay import RelayStream
 from .reply import Reply
 from .restoring import Restoring
@@ -321,7 +321,7 @@ class Gateway:
         self.recent[trail.call] = trail
         if len(self.recent) > MOST_RECENT:
             self.recent.popitem(last=False)
-        if self.ledger.keeps:
+        if self.ledger.keeps and not says_it_all(run):
             self.ledger.ended(ending(self, run))
         self.inflight -= 1
         self._left(run.generation)

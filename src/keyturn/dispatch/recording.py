@@ -88,6 +88,14 @@ def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> Attem
     )
 
 
+def says_it_all(run: Run) -> bool:
+    """Whether the only attempt of *run* tells the whole call: then the call needs no row of its own."""
+    trail = run.trail
+    if len(trail.attempts) != 1 or trail.status != 200 or trail.code or trail.waited or trail.shared:
+        return False
+    return trail.attempts[0].meaning == "ok" and not (trail.refusals or trail.notes or trail.attempts[0].resend)
+
+
 def ending(gateway: Gateway, run: Run) -> CallRow:
     """The call of *run* is over."""
     trail = run.trail

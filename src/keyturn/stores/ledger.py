@@ -56,7 +56,8 @@ class AttemptRow(msgspec.Struct, array_like=True, gc=False):
 
 
 class CallRow(msgspec.Struct, array_like=True, gc=False):
-    """One call, over: also one that was refused before anything was sent."""
+    """One call, over: also one that was refused before anything was sent. Of one that its only attempt answered well,
+    and of which there is nothing else to tell, none is written: the attempt says it all."""
 
     kind: Literal["c"]
     id: str
@@ -111,6 +112,15 @@ class CallStory(NamedTuple):
 
     call: CallRow | None
     attempts: tuple[AttemptRow, ...]
+
+    @classmethod
+    def of(cls, call: CallRow | None, attempts: tuple[AttemptRow, ...]) -> CallStory:
+        """The story of what was found: a single good attempt without a row of its call is all of the call."""
+        if call is None and len(attempts) == 1 and attempts[0].meaning == "ok" and not attempts[0].resend:
+            (only,) = attempts
+            stream = only.first_token_ms is not None
+            call = CallRow("c", only.call, only.at, only.caller, only.route, 200, "", only.ms or 0.0, 0.0, 1, stream)
+        return cls(call, attempts)
 
 
 class Standing(NamedTuple):

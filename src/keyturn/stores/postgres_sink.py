@@ -90,7 +90,7 @@ class PostgresSink:
         ended, attempts = await self._link.run(work)
         if ended is None and not attempts:
             return None
-        return CallStory(_call_of(ended), tuple(AttemptRow(*row) for row in attempts))
+        return CallStory.of(_call_of(ended), tuple(AttemptRow(*row) for row in attempts))
 
     async def keep_house(self, now: int, keep_days: float, responses_days: float) -> int:
         """Sum up and drop what is older than *keep_days*, give up what nobody will end; how many rows went.

@@ -113,7 +113,7 @@ def story(connection: sqlite3.Connection, call: str) -> CallStory | None:
     ).fetchall()
     if found is None and not rows:
         return None
-    return CallStory(_call(found) if found is not None else None, tuple(_attempt(*row) for row in rows))
+    return CallStory.of(_call(found) if found is not None else None, tuple(_attempt(*row) for row in rows))
 
 
 def _call(row: Sequence[object]) -> CallRow:
