@@ -14,8 +14,11 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+
+_BASE = str(Path(sys.base_prefix, "bin", "python3"))
 
 
 class Instruction(NamedTuple):
@@ -134,8 +137,12 @@ class Build:
             self.ran.append(each)
 
     def _shell(self, command: str, environ: dict[str, str]) -> None:
-        command = re.sub(r"^python -m venv (?!--without-pip)", "python -m venv --without-pip ", self.here(command))
-        command = re.sub(r"^pip --python (\S+) ", r"\1 -m pip ", command)
+        command = self.here(command)
+        if find_spec("pip"):
+            command = re.sub(r"^python -m venv (?!--without-pip)", "python -m venv --without-pip ", command)
+            command = re.sub(r"^pip --python (\S+) ", r"\1 -m pip ", command)
+        else:  # this environment was made by uv: the interpreter that it is made of has a pip
+            command = re.sub(r"^pip --python (\S+) ", rf"{_BASE} -m pip --python \1 ", command)
         command = re.sub(r"(^|&& )pip ", r"\1python -m pip ", command)
         command = re.sub(r" -o \d+ ", " ", command)
         done = subprocess.run(
