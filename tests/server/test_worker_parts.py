@@ -92,7 +92,8 @@ def test_a_worker_that_never_starts_is_given_up_with_its_last_lines(tmp_path: Pa
 
 def test_a_worker_is_handed_nothing_but_its_seat(tmp_path: Path) -> None:
     """Were the channel of another one among it, that would never learn that its keeper is gone."""
-    program = "import os, signal; print(sorted(os.listdir('/dev/fd'))); os.kill(os.getppid(), signal.SIGTERM)"
+    told = "print(sorted(os.listdir('/dev/fd')), flush=True)"  # before its keeper ends, and ends it too
+    program = f"import os, signal; {told}; os.kill(os.getppid(), signal.SIGTERM)"
     kept = Kept(program, program, tmp_path=tmp_path)
     kept.run()
     seen = [line for line in kept.log.read_text().splitlines() if line.startswith("[")]
