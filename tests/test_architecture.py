@@ -32,7 +32,8 @@ RANKS = {
     "client": 7,
     "settings": 7,
     "simulator": 7,
-    "cli": 8,
+    "simulation": 8,
+    "cli": 9,
 }
 """A room imports rooms of a lower rank only."""
 

@@ -357,7 +357,7 @@ def test_a_new_configuration_leaves_shared_calls_in_peace() -> None:
             answers = await asyncio.gather(*tasks)
             assert [answer.events[-1] for answer in answers] == ["[DONE]", "[DONE]"]
             assert len(world.seen()) == 1
-            assert not world.gateway._retired
+            assert not world.gateway.retired
 
     virtual.run(main)
 

@@ -89,7 +89,7 @@ def test_calls_in_flight_finish_on_what_they_began_with() -> None:
             answer = await running
             assert answer.status == 200
             assert old.calls == 0
-            assert world.gateway._retired == []
+            assert world.gateway.retired == []
 
     virtual.run(story)
 
@@ -208,7 +208,7 @@ def test_a_storm_of_reloads_loses_no_call_and_leaves_nothing(seed: int) -> None:
             assert all(isinstance(each, (int, asyncio.CancelledError)) for each in answers)
             assert set(statuses) <= {200, 429, 502, 504}
             assert statuses.count(200) > 100
-            assert world.gateway._retired == []
+            assert world.gateway.retired == []
             assert world.gateway.generation.calls == 0
             assert world.gateway.room.waiting == 0
 

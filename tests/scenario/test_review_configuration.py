@@ -12,7 +12,7 @@ import pytest
 from keyturn.config import DataFolder
 from keyturn.core import MONTH, Caller, Deployment, Limit, fingerprint, nano
 from keyturn.dispatch import build, read_call
-from keyturn.dispatch.reserving import choices_of
+from keyturn.dispatch.owning import choices_of
 from keyturn.simulator import Fault, KeyRule
 from tests.scenario.test_callers import MODELS, callers, named
 from tests.scenario.test_reload import Watched
@@ -80,7 +80,7 @@ def test_who_waits_moves_on_to_a_key_that_a_reload_brings() -> None:
             started = world.clock.mono()
             assert (await waiting).status == 200
             assert world.clock.mono() - started < 1
-            assert world.gateway._retired == []
+            assert world.gateway.retired == []
 
     virtual.run(story)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyturn.config import Config, DataFolder
 from keyturn.core import (
@@ -15,7 +15,6 @@ from keyturn.core import (
     Caller,
     Candidate,
     Clock,
-    Deployment,
     Entry,
     Estimator,
     Exhausted,
@@ -28,44 +27,37 @@ from keyturn.core import (
     ScopeKey,
     Trace,
     Trail,
-    Transition,
     Transport,
     TryNext,
     Verdict,
-    absent_scope,
     advance,
-    needs_listing,
-    resolve,
 )
-from keyturn.errors import (
-    DeadlineExceeded,
-    Draining,
-    KeyturnError,
-    TransportError,
-)
+from keyturn.errors import Draining, KeyturnError
 from keyturn.stores import Learned, Ledger, LiveState
 
 from . import answering, overview, unanswered
+from .adapting import Adapting
+from .adopting import adopt
 from .carried import Carried
-from .clock import Watch
 from .closing import close_all, groups_of
 from .declared import budgets
 from .events import Alarm, CallEnded, Cooled, Events
+from .exchange import Exchange
 from .explain import explain
 from .generation import Generation
-from .hidden import secrets_of
 from .models import ModelLists, ModelRow
+from .planning import move_on, plan
 from .pools import Pools
-from .preparing import LARGE_BODY, announced, prepared, prepared_apart
+from .preparing import prepared
 from .readiness import readiness
 from .recording import ending, intent, says_it_all
 from .relay import RelayStream
 from .reply import Reply
 from .restoring import Restoring
 from .rotations import Rotations
-from .run import Grant, Run
+from .run import Failed, Grant, Run
 from .signatures import SignatureMemory
-from .signing_in import forgive, furnish, lacks_token
+from .signing_in import furnish
 from .strain import Strain
 from .timekeeping import follow_clock
 from .waiting import MovedOn, WaitingRoom
@@ -78,6 +70,13 @@ if TYPE_CHECKING:
 FOREVER = float("inf")
 ANYBODY = Caller()
 MOST_RECENT = 256
+
+
+class Obtained(NamedTuple):
+    """Somebody answers: the grant, and the exchange that has the answer, or the beginning of a stream."""
+
+    grant: Grant
+    exchange: Exchange
 
 
 class Gateway:
@@ -111,6 +110,7 @@ class Gateway:
         self.room: WaitingRoom[Grant] = WaitingRoom(clock)
         self.carried = Carried(folder, clock, live, config.spent)
         self.rotations = Rotations(self.carried, live, self.events)
+        self.adapting = Adapting(self)
         self.restoring: Restoring | None = None
         """Has live state outlive the process, where it is kept in its memory."""
         self.generations = 0
@@ -120,9 +120,9 @@ class Gateway:
         self.refresher: Refresher | None = None
         """Gives accounts their tokens, once there are any."""
         self.generation = Generation(furnish(self, config)[0], self)
-        self._retired: list[Generation] = []
+        self.retired: list[Generation] = []
         """Earlier configurations that calls still run on."""
-        self._older_lists: list[ModelLists] = []
+        self.older_lists: list[ModelLists] = []
         """Lists of earlier configurations, which may still be fetched for somebody."""
         live.subscribe(self._wake)
         live.follow(self._learned)
@@ -179,9 +179,9 @@ class Gateway:
         if self.draining:
             raise Draining("the gateway is shutting down; ask again in a moment", retry_after=1.0)
         keep = await self.responses.begin(run) if run.call.dialect == "openai_responses" else None
-        await self._plan(run, run.generation)
+        await plan(self, run, run.generation)
         if run.generation is not self.generation:
-            await self._move_on(run)
+            await move_on(self, run)
         if keep is not None:  # each such answer has an id of its own
             return keep(await self.ask(run))
         sharing = run.generation.sharing
@@ -189,6 +189,21 @@ class Gateway:
 
     async def ask(self, run: Run) -> Reply:
         """Have *run*, which has been planned, answered by who can. Raises what keeps everybody from it."""
+        got = await self.obtain(run)
+        if isinstance(got, Reply):
+            return got
+        grant, exchange = got
+        reply = None
+        try:
+            reply = answering.relayed(self, run, grant, exchange)
+        finally:
+            if reply is None:
+                exchange.close()
+        return reply
+
+    async def obtain(self, run: Run) -> Obtained | Reply:
+        """Ask one candidate after the other until one answers: its exchange, to be relayed and closed by who asked for
+        it; or the reply that says why none does. Raises what keeps everybody from answering."""
         resend: Entry | None = None
         while True:
             reserving = run.generation.reserving
@@ -198,36 +213,19 @@ class Gateway:
                     again = reserving.again(run, resend)
                     grant = again or (grant if self.draining else await reserving.wait(run, grant))
                 except MovedOn:
-                    await self._move_on(run)
+                    await move_on(self, run)
                     continue
             if isinstance(grant, Exhausted):
                 return unanswered.given_up(self, run, grant)
             if grant.pending and not await reserving.confirmed(run, grant):
                 resend = None
                 continue
-            if grant.entry.candidate.credential.tokens is not None and await lacks_token(self, run, grant):
-                continue
-            if self.before_attempt is not None:
-                await announced(self.before_attempt, run, grant)
-            large = run.call.size > LARGE_BODY
-            exchange = await prepared_apart(self, run, grant) if large else prepared(self, run, grant)
+            exchange = await prepared(self, run, grant)
             if exchange is None:
                 continue
-            run.progress.attempts += 1
-            run.trail.attempts.append(grant.attempt)
-            failed, reply = None, None
-            try:
-                if self.ledger.keeps:
-                    on_record = self.ledger.intend(intent(self, run, grant), paying=run.paying)
-                    if on_record is not None:
-                        await on_record
-                failed = await exchange.perform()
-                if failed is None:
-                    reply = answering.relayed(self, run, grant, exchange)
-                    return reply
-            finally:
-                if failed is None and reply is None:
-                    exchange.close()
+            failed = await self._attempt(run, grant, exchange)
+            if failed is None:
+                return Obtained(grant, exchange)
             move = advance(run.progress, grant.entry, failed.outcome, self.clock.mono())
             if isinstance(move, Relay):
                 return answering.as_it_came(self, run, failed)
@@ -236,65 +234,28 @@ class Gateway:
                 raise unanswered.stopped(run, move)
             resend = move.resend if isinstance(move, TryNext) else None
 
-    async def _plan(self, run: Run, generation: Generation) -> None:
-        """Whom *run* may ask by the configuration of *generation*, which it carries from then on."""
-        if needs_listing(run.call, generation.lists.catalog):
-            await self._list(run, generation)
-        plan = resolve(run.call, run.caller, generation.lists.catalog)
-        run.planned(plan, generation)
-        if len(run.deployments) > 1:
-            if plan.strategy == "fastest":
-                run.deployments = generation.pools.fastest_first(plan)
-                run.trail.planned = run.deployments[0].provider
-            if self.marks:
-                self._leave_out_absent(run)
+    async def _attempt(self, run: Run, grant: Grant, exchange: Exchange) -> Failed | None:
+        """Send it, once it is on record. None: there is an answer, and the exchange is open."""
+        run.progress.attempts += 1
+        run.trail.attempts.append(grant.attempt)
+        over = False
+        try:
+            if self.ledger.keeps:
+                on_record = self.ledger.intend(intent(self, run, grant), paying=run.paying)
+                if on_record is not None:
+                    await on_record
+            failed = await exchange.perform()
+            over = True
+        finally:
+            if not over:
+                exchange.close()
+        return failed
 
-    async def _move_on(self, run: Run) -> None:
-        """The configuration changed while *run* waited: it goes on by the new one, if that knows its name as well."""
-        while run.generation is not self.generation:
-            older, newer = run.generation, self.generation
-            newer.calls += 1
-            moved = False
-            try:
-                await self._plan(run, newer)
-                moved = True
-            except (KeyturnError, TransportError):
-                return
-            finally:
-                self._left(older if moved else newer)
-
-    def _make_pool(self, deployment: Deployment) -> bool:
-        """Have the pool of *deployment* made by the configuration in use; False when it lacks the provider."""
-        known = deployment.provider in self.generation.config.credentials
-        if known:
-            self.generation.pools.of(deployment)
-        return known
-
-    def _left(self, generation: Generation) -> None:
+    def left(self, generation: Generation) -> None:
         """A call does not run on *generation* any more."""
         generation.calls -= 1
-        if not generation.calls and generation in self._retired:
-            self._retired.remove(generation)
-
-    async def _list(self, run: Run, generation: Generation) -> None:
-        """What the providers offer, as far as it is known by the call's deadline."""
-        watch = Watch(self.clock, min(run.deadline, run.content_by), "models")
-        try:
-            with watch:
-                await generation.lists.refresh()
-        except TransportError as error:
-            raise DeadlineExceeded("the call's deadline passed while the providers were asked for models") from error
-        finally:
-            watch.close()
-
-    def _leave_out_absent(self, run: Run) -> None:
-        """In a chain, who lately had no such model is not asked; unless nobody would be."""
-        now = self.clock.mono()
-        left = tuple(each for each in run.deployments if self.marks.blocked((absent_scope(each),), now) is None)
-        if left and len(left) < len(run.deployments):
-            gone = (each for each in run.deployments if each not in left)
-            run.trail.refusals.extend(f"{each}: lately its provider had no such model" for each in gone)
-            run.deployments = left
+        if not generation.calls and generation in self.retired:
+            self.retired.remove(generation)
 
     def stream_ended(self, stream: RelayStream) -> None:
         """The client has all of *stream*, or left."""
@@ -306,7 +267,7 @@ class Gateway:
 
     def landed(self, run: Run) -> None:
         """What *run* asked for several calls is over; each of them is recorded by itself."""
-        self._left(run.generation)
+        self.left(run.generation)
 
     def _ended(self, run: Run, reply: Reply | None) -> None:
         """A call without a stream is over; *reply* None: the client left."""
@@ -324,7 +285,7 @@ class Gateway:
         if self.ledger.keeps and not says_it_all(run):
             self.ledger.ended(ending(self, run))
         self.inflight -= 1
-        self._left(run.generation)
+        self.left(run.generation)
         if not self.inflight and self._idle is not None:
             self._idle.set()
         self.events.emit(CallEnded(run.call, run.caller, run.trail, answer))
@@ -352,13 +313,13 @@ class Gateway:
     def wake_marked(self, scopes: Sequence[ScopeKey]) -> None:
         """The marks on *scopes* are gone, or may be probed again: by calls on earlier configurations too."""
         self.generation.pools.wake_marked(scopes)
-        for older in self._retired:
+        for older in self.retired:
             older.pools.wake_marked(scopes)
 
     def _wake(self, scope: str) -> None:
         """What somebody waited for came free early."""
         self.generation.pools.wake(scope)
-        for older in self._retired:
+        for older in self.retired:
             older.pools.wake(scope)
 
     def _learned(self, news: Learned) -> None:
@@ -370,31 +331,8 @@ class Gateway:
             self.rotations.follow(provider, index)
 
     def adopt(self, config: Config) -> None:
-        """Answer by *config* from now on. Calls under way finish on what they began with; counters, cooldowns and
-        indexes stay; what stood against keys that are gone, or against a quota of 0, is forgotten."""
-        older = self.generation
-        credentials = [each for group in config.credentials.values() for each in group]
-        self.redactor.add(*secrets_of(config))
-        config, changed = furnish(self, config)
-        older.retire(self._make_pool)
-        self._older_lists = [each for each in self._older_lists if each.busy] + [older.lists]
-        self.generation = Generation(config, self)
-        self.generation.lists.inherit(older.lists)
-        self.generation.pools.make_again(older.pools)
-        if older.calls:
-            self._retired.append(older)
-        self.carried.take_over(budgets(config), config.spent)
-        caps, before = config.modes.caps, older.config.modes.caps
-        recapped = {name for name, each in before.items() if caps.get(name) != each}
-        freed = self.marks.keep(
-            {each.fingerprint for each in credentials}, {each.group for each in credentials}, recapped
-        )
-        for scope in freed:
-            self.live.cool(Transition(scope, None))  # here it is gone by now; who shares the live state learns it
-        self.wake_marked(freed)
-        forgive(self, changed)
-        overview.switch_off(self, self.disabled)
-        self.room.move_on(older.number)
+        """Answer by *config* from now on; calls under way finish on what they began with."""
+        adopt(self, config)
 
     @property
     def config(self) -> Config:
@@ -409,12 +347,12 @@ class Gateway:
     @property
     def generations_in_use(self) -> tuple[Generation, ...]:
         """Its configuration, and earlier ones that calls still run on."""
-        return (self.generation, *self._retired)
+        return (self.generation, *self.retired)
 
     @property
     def lists_in_use(self) -> tuple[ModelLists, ...]:
         """The lists of its configuration, and earlier ones that somebody may still wait for."""
-        return (self.generation.lists, *self._older_lists)
+        return (self.generation.lists, *self.older_lists)
 
     @property
     def lists(self) -> ModelLists:

@@ -11,6 +11,7 @@ from keyturn.errors import Untranslatable
 
 from .exchange import Exchange
 from .run import Grant, Run
+from .signing_in import lacks_token
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -32,27 +33,19 @@ async def announced(hook: BeforeAttempt, run: Run, grant: Grant) -> None:
     run.neutral = None  # made of what may have changed
 
 
-def prepared(gateway: Gateway, run: Run, grant: Grant) -> Exchange | None:
-    """The attempt of *grant*, ready to be sent; None when its dialect cannot say what the call says."""
-    exchange, ready = Exchange(gateway, run, grant), False
-    try:
-        exchange.prepare()
-        ready = True
-    except Untranslatable as error:
-        run.cannot_ask(grant.entry.candidate.deployment, error)
+async def prepared(gateway: Gateway, run: Run, grant: Grant) -> Exchange | None:
+    """The attempt of *grant*, ready to be sent; None when it cannot be: its account has no token, or its dialect
+    cannot say what the call says."""
+    if grant.entry.candidate.credential.tokens is not None and await lacks_token(gateway, run, grant):
         return None
-    finally:
-        if not ready:
-            exchange.watch.close()
-            grant.close()
-    return exchange
-
-
-async def prepared_apart(gateway: Gateway, run: Run, grant: Grant) -> Exchange | None:
-    """The same for a large body, in a thread: its translation must not hold up everybody else."""
+    if gateway.before_attempt is not None:
+        await announced(gateway.before_attempt, run, grant)
     exchange, ready = Exchange(gateway, run, grant), False
     try:
-        await asyncio.to_thread(exchange.prepare)
+        if run.call.size > LARGE_BODY:
+            await asyncio.to_thread(exchange.prepare)
+        else:
+            exchange.prepare()
         ready = True
     except Untranslatable as error:
         run.cannot_ask(grant.entry.candidate.deployment, error)

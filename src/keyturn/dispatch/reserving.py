@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
-from math import ceil
 from typing import TYPE_CHECKING
 
 from keyturn.core import (
     Attempt,
-    Call,
     Claim,
     Cost,
     Denied,
@@ -18,14 +15,11 @@ from keyturn.core import (
     Exhausted,
     Limit,
     Pool,
-    Price,
     Refuse,
     Transition,
-    Usage,
     Verdict,
     charge,
     claims,
-    dollars,
     holder_in,
     peek,
     pick,
@@ -33,10 +27,10 @@ from keyturn.core import (
     standing,
     together,
 )
-from keyturn.errors import BudgetExhausted, CallerLimit, RequestExceedsLimit
 from keyturn.stores import Reservation
 
 from .clock import draw, new_id
+from .owning import OwnLimits
 from .run import Grant, Run
 from .waiting import Line
 
@@ -55,11 +49,6 @@ FREE = Cost(0, 0, 0)
 """The cost of a call where nothing is limited."""
 SMALL = Cost(1, 1, 1)
 """That of a call that fits wherever any call fits."""
-UNSTATED_OUTPUT = 16_384
-"""Tokens of output that a budget is held for at least, when a call does not state its largest."""
-_CANDIDATES = re.compile(rb'"candidate(?:C|_c)ount"\s*:\s*([^,}]+)')
-MOST_CHOICES = 128
-"""Answers to one request: OpenAI's own bound."""
 
 
 class Reserving:
@@ -74,6 +63,7 @@ class Reserving:
         self._marks = gateway.marks
         self._room = gateway.room
         self._estimator = gateway.estimator
+        self._own = OwnLimits(generation, gateway)
         self._wake_marked = gateway.wake_marked
         self._cool = gateway.cool
 
@@ -220,14 +210,14 @@ class Reserving:
             own = (limit for limit in run.own if limit.metric == "requests" and not run.counted)
             needed = claims(own, SMALL)  # the owner of this gateway did not say so of its callers
         elif run.own:
-            cost = self._own_cost(run, entry)
+            cost = self._own.cost(run, entry)
             if cost is None:
                 return None
             needed += claims((limit for limit in run.own if not (run.counted and limit.metric == "requests")), cost)
         got = self._live.reserve(attempt.id, needed, now, entry.scopes)
         if isinstance(got, Denied):
             if got.limit.owner == "caller":
-                raise self._own_limit(got)
+                raise self._own.refusal(got)
             return got
         pool.used(entry)
         self._live.begin(entry.scopes, attempt.id, now)
@@ -254,7 +244,7 @@ class Reserving:
             if self._marks.blocked(entry.scopes, now) is None:
                 grant.pool.park(entry, now + AGAIN, "busy")
         elif got.limit.owner == "caller":
-            raise self._own_limit(got)
+            raise self._own.refusal(got)
         else:
             self._set_aside(run, grant.pool, entry, got, now)
         return False
@@ -292,58 +282,6 @@ class Reserving:
             # Since its end: a success of what is under way must not clear it.
             change = Transition(scope, "cooling", until, "custom_cap", mark.strikes if mark is not None else 0, until)
             self._cool(Verdict([change]), entry.candidate)
-
-    def _own_cost(self, run: Run, entry: Entry) -> Cost | None:
-        """What *run* is charged on the limits of its caller and role; None when it must be paid and has no price.
-
-        Output counts here also where the provider does not count it.
-        """
-        deployment = entry.candidate.deployment
-        cost = charge(
-            self._estimator.estimate(run.call, str(deployment)),
-            run.call,
-            counts_output=True,
-            charges_max_output=False,
-            learned_output=self._estimator.output(str(deployment)),
-        )
-        if not run.paying:
-            return cost
-        price = self._generation.prices.of(deployment)
-        return None if price is None else self._priced(run, cost, deployment, price)
-
-    def _priced(self, run: Run, cost: Cost, deployment: Deployment, price: Price) -> Cost:
-        """*cost* with the most that it may come to in money: a budget is held for all that the call allows."""
-        call, model = run.call, str(deployment)
-        output = 0
-        if call.kind == "chat":
-            output = call.max_output or max(self._estimator.output(model), UNSTATED_OUTPUT)
-            output *= choices_of(call)
-        most = Usage(self._estimator.estimate(call, model).bound, output)
-        return cost._replace(money=max(price.of(most), 1), price=price)
-
-    def _own_limit(self, denied: Denied) -> CallerLimit | BudgetExhausted | RequestExceedsLimit:
-        """The caller's or the role's own limit says no: no other candidate is a remedy."""
-        limit = denied.limit
-        kind, _, name = limit.scope.partition("/")
-        if limit.metric == "cost":
-            return self._budget(limit, f"the monthly budget of {kind} {name}, {dollars(limit.capacity):g} USD,", denied)
-        unit = "requests" if limit.metric == "requests" else "tokens"
-        said = f"{kind} {name} may use {limit.capacity} {unit} a minute"
-        if denied.never:
-            return RequestExceedsLimit(f"{said}, and this request needs more: send less")
-        wait = denied.wait if denied.wait < FOREVER else 1.0
-        return CallerLimit(f"{said}; there is room again in {wait:.1f} s", retry_after=wait)
-
-    def _budget(self, limit: Limit, budget: str, denied: Denied) -> CallerLimit | BudgetExhausted:
-        if denied.busy:
-            return CallerLimit(f"what is left of {budget} is held by calls under way", retry_after=1.0)
-        left = self._live.view(0.0).row(limit, self._clock.mono()).free
-        if left:
-            return BudgetExhausted(
-                f"{budget} has {dollars(left):.6f} USD left, and this call may cost more: send less, state fewer "
-                "max_tokens, or wait for the next month"
-            )
-        return BudgetExhausted(f"{budget} is spent; it begins anew with the next month")
 
     def _leave_out_unpriced(self, run: Run, pool: Pool, entry: Entry) -> None:
         """A budget cannot cover what nobody knows the price of."""
@@ -408,18 +346,3 @@ class Reserving:
         if probed:
             self._wake_marked(probed)
         self._room.freed(Deployment(attempt.provider, attempt.model))
-
-
-def choices_of(call: Call) -> int:
-    """How many answers *call* asks for; what cannot be read counts as many, for it may be read elsewhere."""
-    if call.dialect == "gemini":  # wherever the word stands: the upstream may read another one than we would
-        found = _CANDIDATES.findall(call.members.get("generationConfig", b""))
-        return max((_number(each.strip()) for each in found), default=1)
-    return _number(call.members.get("n", b"1"))
-
-
-def _number(stated: bytes) -> int:
-    try:
-        return max(1, ceil(min(float(stated), MOST_CHOICES))) if stated != b"null" else 1
-    except ValueError:
-        return MOST_CHOICES

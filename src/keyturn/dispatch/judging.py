@@ -1,0 +1,53 @@
+"""What follows from the outcome of an attempt for the ones after it: cooldowns, rotation, and what is learned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keyturn.core import PROFILES, Outcome, Report, judge, seconds_to_reset
+
+from .clock import draw
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+
+
+def judged(exchange: Exchange, outcome: Outcome) -> None:
+    """Have *outcome* change what stands against the candidate, and tell whoever learns from it."""
+    grant, gateway = exchange.grant, exchange.gateway
+    if outcome.meaning == "ok" and not gateway.marks and not gateway.adapting.alert:
+        return
+    if exchange.run.call.kind == "count" and outcome.meaning in ("rate_limited", "daily_quota", "overloaded"):
+        return  # its limits are its own
+    candidate = grant.entry.candidate
+    verdict = judge(
+        gateway.marks,
+        Report(
+            candidate,
+            grant.entry.scopes,
+            outcome,
+            grant.attempt.started,
+            gateway.clock.mono(),
+            len(grant.pool.entries),
+            len(exchange.run.deployments) > 1,
+            seconds_to_reset(exchange.provider.rules, gateway.clock.wall()) if outcome.meaning != "ok" else None,
+            _first_step(exchange),
+            PROFILES[exchange.run.generation.config.cooldown],
+            exchange.provider.longest_rests,
+        ),
+        draw,
+    )
+    if verdict.transitions or verdict.alarm:
+        gateway.cool(verdict, candidate)
+    if grant.pool.cycle is not None and outcome.meaning != "ok":
+        now = gateway.clock.mono()
+        grant.pool.exhausted(grant.entry, gateway.marks.blocked(grant.entry.own_scopes, now), now)
+    if outcome.meaning in ("rate_limited", "daily_quota"):
+        grant.pool.strategy.moved(grant.pool, grant.entry, grant.attempt.started, gateway.clock.mono())
+    for onlooker in gateway.adapting.onlookers:
+        onlooker(exchange, outcome)
+
+
+def _first_step(exchange: Exchange) -> float | None:
+    rotation = exchange.run.generation.config.rotations.get(exchange.provider.name)
+    return rotation.cooldown_seconds if rotation is not None else None
