@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from keyturn.config import DataFolder
@@ -111,6 +112,11 @@ def test_a_call_whose_client_leaves(tmp_path: Path) -> None:
     told(tmp_path, story, latency=5.0)
 
 
+def row_of(line: AttemptRow | bytes) -> AttemptRow:
+    assert isinstance(line, bytes)
+    return msgspec.json.decode(line, type=AttemptRow)
+
+
 def test_the_intent_is_on_record_before_the_first_byte_is_sent(tmp_path: Path) -> None:
     """What the upstream sees arrive is in the journal by then, at what is held for it."""
     seen: list[str] = []
@@ -118,13 +124,14 @@ def test_the_intent_is_on_record_before_the_first_byte_is_sent(tmp_path: Path) -
     async def story(world: World) -> None:
         intend = world.gateway.ledger.intend
 
-        def watched(row: AttemptRow, *, paying: bool) -> Awaitable[None] | None:
+        def watched(row: AttemptRow | bytes, *, paying: bool) -> Awaitable[None] | None:
+            told = row_of(row)
             assert world.seen() == []
             result = intend(row, paying=paying)
             seen.append((next((tmp_path / "journal").iterdir())).read_text())
-            assert row.charged > 0
-            assert row.cost == row.charged
-            assert row.id in seen[-1]
+            assert told.charged > 0
+            assert told.cost == told.charged
+            assert told.id in seen[-1]
             return result
 
         world.gateway.ledger.intend = watched  # type: ignore[method-assign]
@@ -141,8 +148,8 @@ def test_what_no_budget_pays_is_held_at_its_likely_cost_and_what_has_no_price_at
     async def story(world: World) -> None:
         intend = world.gateway.ledger.intend
 
-        def watched(row: AttemptRow, *, paying: bool) -> Awaitable[None] | None:
-            rows.append(row)
+        def watched(row: AttemptRow | bytes, *, paying: bool) -> Awaitable[None] | None:
+            rows.append(row_of(row))
             return intend(row, paying=paying)
 
         world.gateway.ledger.intend = watched  # type: ignore[method-assign]

@@ -14,14 +14,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keyturn.stores.journal import Broken, Full, Journal, sync
+from keyturn.stores.journal import Broken, Full, Journal, sync, written_in
 from tests.support.ledger_rows import began, ended, lines, over
 
 ROOM = 1 << 30
 
 
-def journal(folder: Path, *, most: int = ROOM, segment: int = 1 << 22) -> Journal:
-    made = Journal(folder / "journal", most=most, segment=segment)
+@pytest.fixture(params=[True, False], ids=["mapped", "plain"], autouse=True)
+def mapped(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Every test runs with files in memory, and with files that are written to by system calls."""
+    monkeypatch.setattr(MAPPED, "on", request.param)
+    return bool(request.param)
+
+
+class MAPPED:
+    on = True
+
+
+def journal(folder: Path, *, most: int = ROOM, segment: int = 1 << 22, mapped: bool | None = None) -> Journal:
+    made = Journal(folder / "journal", most=most, segment=segment, mapped=MAPPED.on if mapped is None else mapped)
     made.open()
     return made
 
@@ -146,7 +157,7 @@ NUMBERS = iter(range(1_000_000))
 @given(stops=st.lists(st.integers(0, 700), min_size=1, max_size=6))
 def test_a_write_that_breaks_off_anywhere_loses_and_doubles_nothing(tmp_path: Path, stops: list[int]) -> None:
     """Each number says after how many bytes the disk is full; the rest is written again later."""
-    log = journal(tmp_path / str(next(NUMBERS)))
+    log = journal(tmp_path / str(next(NUMBERS)), mapped=False)
     real = os.write
     wanted: list[bytes] = []
     number = 0
@@ -205,6 +216,76 @@ def test_a_disk_that_is_really_full_in_the_middle_of_a_line(tmp_path: Path, room
     assert sum(path.stat().st_size for path in log.folder.iterdir()) == room
     log.append(left)
     assert list(dict.fromkeys(drain(log))) == rows(*range(number + 1))
+
+
+def test_a_process_that_dies_leaves_zero_bytes_behind_that_are_no_lines(tmp_path: Path, mapped: bool) -> None:
+    dead = journal(tmp_path, segment=5000)
+    dead.append(text(1, 2))
+    [file] = dead.folder.iterdir()
+    assert file.stat().st_size == (5000 if mapped else len(text(1, 2)))
+    assert written_in(file) == len(text(1, 2))
+    log = journal(tmp_path)
+    assert (log.waiting, drain(log), log.torn) == (len(text(1, 2)), rows(1, 2), 0)
+
+
+@pytest.mark.parametrize("torn", [1, 40])
+def test_a_process_that_dies_in_the_middle_of_a_line_loses_that_alone(tmp_path: Path, torn: int) -> None:
+    dead = journal(tmp_path, segment=5000)
+    dead.append(text(1) + text(2)[:torn])
+    log = journal(tmp_path)
+    log.append(text(3))
+    assert (drain(log), log.torn) == (rows(1, 3), 1)
+
+
+def test_a_file_that_is_closed_is_as_long_as_what_is_in_it(tmp_path: Path) -> None:
+    log = journal(tmp_path, segment=5000)
+    log.append(text(1))
+    log.rotate()
+    [file] = log.folder.iterdir()
+    assert file.stat().st_size == len(text(1))
+    log.append(text(2))
+    assert drain(log) == rows(1, 2)
+
+
+@given(sizes=st.lists(st.integers(0, 900), min_size=1, max_size=30), segment=st.integers(100, 1500))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_lines_of_all_sizes_over_many_files(tmp_path: Path, sizes: list[int], segment: int) -> None:
+    """Those that are larger than a file is meant to be among them; what is read in between is not read again."""
+    log = journal(tmp_path / str(next(NUMBERS)), segment=segment)
+    written = [lines(ended(str(number), notes=["x" * size]))[0] for number, size in enumerate(sizes)]
+    found = []
+    for number, line in enumerate(written):
+        log.append(line + b"\n")
+        if number % 3 == 2:
+            found += drain(log, 2)
+    assert found + drain(log) == written
+    assert log.waiting == 0
+    log.close()
+    assert files(log) == []
+
+
+def test_without_space_ahead_each_line_is_written_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    log = journal(tmp_path)
+    log.append(text(1))
+    assert [path.stat().st_size for path in log.folder.iterdir()] == [len(text(1))]
+    assert not log.put(text(2))
+    assert drain(log) == rows(1)
+
+
+def test_what_needs_nothing_of_the_system_is_put_at_once(tmp_path: Path, mapped: bool) -> None:
+    log = journal(tmp_path, segment=700, most=2000)
+    assert not log.put(text(1))
+    log.append(text(1))
+    number = 2
+    while log.put(text(number)):
+        number += 1
+    assert (number > 2) == mapped
+    log.append(text(number))
+    assert drain(log) == rows(*range(1, number + 1))
 
 
 def test_rows_of_every_kind_are_whole(tmp_path: Path) -> None:

@@ -115,8 +115,6 @@ def test_a_row_is_in_the_journal_at_once_and_in_the_database_soon(tmp_path: Path
         assert in_journal(tmp_path) == lines(row)
         kept.finish(over(row))
         kept.ended(ended("c"))
-        assert in_journal(tmp_path) == lines(row)
-        await asyncio.sleep(0)
         assert in_journal(tmp_path) == lines(row, over(row), ended("c"))
         assert sink.taken == []
         await later(0.15)
@@ -132,7 +130,7 @@ def test_a_row_is_in_the_journal_at_once_and_in_the_database_soon(tmp_path: Path
 
 def in_journal(folder: Path) -> list[bytes]:
     files = sorted((folder / "journal").iterdir())
-    return [line for file in files for line in file.read_bytes().split(b"\n") if line]
+    return [line for file in files for line in file.read_bytes().rstrip(b"\0").split(b"\n") if line]
 
 
 def test_flush_makes_everything_available(tmp_path: Path) -> None:
@@ -340,10 +338,15 @@ class Disk:
         return self._write(descriptor, data)
 
 
+def no_space_ahead(*_: object) -> None:
+    raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     made = Disk()
     monkeypatch.setattr(os, "write", made.write)
+    monkeypatch.setattr(os, "posix_fallocate", no_space_ahead)
     return made
 
 

@@ -1,91 +1,92 @@
-"""What the ledger is told of attempts and calls: rows made from a run, by the wall clock and in nano-dollars."""
+"""What the ledger is told of attempts and calls: rows made from a run, by the wall clock and in nano-dollars.
+
+Each attempt is told twice, so its rows are written as the lines that they become: making an object and encoding that
+would cost more than all else that the ledger does for a call.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from keyturn.core import Attempt, Claim, Usage, charged, cost_of
-from keyturn.stores import AttemptRow, CallRow
+import msgspec
+
+from keyturn.core import Attempt, Claim, Pick, Trail, Usage, charged
+from keyturn.stores import CallRow
 
 from .run import Grant, Run
 
 if TYPE_CHECKING:
     from .gateway import Gateway
 
+MOST_PLANNED = 20
+"""Names of a plan that are written down."""
 LONGEST_NAME = 200
 """Characters of what a client may have made up."""
+MOST_NAMED = 64
+"""Callers and names of one candidate whose part of a line is kept."""
 
 
-def intent(gateway: Gateway, run: Run, grant: Grant) -> AttemptRow:
-    """*grant* is about to be sent: what is held stands for what will be used."""
-    budget = grant.budget
-    attempt, deployment = grant.attempt, grant.entry.candidate.deployment
+def intent(gateway: Gateway, run: Run, grant: Grant) -> bytes:
+    """The line of an `AttemptRow`: *grant* is about to be sent; what is held stands for what will be used."""
+    budget, attempt, deployment = grant.budget, grant.attempt, grant.entry.candidate.deployment
     cost = run.costs.get(deployment)
-    likely = gateway.estimator.estimate(run.call).likely if cost is None else cost.input
-    output = cost.output if cost is not None else 0
+    # Nobody needed an estimate of this call: one in passing will do, as it counts only if this process dies.
+    likely, output = (run.call.text_bytes // 4 or 1, 0) if cost is None else (cost.input, cost.output)
     if budget is not None:
         held: int | None = budget.cost
     else:
-        held = cost_of(Usage(likely, output), run.generation.prices.of(deployment))
-    return AttemptRow(
-        "i",
-        attempt.id,
-        run.trail.call,
-        _wall_ms(gateway, attempt.started),
-        run.caller.name,
-        run.trail.route[:LONGEST_NAME],
-        run.role,
-        deployment.provider,
-        deployment.model[:LONGEST_NAME],
-        attempt.key,
-        grant.entry.candidate.credential.fingerprint,
-        attempt.tier,
-        attempt.resend,
-        likely,
-        output,
-        budget.cost if budget is not None else 0,
-        cost=held,
-    )
+        price = run.generation.prices.of(deployment)
+        held = None if price is None else price.of(Usage(likely, output))
+    charged = budget.cost if budget is not None else 0
+    begun = grant.begun = _begun(gateway, run, grant, attempt)
+    return (
+        f'["i",{begun},{likely},{output},{charged},"",null,null,null,0,0,0,false,'
+        f'{"null" if held is None else held},""]\n'
+    ).encode()
 
 
-def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> AttemptRow:
-    """*attempt*, made with *grant*, is over. Without usage nothing was delivered, and no tokens are counted."""
-    usage = attempt.usage
-    deployment = grant.entry.candidate.deployment
-    cost = None
+def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple[bytes, int]:
+    """The line of an `AttemptRow`: *attempt*, made with *grant*, is over; and what budgets are charged. Without usage
+    nothing was delivered, and no tokens are counted."""
+    usage, cost = attempt.usage, None
     if usage is not None:
-        cost = cost_of(usage, run.generation.prices.of(deployment))
+        cost = usage.cost
+        if cost is None and (price := run.generation.prices.of(grant.entry.candidate.deployment)) is not None:
+            cost = price.of(usage)
     used = usage or _NOTHING
-    began, ended = attempt.started, attempt.ended or attempt.started
-    first = attempt.first_token
-    return AttemptRow(
-        "f",
-        attempt.id,
-        run.trail.call,
-        _wall_ms(gateway, began),
-        run.caller.name,
-        run.trail.route[:LONGEST_NAME],
-        run.role,
-        deployment.provider,
-        deployment.model[:LONGEST_NAME],
-        attempt.key,
-        grant.entry.candidate.credential.fingerprint,
-        attempt.tier,
-        attempt.resend,
-        used.input,
-        used.output,
-        _paid(grant.budget, usage, cost),
-        attempt.meaning,
-        attempt.status,
-        _ms(ended - began),
-        None if first is None else _ms(first - began),
-        used.cached,
-        used.written,
-        used.reasoning,
-        used.exact,
-        cost,
-        attempt.detail,
+    charged = _paid(grant.budget, usage, cost)
+    began, ended, first = attempt.started, attempt.ended or attempt.started, attempt.first_token
+    detail = _text(attempt.detail) if attempt.detail else '""'
+    begun = grant.begun if attempt is grant.attempt and grant.begun else _begun(gateway, run, grant, attempt)
+    line = (
+        f'["f",{begun},{used.input},{used.output},{charged},"{attempt.meaning}",'
+        f"{attempt.status or 'null'},{_ms(ended - began)},{'null' if first is None else _ms(first - began)},"
+        f"{used.cached},{used.written},{used.reasoning},{'true' if used.exact else 'false'},"
+        f"{'null' if cost is None else cost},{detail}]\n"
     )
+    return line.encode(), charged
+
+
+def _begun(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> str:
+    """The members of an attempt's line that are known when it begins, from its id to `resend`."""
+    entry, who = grant.entry, (run.caller.name, run.trail.route, run.role)
+    named = entry.recorded.get(who)
+    if named is None:
+        if len(entry.recorded) >= MOST_NAMED:
+            entry.recorded.clear()
+        (provider, model), credential = entry.candidate
+        names = (run.caller.name, run.trail.route[:LONGEST_NAME], run.role, provider, model[:LONGEST_NAME])
+        named = ",".join(map(_text, (*names, credential.shown, credential.fingerprint)))
+        entry.recorded[who] = named
+    at = _wall_ms(gateway, attempt.started)
+    resend = "true" if attempt.resend else "false"
+    return f'"{attempt.id}","{run.trail.call}",{at},{named},{attempt.tier},{resend}'
+
+
+def _text(text: str) -> str:
+    """*text* as JSON has it; half of a character, from a client or an upstream, is replaced."""
+    return msgspec.json.encode(text.encode(errors="replace").decode()).decode()
 
 
 def says_it_all(run: Run) -> bool:
@@ -112,8 +113,33 @@ def ending(gateway: Gateway, run: Run) -> CallRow:
         len(trail.attempts),
         trail.stream,
         trail.refusals,
-        trail.notes,
+        [*trail.notes, *circumstances(trail)],
     )
+
+
+def circumstances(trail: Trail) -> Iterator[str]:
+    """In words, what a row has no place for: who might be asked, how keys were chosen, what it was to wait, and by when
+    it had to be answered. As `keyturn trace` says it of a call that is still in memory."""
+    if len(trail.plan) > 1:
+        how = "" if trail.ordered == "in_order" else f" ({trail.ordered} first)"
+        yield f"planned{how}: {', '.join(map(str, trail.plan[:MOST_PLANNED]))}"
+    for number, attempt in enumerate(trail.attempts, 1):
+        said = []
+        if attempt.pick is not None:
+            said.append(f"{attempt.key} was chosen of {Pick(*attempt.pick).said()}")
+        if attempt.content_by is not None:
+            within = attempt.content_by - attempt.started
+            said.append(f"its first content was to come within {within:.1f} s")
+        if said:
+            yield f"attempt {number}: {'; '.join(said)}"
+    if trail.position is not None:
+        expected = "" if trail.expected_wait is None else f", to wait {trail.expected_wait:.1f} s"
+        yield f"it began to wait at place {trail.position}{expected}"
+    if trail.bounds is not None:
+        deadline, content_by, patience = trail.bounds
+        total, content = deadline - trail.started, content_by - trail.started
+        until = f"{content:.0f} s until its first content, " if content < total else ""
+        yield f"deadlines: {total:.0f} s in all, {until}{patience:.0f} s waiting for a key"
 
 
 _NOTHING = Usage(0, 0)

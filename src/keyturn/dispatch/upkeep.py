@@ -115,13 +115,15 @@ def leftover(data: Path, wall: float) -> Leftover:
 
 def leftover_in(data: Path, wall: float) -> Leftover:
     """What one journal holds."""
+    from keyturn.stores import written_in
+
     size, oldest = 0, wall
     try:
         for file in (data / JOURNAL_FOLDER).iterdir():
-            found = file.stat()
-            if found.st_size:
-                size += found.st_size
-                oldest = min(oldest, found.st_mtime)
+            written = written_in(file)
+            if written:
+                size += written
+                oldest = min(oldest, file.stat().st_mtime)
     except OSError:
         pass  # no journal, or a file that was taken in meanwhile
     return Leftover(size, max(wall - oldest, 0.0))

@@ -1,15 +1,19 @@
 """The journal: rows on their way to a database, one JSON line each, in files that are only appended to.
 
-A line is written with one system call before anything else goes on, so that it outlives the process from then on: the
-kernel has it. It is not flushed to the disk, unless asked (`sync`). A write that breaks off, or a power failure, leaves
-a torn line, which is skipped in reading; what comes after it begins on a line of its own. A file is removed when all of
-its lines are in the database; until then they may be handed over again after a crash, which changes nothing there.
+A line is in the kernel's hands before anything else goes on, so that it outlives the process from then on. The space of
+a file is set aside at once and mapped into memory, where the system can do that: then writing a line costs no system
+call. Where it cannot, or the disk has no such space, each line is written with one. Nothing is flushed to the disk,
+unless asked (`sync`). A write that breaks off, or a power failure, leaves a torn line, which is skipped in reading;
+what comes after it begins on a line of its own. A mapped file ends in zero bytes until it is closed, which are no part
+of it. A file is removed when all of its lines are in the database; until then they may be handed over again after a
+crash, which changes nothing there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import sys
 from collections import deque
@@ -22,7 +26,7 @@ import msgspec
 
 from .ledger import AttemptRow, CallRow
 
-SEGMENT = 4 * 1024 * 1024
+SEGMENT = 1024 * 1024
 """Bytes after which a new file is begun, and so about what is handed over again after a crash at most."""
 CHUNK = 512 * 1024
 """Bytes that are read at a time."""
@@ -31,6 +35,7 @@ PRIVATE_FILE = 0o600
 
 _BINARY = getattr(os, "O_BINARY", 0)
 """On Windows: a newline is one byte."""
+_encoder = msgspec.json.Encoder()
 _attempts = msgspec.json.Decoder(AttemptRow)
 _calls = msgspec.json.Decoder(CallRow)
 
@@ -65,6 +70,9 @@ class Segment:
         """Bytes that are safe on the disk."""
 
 
+_NOWHERE = Segment(Path(), 0, sifted=False)
+
+
 class Batch(NamedTuple):
     """Lines to hand over, and where they end in the journal."""
 
@@ -76,7 +84,10 @@ class Batch(NamedTuple):
 class Journal:
     """The files in *folder*, which one process at a time may use. At most *most* bytes wait in it."""
 
-    def __init__(self, folder: Path, *, most: int, segment: int = SEGMENT, alone: Alone = _for_certain) -> None:
+    def __init__(
+        self, folder: Path, *, most: int, segment: int = SEGMENT, alone: Alone = _for_certain, mapped: bool = True
+    ) -> None:
+        """*mapped*: False writes each line with a system call in any case."""
         self.folder = folder
         self.most = most
         self.alone = alone
@@ -89,8 +100,15 @@ class Journal:
         """Bytes that went into the database, since it was opened."""
         self._segment = segment
         self._segments: deque[Segment] = deque()
+        self._tail = _NOWHERE
+        """The newest segment that was begun here."""
         self._file: int | None = None
         """The newest segment, open for appending."""
+        self._mapped = mapped and hasattr(os, "posix_fallocate")
+        self._map: mmap.mmap | None = None
+        """The newest segment in memory; None where it is written to with system calls."""
+        self._room = 0
+        """Bytes of that, 0 without it."""
         self._number = 0
         self._cut = False
         """The last write broke off in the middle of a line."""
@@ -103,7 +121,7 @@ class Journal:
         self._waiting = 0
         for path in sorted(self.folder.glob("*.jsonl")):
             if path.stem.isdigit():
-                found = Segment(path, path.stat().st_size, sifted=True)
+                found = Segment(path, written_in(path), sifted=True)
                 self._segments.append(found)
                 self._waiting += found.size
                 self._number = max(self._number, int(path.stem))
@@ -118,15 +136,34 @@ class Journal:
         """Whether there is anything to hand out."""
         return any(each.read < each.size for each in self._segments)
 
+    def put(self, lines: bytes) -> bool:
+        """Write whole *lines* as `append` does, if that needs nothing of the system; False: nothing was written."""
+        size = len(lines)
+        segment = self._tail
+        end = segment.size + size
+        if end > self._room or self._waiting >= self.most:
+            return False
+        assert self._map is not None
+        self._map[segment.size : end] = lines
+        segment.size = end
+        self._waiting += size
+        return True
+
     def append(self, lines: bytes) -> None:
         """Write whole *lines*, each with its newline. Raises OSError when the first could not be written, and `Broken`
         when only some were: their end is told."""
+        if self.put(lines):
+            return
         if self._waiting >= self.most:
             raise Full(errno.ENOSPC, f"{self._waiting:,} bytes wait, LEDGER_MOST_SPOOLED is {self.most:,}")
+        if self._map is not None:
+            self._end()
         if self._file is None:
-            self._begin()
+            self._begin(len(lines))
+            if self.put(lines):
+                return
         assert self._file is not None
-        segment = self._segments[-1]
+        segment = self._tail
         data = b"\n" + lines if self._cut else lines
         written = os.write(self._file, data)
         segment.size += written
@@ -176,16 +213,37 @@ class Journal:
         """Let go of the files; again changes nothing."""
         self.rotate()
 
-    def _begin(self) -> None:
+    def _begin(self, size: int) -> None:
+        """A new file, whose first lines are of so many bytes."""
         self.folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)  # somebody may have removed it
         self._number += 1
         path = self.folder / f"{self._number:012d}.jsonl"
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY, PRIVATE_FILE)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY, PRIVATE_FILE)
         self._cut = False
-        self._segments.append(Segment(path, 0, sifted=False))
+        self._tail = Segment(path, 0, sifted=False)
+        self._segments.append(self._tail)
+        if self._mapped and size <= self._segment:
+            self._map_in(self._file)
+
+    def _map_in(self, file: int) -> None:
+        """Set the space of *file* aside and have it in memory; it stays as it is where that cannot be done."""
+        try:
+            # All of it is given out now: a page that the disk has no room for later would end the process.
+            os.posix_fallocate(file, 0, self._segment)
+            self._map = mmap.mmap(file, self._segment)
+            self._room = self._segment
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(file, 0)
 
     def _end(self) -> None:
         file, self._file = self._file, None
+        if self._map is not None:
+            self._map.close()
+            self._map, self._room = None, 0
+            if file is not None:
+                with contextlib.suppress(OSError):  # the zero bytes at its end are left out in reading
+                    os.ftruncate(file, self._tail.size)
         if file is not None:
             os.close(file)
 
@@ -200,7 +258,7 @@ class Journal:
 
     def _gone(self, segment: Segment) -> Batch:
         """Somebody removed the file, and with it what had not been handed over."""
-        if segment is self._segments[-1]:
+        if segment is self._tail:
             self._end()
         self.gone += 1
         segment.read = segment.size
@@ -215,7 +273,7 @@ class Journal:
                 if not more:
                     break
                 data += more
-        ended = segment is not self._segments[-1] or self._file is None
+        ended = segment is not self._tail or self._file is None
         end = data.rfind(b"\n") + 1
         if not end or (ended and segment.read + len(data) >= segment.size):
             end = len(data)
@@ -240,6 +298,36 @@ class Broken(OSError):
     def __init__(self, written: int) -> None:
         super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.written = written
+
+
+def line_of(row: AttemptRow | CallRow | bytes) -> bytes:
+    """*row* as it stands in a journal, with its newline; one that is a line already stays as it is."""
+    if isinstance(row, bytes):
+        return row
+    try:
+        return _encoder.encode(row) + b"\n"
+    except UnicodeEncodeError:  # half of a character, from a client or an upstream
+        return _encoder.encode([_plain(getattr(row, name)) for name in row.__struct_fields__]) + b"\n"
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def written_in(path: Path) -> int:
+    """Bytes that were written to a file of a journal, without the zero bytes that follow them. Raises OSError."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        while size:
+            begin = max(0, size - CHUNK)
+            file.seek(begin)
+            written = file.read(size - begin).rstrip(b"\0")
+            if written:
+                return begin + len(written)
+            size = begin
+    return 0
 
 
 def sync(path: Path) -> None:

@@ -12,14 +12,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import msgspec
-
 from keyturn.core import Clock, TimerHandle
 from keyturn.errors import LimiterUnavailable, RowsRefused, StoreAway, StoreError
 
 from .disk_sync import DiskSync
 from .instance import instance_of
-from .journal import Broken, Full, Journal
+from .journal import Broken, Full, Journal, line_of
 from .ledger import AttemptRow, CallRow, CallStory, Sink, Standing, UsageQuery, UsageRow
 
 BATCH = 2000
@@ -40,7 +38,6 @@ HOUSE_FIRST, HOUSE_EVERY = 60.0, 3600.0
 """Seconds from the start to the first round of house-keeping, and between two of them."""
 
 _log = logging.getLogger("keyturn")
-_encoder = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +145,11 @@ class JournaledLedger:
         if not self._recovered:
             self._arm(self._backoff)
 
-    def intend(self, row: AttemptRow, *, paying: bool) -> Awaitable[None] | None:
-        self._buffer.append(_line(row))
+    def intend(self, row: AttemptRow | bytes, *, paying: bool) -> Awaitable[None] | None:
+        line = line_of(row)
+        if self._put(line):
+            return None if self._disk is None else self._disk.synced(paying=paying)
+        self._buffer.append(line)
         if self._spill():
             return None if self._disk is None else self._disk.synced(paying=paying)
         self._buffer.pop()
@@ -157,11 +157,11 @@ class JournaledLedger:
             raise _refusal()
         return None
 
-    def finish(self, row: AttemptRow) -> None:
-        self._note(_line(row))
+    def finish(self, row: AttemptRow | bytes) -> None:
+        self._note(line_of(row))
 
     def ended(self, row: CallRow) -> None:
-        self._note(_line(row))
+        self._note(line_of(row))
 
     async def flush(self) -> None:
         """Raises StoreError when what was recorded cannot be handed over just now."""
@@ -258,7 +258,20 @@ class JournaledLedger:
 
     # --- the journal -------------------------------------------------------------------------------------------------
 
+    def _put(self, line: bytes) -> bool:
+        """Write *line*, if nothing is to be written before it and that needs nothing of the system."""
+        if self._buffer or self._failed_at is not None or not self._journal.put(line):
+            return False
+        self._recorded += 1
+        if self._timer is None and self._reachable:
+            self._arm(PACE)
+        return True
+
     def _note(self, line: bytes) -> None:
+        if self._put(line):
+            if self._disk is not None:
+                self._disk.wake()
+            return
         if self._failed_at is not None and len(self._buffer) >= MOST_KEPT:
             self._lost += 1
             return
@@ -475,19 +488,6 @@ def _refusal() -> LimiterUnavailable:
         "this call has a budget, and what it costs cannot be recorded just now; ask again in a moment",
         retry_after=PATIENCE,
     )
-
-
-def _line(row: AttemptRow | CallRow) -> bytes:
-    try:
-        return _encoder.encode(row) + b"\n"
-    except UnicodeEncodeError:  # half of a character, from a client or an upstream
-        return _encoder.encode([_plain(getattr(row, name)) for name in row.__struct_fields__]) + b"\n"
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, str):
-        return value.encode(errors="replace").decode()
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _unforeseen(error: Exception) -> str:

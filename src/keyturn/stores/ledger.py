@@ -142,7 +142,10 @@ class Standing(NamedTuple):
 
 
 class Ledger(Protocol):
-    """Records calls. `intend`, `finish` and `ended` never block and never raise but as they say."""
+    """Records calls. `intend`, `finish` and `ended` never block and never raise but as they say.
+
+    An attempt is given as its row, or as the JSON line of that with its newline.
+    """
 
     keeps: bool
     """False: nothing is kept, so that rows need not be made."""
@@ -156,14 +159,14 @@ class Ledger(Protocol):
         """Ready the store: migrate it, take in what an earlier process left behind. Raises StoreError."""
         ...
 
-    def intend(self, row: AttemptRow, *, paying: bool) -> Awaitable[None] | None:
+    def intend(self, row: AttemptRow | bytes, *, paying: bool) -> Awaitable[None] | None:
         """An attempt is about to be sent. What is returned is done before a byte is; None: it is on record.
 
         Raises LimiterUnavailable when it cannot be recorded and a budget depends on it (*paying*).
         """
         ...
 
-    def finish(self, row: AttemptRow) -> None:
+    def finish(self, row: AttemptRow | bytes) -> None:
         """An attempt is over. May be called while a task is being cancelled."""
         ...
 
@@ -215,10 +218,10 @@ class NullLedger:
     async def open(self) -> None:
         return None
 
-    def intend(self, row: AttemptRow, *, paying: bool) -> None:
+    def intend(self, row: AttemptRow | bytes, *, paying: bool) -> None:
         return None
 
-    def finish(self, row: AttemptRow) -> None:
+    def finish(self, row: AttemptRow | bytes) -> None:
         return None
 
     def ended(self, row: CallRow) -> None:
