@@ -533,7 +533,10 @@ def test_a_script_can_be_posted() -> None:
         broken = await asgi.call(simulator, "POST", path, body=b"[")
         for body, said in (
             ({"fault": []}, "unknown member 'fault', known are clear, faults"),
-            ({"faults": [{"provder": "groq"}]}, "unknown member 'provder' of a fault, known are after, at_byte"),
+            (
+                {"faults": [{"provder": "groq"}]},
+                "unknown member 'provder' of a fault (did you mean 'provider'?), known are after",
+            ),
             ({"faults": [{"times": "two"}]}, "a fault: Expected `int | null`, got `str` - at `$.times`"),
         ):
             refused = await asgi.call(simulator, "POST", path, json={"clear": True, **body})
@@ -547,16 +550,59 @@ def test_a_script_can_be_posted() -> None:
     assert play(story) == [500, 200, 400, 400]
 
 
-def test_the_page_of_commands_names_every_member_of_a_fault() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
-    table = page.partition("## keyturn simulator")[2].partition("\n## ")[0]
+@pytest.mark.parametrize(("heading", "shape"), [("Faults", Fault), ("Keys", KeyRule)])
+def test_the_page_of_the_simulator_names_every_member(heading: str, shape: type[Fault | KeyRule]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
+    table = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0].partition("\n| provider | `limiter`")[0]
     named = {
         name
         for line in table.splitlines()
         if line.startswith("| `")
         for name in re.findall("`(\\w+)`", line.split("|")[1])
     }
-    assert named == {each.name for each in dataclasses.fields(Fault)}
+    assert named == {each.name for each in dataclasses.fields(shape)}
+
+
+def test_the_script_of_the_page_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text()
+    options = json.loads(page.partition("```json\n")[2].partition("```")[0])
+
+    async def main() -> list[int]:
+        simulator = application(options, virtual.VirtualClock(), virtual.seeded())
+        keys = ("gsk-1", "gsk-2", "gsk-1", "gsk-2", "gsk-3", "gsk-4", "other")
+        return [(await asgi.call(simulator, "POST", GROQ, json=chat(), key=key)).status for key in keys]
+
+    assert virtual.run(main) == [200, 200, 200, 429, 200, 401, 401], "three a minute for the two of one project"
+
+
+def test_mistakes_in_rules_of_keys_name_what_is_meant() -> None:
+    keys = {
+        "k1": {"projct": "p"},
+        "k2": {"state": "invalidkey"},
+        "k3": {"rpm": "three"},
+        "k4": {"zone": "Nowhere"},
+        "k5": {"rpm": -1},
+        "k6": 7,
+    }
+    with pytest.raises(ConfigError) as caught:
+        application({"keys": {"groq": keys, "gemini": 1}, "falts": []}, virtual.VirtualClock(), virtual.seeded())
+    said = caught.value.problems
+    assert len(said) == 8
+    for problem, part in zip(
+        said,
+        (
+            "keys.groq: unknown member 'projct' of a key (did you mean 'project'?), known are charge, concurrency",
+            "keys.groq: unknown state 'invalidkey' (did you mean invalid_key?), one of ok, bad_request",
+            "keys.groq: Expected `int | null`, got `str` - at `$.rpm`",
+            "keys.groq: zone: there is no time zone 'Nowhere'",
+            "keys.groq: a limit must not be negative",
+            "keys.groq: a key's rule must be an object",
+            "keys.gemini: must be an object",
+            "unknown member 'falts' of a script (did you mean 'faults'?)",
+        ),
+        strict=True,
+    ):
+        assert problem.startswith(part), problem
 
 
 def test_an_application_from_json_options() -> None:

@@ -74,6 +74,18 @@ def _shared_killed(size: int, seed: int) -> list[str]:
     return shared_limit_killed(size, seed)
 
 
+def _simulated(size: int, seed: int) -> list[str]:
+    from .simulated import simulated_days
+
+    return simulated_days(size, seed)
+
+
+def _agreement(size: int, seed: int) -> list[str]:
+    from .agreement import agreement
+
+    return agreement(size, seed)
+
+
 CHECKS: dict[str, tuple[Callable[[int, int], list[str]], int, str]] = {
     "limits": (_limits, 10_000_000, "admission decisions against exact logs"),
     "streams": (_streams, 100_000, "streams cut at a random place"),
@@ -84,6 +96,8 @@ CHECKS: dict[str, tuple[Callable[[int, int], list[str]], int, str]] = {
     "kills_postgres": (_kills_in_postgres, 50, "SIGKILLs of a gateway, and of the PostgreSQL behind it all the while"),
     "shared": (_shared, 130, "seconds that eight gateways share one limit through Redis"),
     "shared-killed": (_shared_killed, 130, "the same, and Redis is killed in the middle"),
+    "simulated": (_simulated, 100, "% of a simulated day of 100 keys, at three loads"),
+    "agreement": (_agreement, 180, "seconds of a scenario, simulated and on real sockets, three tries"),
     "soak": (_soak, 1800, "seconds of load with 5 % faults on a real gateway"),
 }
 """Name → check(size, seed), its full size, and what is counted."""

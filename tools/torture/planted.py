@@ -25,6 +25,7 @@ WORDS = (
     Words(when="late text"),
 )
 """What the upstream says, each in all forms of ECHOES at once."""
+MINUTE = 61.0
 FORMS = 12
 """So many are promised."""
 
@@ -39,12 +40,14 @@ def planted_secrets(size: int, seed: int) -> list[str]:
     async def main(folder: Path) -> Exposed:
         nonlocal calls
         async with Exposed(folder, upstream, keys) as exposed:
+            clock = exposed.gateway.clock
             for words in WORDS:
                 upstream.say(words)
                 exposed.chapter = f"{words.when or words.status} {words.media}"
                 for provider in PROVIDERS:
                     for turn in range(3 * len(keys[provider])):
                         exposed.gateway.reset(None)
+                        await clock.sleep_until(clock.mono() + MINUTE)  # limits were learned from what it says
                         await exposed.chat(f"{provider}/small", stream=bool(words.when or turn % 2))
                         calls += 1
                         if upstream.heard >= set(keys[provider]):

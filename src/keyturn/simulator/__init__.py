@@ -4,9 +4,23 @@ It counts its own 429s: the judge of a limiter is the upstream, never our counte
 """
 
 from .app import Simulator, application
-from .personas import PERSONAS, Persona
-from .quotas import KeyRule
+from .personas import PERSONAS, Persona, rate_headers
+from .quotas import KeyRule, Quota, Refusal
 from .record import Exchange
+from .saying import answer_of
 from .script import Fault, fault_of
 
-__all__ = ["PERSONAS", "Exchange", "Fault", "KeyRule", "Persona", "Simulator", "application", "fault_of"]
+__all__ = [
+    "PERSONAS",
+    "Exchange",
+    "Fault",
+    "KeyRule",
+    "Persona",
+    "Quota",
+    "Refusal",
+    "Simulator",
+    "answer_of",
+    "application",
+    "fault_of",
+    "rate_headers",
+]

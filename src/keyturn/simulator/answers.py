@@ -8,6 +8,8 @@ prompt asks for:
   a JSON string is what a free-form tool is given.
 - the name of an offered tool, or the word tool: it calls that tool, or the first one, with arguments that its schema
   allows. So do a `tool_choice` that demands one and models that are eager.
+- `[say: I will look.]`: it says this before it calls.
+- a last turn of its own that its answer begins with: it goes on there, as models do that take a prefill.
 - tool results: a final text that quotes each of them; of media it says `image seen: image/png, 70 bytes.`
 - `[redacted]`, with thinking asked for: Anthropic's thinking comes redacted.
 """
@@ -19,7 +21,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 BYTES_PER_TOKEN = 4
@@ -30,6 +32,8 @@ ECHOED = 200
 QUOTED = 2000
 """At most so many of each tool result."""
 
+_SAID = re.compile(r"\[say:\s*([^\]]*)\]")
+_NAMED = re.compile(r"This is the Keyturn simulator \(([^)]*)\)")
 _SCRIPTED = re.compile(r"\[(call|then):\s*([\w.:-]+)\s*")
 
 
@@ -126,6 +130,12 @@ class Question:
         return "\n".join(parts)
 
     @property
+    def beginning(self) -> str:
+        """What a last turn of the model itself says."""
+        last = self.turns[-1] if self.turns else None
+        return last.text if last is not None and last.role == "assistant" else ""
+
+    @property
     def media(self) -> list[Medium]:
         return [medium for turn in self.turns for medium in turn.media]
 
@@ -190,6 +200,10 @@ class Counts(NamedTuple):
 
 def answer_to(question: Question, name: str, *, eager_tools: bool = False, reasons: bool = False) -> Answer:
     """The answer of the simulated model *name* (`groq/llama…`). *eager_tools*: it calls a tool whenever it may."""
+    if question.beginning:
+        rest = _going_on(question, name, eager_tools)
+        if rest is not None:
+            return rest
     answer = Answer(redacted="[redacted]" in question.said)
     if reasons or question.thinking:
         answer.reasoning = ["Thinking ", "about ", "it."]
@@ -198,13 +212,30 @@ def answer_to(question: Question, name: str, *, eager_tools: bool = False, reaso
         del answer.tools[1:]
     if answer.tools:
         answer.finish = "tool_calls"
+        if found := _SAID.search(question.said):
+            answer.pieces = list(_pieces(found[1]))
         return answer
     text = _text(question, name)
     for stop in question.stop:
-        head, found, _ = text.partition(stop)
-        if stop and found:
+        head, met, _ = text.partition(stop)
+        if stop and met:
             text, answer.stop_sequence = head, stop
     answer.pieces = list(_pieces(text))
+    if question.bound is not None and len(answer.pieces) > question.bound:
+        del answer.pieces[question.bound :]
+        answer.finish, answer.stop_sequence = "length", ""
+    return answer
+
+
+def _going_on(question: Question, name: str, eager_tools: bool) -> Answer | None:
+    """The rest of an answer that has begun, whoever of us began it; None when this is not how it would begin."""
+    begun = question.beginning
+    named = _NAMED.match(begun)
+    whole = replace(question, turns=question.turns[:-1], bound=None)
+    answer = answer_to(whole, named[1] if named else name, eager_tools=eager_tools)
+    if not answer.text.startswith(begun):
+        return None
+    answer.pieces = list(_pieces(answer.text[len(begun) :]))
     if question.bound is not None and len(answer.pieces) > question.bound:
         del answer.pieces[question.bound :]
         answer.finish, answer.stop_sequence = "length", ""

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 from keyturn.errors import ConfigError
 
 from .connection import ClientLeft, Connection, Message, Receive, Send
-from .personas import CASES, PERSONAS, Persona
-from .quotas import KeyRule, Quotas
+from .personas import PERSONAS, Persona
+from .quotas import KeyRule, Quotas, rule_of
 from .record import Exchange, Record, Result
 from .reply import to_json
 from .routes import Route, endings, route_of
-from .script import Fault, Script, fault_of
+from .script import Fault, Script, fault_of, unknown_members
 from .turn import Turn
 
 if TYPE_CHECKING:
@@ -206,9 +206,9 @@ def application(options: Mapping[str, Any], clock: Clock, draw: Draw) -> Simulat
     """
     problems: list[str] = []
     keys: dict[str, dict[str, KeyRule]] = {}
-    for provider, rules in options.get("keys", {}).items():
+    for provider, rules in _named(options, "keys", problems).items():
         keys[provider] = {}
-        for key, members in rules.items():
+        for key, members in _named({provider: rules}, provider, problems, "keys.").items():
             rule = _rule(members, f"keys.{provider}", problems)
             if rule is not None:
                 keys[provider][key] = rule
@@ -220,7 +220,7 @@ def application(options: Mapping[str, Any], clock: Clock, draw: Draw) -> Simulat
             problems.extend(error.problems)
     unknown = _rule(options["unknown"], "unknown", problems) if "unknown" in options else None
     known = {"keys", "unknown", "faults", "models", "latency", "pace"}
-    problems.extend(f"unknown member {name!r}, known are {', '.join(sorted(known))}" for name in options.keys() - known)
+    problems.extend(unknown_members(options, known, "of a script"))
     if problems:
         raise ConfigError(problems)
     latency = options.get("latency", 0.0)
@@ -237,14 +237,19 @@ def application(options: Mapping[str, Any], clock: Clock, draw: Draw) -> Simulat
     )
 
 
-def _rule(members: Mapping[str, Any], place: str, problems: list[str]) -> KeyRule | None:
-    try:
-        rule = KeyRule(**members)
-    except TypeError as error:
-        problems.append(f"{place}: {error}")
-        return None
-    if rule.state != "ok" and rule.state not in CASES:
-        problems.append(f"{place}: unknown state {rule.state!r}, one of ok, {', '.join(sorted(CASES))}")
+def _named(options: Mapping[str, Any], name: str, problems: list[str], place: str = "") -> Mapping[str, Any]:
+    """The object of that name; empty when there is none, or something else stands there, which is a problem."""
+    found = options.get(name, {})
+    if isinstance(found, Mapping):
+        return found
+    problems.append(f"{place}{name}: must be an object")
+    return {}
+
+
+def _rule(members: Any, place: str, problems: list[str]) -> KeyRule | None:
+    found: list[str] = []
+    rule = rule_of(members, found)
+    problems.extend(f"{place}: {problem}" for problem in found)
     return rule
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from difflib import get_close_matches
+from typing import Any, Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+import msgspec
 
 from .limiters import DAY, Kind, Limiter, Slots, limiter
-from .personas import Persona
+from .personas import CASES, Persona
+from .script import unknown_members
 
 Charge = Literal["input", "output", "max_output"]
 Meter = tuple[str, str]
@@ -41,6 +47,33 @@ class KeyRule:
     charge: Charge | None = None
     models: tuple[str, ...] | None = None
     """The models that this key may use; others answer `forbidden`."""
+
+
+def rule_of(members: Any, problems: list[str]) -> KeyRule | None:
+    """A KeyRule from JSON members of the same names; None with what is wrong in *problems*."""
+    if not isinstance(members, Mapping):
+        problems.append("a key's rule must be an object")
+        return None
+    if unknown := unknown_members(members, [each.name for each in dataclasses.fields(KeyRule)], "of a key"):
+        problems.extend(unknown)
+        return None
+    try:
+        rule = msgspec.convert(dict(members), KeyRule)
+    except msgspec.ValidationError as error:
+        problems.append(str(error))
+        return None
+    if rule.state != "ok" and rule.state not in CASES:
+        near = get_close_matches(rule.state, ["ok", *CASES], n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        problems.append(f"unknown state {rule.state!r}{meant}, one of ok, {', '.join(sorted(CASES))}")
+    capacities = (rule.rps, rule.rpm, rule.tpm, rule.rpd, rule.tpd, rule.concurrency)
+    if any(each is not None and each < 0 for each in capacities):
+        problems.append("a limit must not be negative")
+    try:
+        ZoneInfo(rule.zone or "UTC")
+    except (ValueError, LookupError, OSError):
+        problems.append(f"zone: there is no time zone {rule.zone!r}")
+    return rule
 
 
 class Refusal(NamedTuple):

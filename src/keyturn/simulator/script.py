@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -62,10 +63,10 @@ class Fault:
     usual case of that status; both together put that status on that body (`error="overloaded", status=200`); *body*
     replaces the body. *wait* is how long the error asks to wait (20 s by default, 3 h for a daily quota).
     *latency* (seconds before the status) and *pace* (between events) slow an answer down. *does* is `hang`, `reset` or
-    `end` (a clean end of the response). These and *error* strike before the status; with *at_chunk* after so many
-    events of a stream (0: after the headers; the first event carries only the role) and with *at_byte* after so many
-    bytes of the body. *inside* moves an *at_chunk* into the middle of the next event or of its first multi-byte
-    character. *quirks* are names of QUIRKS.
+    `end` (a clean end of the response), or `ping` in the middle of a stream (comments for ever, one per pace, 1 s by
+    default). These and *error* strike before the status; with *at_chunk* after so many events of a stream (0: after the
+    headers; the first event carries only the role) and with *at_byte* after so many bytes of the body. *inside* moves
+    an *at_chunk* into the middle of the next event or of its first multi-byte character. *quirks* are names of QUIRKS.
     """
 
     provider: str = ""
@@ -88,7 +89,7 @@ class Fault:
     wait: float | None = None
     latency: float | None = None
     pace: float | None = None
-    does: Literal["", "hang", "reset", "end"] = ""
+    does: Literal["", "hang", "reset", "end", "ping"] = ""
     at_chunk: int | None = None
     at_byte: int | None = None
     inside: Literal["", "event", "character"] = ""
@@ -98,8 +99,10 @@ class Fault:
         problems = [f"unknown quirk {name!r}, one of {', '.join(QUIRKS)}" for name in self.quirks - set(QUIRKS)]
         if self.error and self.error not in CASES:
             problems.append(f"unknown error {self.error!r}, one of {', '.join(sorted(CASES))}")
-        if self.does not in ("", "hang", "reset", "end"):
-            problems.append(f"unknown does {self.does!r}, one of hang, reset, end")
+        if self.does not in ("", "hang", "reset", "end", "ping"):
+            problems.append(f"unknown does {self.does!r}, one of hang, reset, end, ping")
+        if self.does == "ping" and not self.midway:
+            problems.append("ping needs at_chunk or at_byte: before the status nothing can be sent")
         if self.inside and self.at_chunk is None:
             problems.append("inside needs at_chunk")
         if self.midway and not (self.does or self.case):
@@ -195,13 +198,25 @@ class _Entry:
         return True
 
 
+def unknown_members(members: Iterable[str], known: Iterable[str], where: str) -> list[str]:
+    """A sentence for each of *members* that is none of *known*, with the nearest one and the list of them."""
+    names = sorted(known)
+    return [
+        f"unknown member {name!r} {where}{_meant(name, names)}, known are {', '.join(names)}"
+        for name in sorted(set(members) - set(names))
+    ]
+
+
+def _meant(name: str, names: list[str]) -> str:
+    near = get_close_matches(name, names, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
 def fault_of(members: Mapping[str, Any]) -> Fault:
     """A Fault from JSON members of the same names. Raises ConfigError for unknown names and values."""
     known = {part.name for part in dataclasses.fields(Fault)}
-    if unknown := sorted(set(members) - known):
-        raise ConfigError(
-            [f"unknown member {name!r} of a fault, known are {', '.join(sorted(known))}" for name in unknown]
-        )
+    if unknown := unknown_members(members, known, "of a fault"):
+        raise ConfigError(unknown)
     try:
         return msgspec.convert(dict(members), Fault)
     except msgspec.ValidationError as error:

@@ -293,11 +293,7 @@ class Turn:
         encoding = [("content-encoding", "gzip")] if "gzip" in fault.quirks else []
         await self._start(200, [("content-type", kind), *encoding])
         if "pings_only" in fault.quirks:
-            number = 0
-            while True:
-                await connection.write(dialects.ping_of(self._route, number))
-                number += 1
-                await connection.pause(pace or 1.0)
+            await self._ping()
         sent = number = 0
         try:
             for number, event in enumerate(_mangled(events, fault.quirks, self._route)):
@@ -315,6 +311,14 @@ class Turn:
         await connection.write(b"", more=False)
         return "served"
 
+    async def _ping(self, sent: int = 0) -> None:
+        """Comments for ever, one per pace, behind *sent* events."""
+        pace = self._pace() or 1.0
+        while True:
+            await self._connection.write(dialects.ping_of(self._route, sent))
+            sent += 1
+            await self._connection.pause(pace)
+
     async def _strike(self, reply: Reply | None = None, sent: int = 0) -> Result:
         """What the script says happens now, *sent* events after the beginning of a stream."""
         fault, connection = self._fault, self._connection
@@ -322,6 +326,8 @@ class Turn:
             await connection.pause(math.inf)
         elif fault.does == "reset":
             await connection.drop()
+        elif fault.does == "ping":
+            await self._ping(sent)
         elif fault.does == "end":
             if self._exchange.status is None:
                 await self._start(200, [("content-type", "application/json")])

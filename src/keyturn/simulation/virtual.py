@@ -1,0 +1,311 @@
+"""Virtual time: an event loop whose clock jumps to the next timer whenever nothing else is ready.
+
+A simulated day takes seconds, and every run with the same seed sees the same times. Real input and output have no place
+here: opening a socket fails, functions for an executor run at once on the loop's own thread.
+
+    async def main():
+        clock = VirtualClock()
+        await clock.sleep_until(clock.mono() + 3600)
+    run(main)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from typing import Any, TypeVar, TypeVarTuple
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+START_WALL = 1_772_452_800.0
+"""2026-03-02T12:00:00Z, a Monday noon: away from midnight in every zone that a provider resets in."""
+
+START_MONO = 1000.0
+"""Not zero, so that code which takes 0 for "never" is caught."""
+
+GRACE_TURNS = 200
+"""Loop turns, at one and the same instant, in which tasks may end after the main coroutine did."""
+
+RESOLUTION = 1e-9
+"""Seconds; timers nearer to each other fire in one turn of the loop."""
+
+MOST_CANCELLED = 1000
+"""Cancelled timers that may lie in the heap before it is looked through, once they are more than half of it."""
+
+
+class VirtualTimeError(RuntimeError):
+    """The run itself went wrong: a deadlock, a run that never ends, tasks left over, an error nobody awaited."""
+
+
+class Deadlock(VirtualTimeError):
+    """Nothing is ready, no timer is set, and the main coroutine is not done."""
+
+
+class Runaway(VirtualTimeError):
+    """The main coroutine did not end within the allowed loop turns or virtual seconds."""
+
+
+class LeftOver(VirtualTimeError):
+    """Tasks were still alive when the main coroutine had returned."""
+
+
+class Unhandled(VirtualTimeError):
+    """A task or callback failed and nobody looked at its exception."""
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """The loop. *start_wall* is what the wall clock shows (Unix seconds) when the run begins.
+
+    One turn does what asyncio's own does, without asking the system for input or for the time.
+    """
+
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+    _timer_cancelled_count: int
+
+    def __init__(self, *, start_wall: float, horizon: float, max_turns: int) -> None:
+        super().__init__()
+        self.now = START_MONO
+        self.start_wall = start_wall
+        self.turns = 0
+        self.unhandled: list[Mapping[str, Any]] = []
+        self._horizon = START_MONO + horizon
+        self._max_turns = max_turns
+        self.set_exception_handler(lambda _, context: self.unhandled.append(context))
+
+    def time(self) -> float:
+        return self.now
+
+    def _run_once(self) -> None:
+        self.turns += 1
+        if self.turns > self._max_turns:
+            raise Runaway(f"not done after {self._max_turns} turns, now at {self.now:g}\n{self.describe()}")
+        ready, timers = self._ready, self._scheduled
+        if self._timer_cancelled_count > MOST_CANCELLED and 2 * self._timer_cancelled_count > len(timers):
+            self._forget_cancelled()
+            timers = self._scheduled
+        while timers and timers[0]._cancelled:
+            self._drop(heapq.heappop(timers))
+        if not ready and not self._stopping:  # type: ignore[attr-defined]
+            self._advance(timers)
+        due = self.now + RESOLUTION
+        while timers and timers[0]._when < due:  # type: ignore[attr-defined]
+            handle = heapq.heappop(timers)
+            handle._scheduled = False  # type: ignore[attr-defined]
+            ready.append(handle)
+        for _ in range(len(ready)):
+            each = ready.popleft()
+            if not each._cancelled:
+                each._run()
+
+    def _advance(self, timers: list[asyncio.TimerHandle]) -> None:
+        """Nothing is ready: move the clock to the next timer."""
+        if not timers:
+            raise Deadlock(f"deadlock at {self.now:g}: nothing is ready and no timer is set\n{self.describe()}")
+        when = timers[0]._when  # type: ignore[attr-defined]
+        if when > self._horizon:
+            raise Runaway(f"not done after {self._horizon - START_MONO:g} virtual seconds\n{self.describe()}")
+        if when > self.now:
+            self.now = when
+
+    def _forget_cancelled(self) -> None:
+        left = []
+        for handle in self._scheduled:
+            if handle._cancelled:
+                handle._scheduled = False  # type: ignore[attr-defined]
+            else:
+                left.append(handle)
+        heapq.heapify(left)
+        self._scheduled = left
+        self._timer_cancelled_count = 0
+
+    def _drop(self, handle: asyncio.TimerHandle) -> None:
+        self._timer_cancelled_count -= 1
+        handle._scheduled = False  # type: ignore[attr-defined]
+
+    def lift_bounds(self) -> None:
+        """Allow a little more, to cancel what is left after a failed run."""
+        self._max_turns = self.turns + 100_000
+        self._horizon = self.now + 3600
+
+    def describe(self) -> str:
+        """The tasks that are alive and where each one waits."""
+        return _describe([task for task in asyncio.all_tasks(self) if not task.done()])
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        async def job() -> T:
+            return func(*args)
+
+        return self.create_task(job())
+
+    async def create_connection(self, *_: Any, **__: Any) -> Any:
+        raise _real()
+
+    async def create_server(self, *_: Any, **__: Any) -> Any:
+        raise _real()
+
+    async def create_datagram_endpoint(self, *_: Any, **__: Any) -> Any:
+        raise _real()
+
+    async def subprocess_exec(self, *_: Any, **__: Any) -> Any:
+        raise _real()
+
+    async def subprocess_shell(self, *_: Any, **__: Any) -> Any:
+        raise _real()
+
+    def _process_events(self, event_list: object) -> None:
+        raise _real()
+
+    def _write_to_self(self) -> None:
+        """Another thread may wake the loop; it never sleeps."""
+
+
+class VirtualClock:
+    """keyturn's Clock protocol on the running virtual loop. May be made before the run begins.
+
+    *wall_shift* moves the wall clock alone, as a corrected system clock would.
+    """
+
+    def __init__(self) -> None:
+        self.wall_shift = 0.0
+
+    def mono(self) -> float:
+        now: float = asyncio.get_running_loop().now  # type: ignore[attr-defined]
+        return now
+
+    def wall(self) -> float:
+        loop = _loop()
+        return loop.start_wall + (loop.now - START_MONO) + self.wall_shift
+
+    async def sleep_until(self, when: float) -> None:
+        loop = _loop()
+        reached: asyncio.Future[None] = loop.create_future()
+        if when <= loop.now:
+            turn = loop.call_soon(_reach, reached)
+            try:
+                await reached
+            finally:
+                turn.cancel()
+            return
+        timer = loop.call_at(when, _reach, reached)
+        try:
+            await reached
+        finally:
+            timer.cancel()
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_at(when, callback)
+
+
+def _reach(reached: asyncio.Future[None]) -> None:
+    if not reached.done():  # its task may be cancelled in the same turn
+        reached.set_result(None)
+
+
+def seeded(seed: int = 0) -> Callable[[], float]:
+    """A `draw` whose numbers depend on *seed* alone."""
+    return random.Random(seed).random
+
+
+def seed_all(seed: int) -> None:
+    """From now on every draw of this process, also those of `keyturn.dispatch`, follows from *seed* alone."""
+    random.seed(seed)
+
+
+@contextmanager
+def all_seeded(seed: int) -> Iterator[None]:
+    """Within the block every draw of this process, also those of `keyturn.dispatch`, follows from *seed* alone."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+async def idle() -> None:
+    """Return when no other task has anything to do at this instant. No virtual time passes."""
+    loop = _loop()
+    while True:
+        await VirtualClock().sleep_until(loop.now)
+        if not loop._ready:
+            return
+
+
+def run(
+    main: Callable[[], Coroutine[Any, Any, T]],
+    *,
+    start_wall: float = START_WALL,
+    horizon: float = 3 * 86_400.0,
+    max_turns: int = 5_000_000,
+) -> T:
+    """Run `main()` in virtual time and return its result.
+
+    Raises what main raises; else Deadlock, Runaway (after *horizon* virtual seconds or *max_turns* turns of the loop),
+    LeftOver when tasks outlive main, Unhandled when a task failed and nobody noticed.
+    """
+    loop = VirtualLoop(start_wall=start_wall, horizon=horizon, max_turns=max_turns)
+    asyncio.set_event_loop(loop)
+    try:
+        result = loop.run_until_complete(main())
+        loop.run_until_complete(_grace())
+        if left := [task for task in asyncio.all_tasks(loop) if not task.done()]:
+            raise LeftOver(f"{len(left)} task(s) left over\n{_describe(left)}")
+        if loop.unhandled:
+            raise Unhandled(_first_unhandled(loop.unhandled)) from loop.unhandled[0].get("exception")
+        return result
+    finally:
+        _cancel_all(loop)
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+async def _grace() -> None:
+    clock = VirtualClock()
+    for _ in range(GRACE_TURNS):
+        if len(asyncio.all_tasks()) == 1:
+            return
+        await clock.sleep_until(clock.mono())
+
+
+def _cancel_all(loop: VirtualLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.lift_bounds()
+    try:
+        if tasks:
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    except VirtualTimeError:
+        return  # A task that ignores cancellation; the first error is the one worth reading.
+
+
+def _first_unhandled(contexts: list[Mapping[str, Any]]) -> str:
+    first = contexts[0]
+    return f"{len(contexts)} unhandled error(s); the first: {first.get('message')}: {first.get('exception')!r}"
+
+
+def _describe(tasks: list[asyncio.Task[Any]]) -> str:
+    lines = []
+    for task in sorted(tasks, key=lambda task: task.get_name()):
+        frames = task.get_stack(limit=1)
+        place = f"{frames[0].f_code.co_filename}:{frames[0].f_lineno}" if frames else "not started"
+        lines.append(f"  {task.get_name()}: {getattr(task.get_coro(), '__qualname__', '?')} at {place}")
+    return "\n".join(lines) or "  no task is alive"
+
+
+def _real() -> RuntimeError:
+    return RuntimeError("no sockets, pipes or processes in virtual time; use asyncio.run for real input and output")
+
+
+def _loop() -> VirtualLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop), f"a VirtualClock needs virtual time's run(), this is {loop!r}"
+    return loop
