@@ -126,6 +126,17 @@ def test_API_19_the_refusal_tells_the_truth() -> None:
     assert told(Progress(), Exhausted(5.0, 0, 0, 2, 0), 5.0) == (502, "bad_upstream", 5.0)
 
 
+@pytest.mark.parametrize(
+    ("wait", "text"),
+    [(0.0, "1 ms"), (0.0004, "1 ms"), (0.0421, "43 ms"), (0.1, "0.1 s"), (31.41, "31.5 s"), (61.0, "61.0 s")],
+)
+def test_a_wait_is_never_told_shorter_than_it_is(wait: float, text: str) -> None:
+    shortage = Exhausted(wait, 8, 0, 0, 0)
+    assert refusal(Progress(), shortage, "groq/llama", wait).message.endswith(f"one is free again in {text}")
+    turn = refusal(Progress(), shortage, "groq/llama", wait, turn=True)
+    assert turn.message.endswith(f"your turn comes in about {text}")
+
+
 def test_what_was_tried_in_this_call_counts() -> None:
     limited, dead, failed = Progress(), Progress(), Progress()
     go(limited, outcome("rate_limited"), entry())

@@ -1,5 +1,7 @@
 """The pure core: what should happen next? No I/O, no clock, no randomness; decisions are returned."""
 
+from typing import TYPE_CHECKING
+
 from .accounts import Account, AccountKind
 from .attempts import (
     FAULTS,
@@ -18,6 +20,7 @@ from .attempts import (
     stand_by,
     together,
 )
+from .breaker import Breaker, Seen, Throttle
 from .catalog import (
     AUTO,
     BLIND,
@@ -32,8 +35,11 @@ from .catalog import (
     plain_of,
 )
 from .claims import Claim, Cost, actual_of, charged, claims
+from .concurrency import Bound, narrowed, overload, widened
 from .cooldowns import FOREVER, PROFILES, State
 from .credentials import (
+    OUTAGE,
+    SHARED,
     Mark,
     Marks,
     Report,
@@ -47,16 +53,33 @@ from .credentials import (
     model_scope,
     scopes_of,
 )
+from .crowd import Crowd, Weighed, work_before
 from .entries import Entry, Flow, Pace, Rank
 from .equivalents import Equivalents
 from .evidence import one_line
 from .fair import Cycle, FairRule
+from .foresight import Answers, Demand, Foreseen, Promise, Promises, expected_until
 from .gates import Barrier, barrier, permitted, said_of
 from .hints import answered_at
 from .lasting import Instant, KeptCycle, KeptFaults, KeptLimit, KeptMark, KeptUse, offset_of
 from .latency import Latencies, Like, like
-from .limitbook import METRICS, Source, limit_of, scope_in
-from .limits import LATE, RELEASED, Denied, Limit, LimitRow, Meters, Window, gravest
+from .learning import Learner, Lesson, Rejection, Strangers, limit_in_words
+from .limitbook import (
+    LEARNED_FOR,
+    METRICS,
+    UNKNOWN,
+    Grounds,
+    LimitBook,
+    LimitRow,
+    Source,
+    Told,
+    grounds_kept,
+    kept_limit,
+    limit_kept,
+    limit_of,
+    scope_in,
+)
+from .limits import LATE, RELEASED, Denied, Limit, Meters, Window, gravest
 from .message import (
     SPEAKING,
     Answer,
@@ -113,6 +136,7 @@ from .model import (
     Fallback,
     Kind,
     Meaning,
+    Pick,
     Scope,
     Secret,
     TimerHandle,
@@ -125,6 +149,9 @@ from .outcome import GENERIC, PAGE, Facts, Outcome, Rules, classify, parse_limit
 from .pool import Exhausted, Pool, Strategy
 from .pricing import NANO, ZERO, Price, cost_of, dollars, nano
 from .redaction import Redactor
+from .retrying import Budget, affords, earned, price_of_retry
+from .retrying import began as retry_began
+from .retrying import ended as retry_ended
 from .routes import ALL_EXHAUSTED, Plan, Step, nearest_models, needs_listing, resolve
 from .selection import holder_in, peek, pick, standing
 from .strategies import (
@@ -138,7 +165,9 @@ from .strategies import (
     Weighted,
     strategy_named,
 )
-from .tokens import Estimate, Estimator, charge
+from .supply import KeySupply, Refill, Supply, returns_of
+from .tokens import Estimate, Estimator, call_of_size, charge
+from .turns import WEIGHTS, Place, Queue, Shares, Walk
 from .upstream import (
     HttpRequest,
     Interpreter,
@@ -149,7 +178,15 @@ from .upstream import (
     UpstreamRequest,
     UpstreamResponse,
 )
-from .windows import MINUTE, MONTH, day_of, month_of, slots_of
+from .windows import INFLIGHT, MINUTE, MONTH, day_of, month_of, slots_of
+
+if TYPE_CHECKING:
+    from .headroom import Fill, Room, Seat, cost_within, fill_seats, room_after, room_of
+    from .hedging import ROOMY, Spent, Times, affordable, hedgeable, sent, sent_twice
+    from .kinship import Kinship
+    from .leading import Leading
+    from .suspects import Kin, Stated
+    from .switching import Switch, cached_tokens, weigh
 
 __all__ = [
     "ALL_EXHAUSTED",
@@ -158,7 +195,9 @@ __all__ = [
     "FAULTS",
     "FOREVER",
     "GENERIC",
+    "INFLIGHT",
     "LATE",
+    "LEARNED_FOR",
     "METRICS",
     "MINUTE",
     "MONTH",
@@ -166,21 +205,30 @@ __all__ = [
     "MOST_FAULTS",
     "MOST_FAULTS_PER_PROVIDER",
     "NANO",
+    "OUTAGE",
     "PAGE",
     "PRICE_TIERS",
     "PROFILES",
     "QUOTAS",
     "RELEASED",
+    "ROOMY",
+    "SHARED",
     "SPEAKING",
     "STRATEGIES",
+    "UNKNOWN",
+    "WEIGHTS",
     "ZERO",
     "Account",
     "AccountKind",
     "Answer",
+    "Answers",
     "Attempt",
     "Balanced",
     "Barrier",
+    "Bound",
     "Boundary",
+    "Breaker",
+    "Budget",
     "Call",
     "Caller",
     "CallerClass",
@@ -193,8 +241,10 @@ __all__ = [
     "Clock",
     "Cost",
     "Credential",
+    "Crowd",
     "Cycle",
     "Delta",
+    "Demand",
     "Denied",
     "Deployment",
     "Draw",
@@ -208,9 +258,12 @@ __all__ = [
     "FairRule",
     "Fallback",
     "Fastest",
+    "Fill",
     "Flow",
     "Foreign",
     "ForeignPart",
+    "Foreseen",
+    "Grounds",
     "HttpRequest",
     "Instant",
     "Interpreter",
@@ -220,10 +273,17 @@ __all__ = [
     "KeptMark",
     "KeptUse",
     "KeyIndex",
+    "KeySupply",
+    "Kin",
     "Kind",
+    "Kinship",
     "Latencies",
+    "Leading",
+    "Learner",
+    "Lesson",
     "Like",
     "Limit",
+    "LimitBook",
     "LimitRow",
     "LocalRequest",
     "Mark",
@@ -240,24 +300,32 @@ __all__ = [
     "Outcome",
     "Pace",
     "Part",
+    "Pick",
     "Ping",
+    "Place",
     "Plan",
     "Pool",
     "Price",
     "ProcessRequest",
     "Progress",
+    "Promise",
+    "Promises",
+    "Queue",
     "Rank",
     "Reasoning",
     "ReasoningDelta",
     "Redactor",
+    "Refill",
     "Refusal",
     "RefusalDelta",
     "Refuse",
+    "Rejection",
     "Relay",
     "Reply",
     "Report",
     "Request",
     "Role",
+    "Room",
     "RoundRobin",
     "Route",
     "RouteCatalog",
@@ -265,23 +333,34 @@ __all__ = [
     "Rules",
     "Scope",
     "ScopeKey",
+    "Seat",
     "Secret",
+    "Seen",
     "Sequential",
     "Shape",
+    "Shares",
     "Signature",
     "Signed",
     "Source",
+    "Spent",
     "Started",
     "State",
+    "Stated",
     "Step",
     "StopReason",
     "Stopped",
+    "Strangers",
     "Strategy",
+    "Supply",
+    "Switch",
     "Text",
     "TextDelta",
     "Thinking",
+    "Throttle",
     "TimerHandle",
+    "Times",
     "TokenSource",
+    "Told",
     "Tool",
     "ToolChoice",
     "ToolDelta",
@@ -301,51 +380,91 @@ __all__ = [
     "Used",
     "Verdict",
     "WaitUntil",
+    "Walk",
+    "Weighed",
     "Weighted",
     "Window",
     "absent_scope",
     "actual_of",
     "advance",
+    "affordable",
+    "affords",
     "answered_at",
     "barrier",
+    "cached_tokens",
+    "call_of_size",
     "charge",
     "charged",
     "claims",
     "classify",
     "cost_of",
+    "cost_within",
     "credential_scope",
     "day_of",
     "dollars",
+    "earned",
+    "expected_until",
     "facts_of",
+    "fill_seats",
     "fingerprint",
     "gravest",
+    "grounds_kept",
+    "hedgeable",
     "holder_in",
     "ids_of",
     "judge",
+    "kept_limit",
     "key_scope",
     "like",
+    "limit_in_words",
+    "limit_kept",
     "limit_of",
     "model_scope",
     "month_of",
     "nano",
+    "narrowed",
     "nearest_models",
     "needs_listing",
     "offset_of",
     "one_line",
+    "overload",
     "parse_limits",
     "peek",
     "permitted",
     "pick",
     "plain_of",
+    "price_of_retry",
     "refusal",
     "resolve",
+    "retry_began",
+    "retry_ended",
+    "returns_of",
+    "room_after",
+    "room_of",
     "said_of",
     "scope_in",
     "scopes_of",
     "seconds_to_reset",
+    "sent",
+    "sent_twice",
     "slots_of",
     "stand_by",
     "standing",
     "strategy_named",
     "together",
+    "weigh",
+    "widened",
+    "work_before",
 ]
+
+_LATER = dict.fromkeys(("ROOMY", "Spent", "Times", "affordable", "hedgeable", "sent", "sent_twice"), "hedging")
+_LATER |= dict.fromkeys(("Fill", "Room", "Seat", "cost_within", "fill_seats", "room_after", "room_of"), "headroom")
+_LATER |= {"Kinship": "kinship", "Kin": "suspects", "Stated": "suspects", "Leading": "leading"}
+_LATER |= dict.fromkeys(("Switch", "cached_tokens", "weigh"), "switching")
+"""What is loaded when it is used: name -> file. Nothing of this is needed by default."""
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATER:
+        return getattr(__import__(f"{__name__}.{_LATER[name]}", fromlist=(name,)), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

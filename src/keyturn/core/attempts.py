@@ -14,6 +14,7 @@ the one good key of eight is found. A client's mistake is sent once and handed b
 
 from __future__ import annotations
 
+from math import ceil
 from typing import NamedTuple
 
 from keyturn.errors import BadUpstream, Capacity, NoValidCredentials, PoolError
@@ -65,6 +66,7 @@ class Progress:
         "closed_providers",
         "faults",
         "faults_of",
+        "limited",
         "meanings",
         "resent",
         "tried",
@@ -78,12 +80,29 @@ class Progress:
         """Per deployment the positions in its pool that were asked."""
         self.closed: set[Deployment] = set()
         self.closed_providers: set[str] = set()
+        self.limited: dict[tuple[Deployment, int], bool] = {}
+        """Who refused it for a minute's limit, and whether it was asked once more since."""
         self.resent: set[tuple[Deployment, int]] = set()
         self.meanings: set[str] = set()
 
     def open(self, deployment: Deployment) -> bool:
         """Whether *deployment* may still be asked in this call."""
         return deployment not in self.closed and deployment.provider not in self.closed_providers
+
+    def met_limit(self, entry: Entry) -> None:
+        """*entry* refused for a minute's limit: it may be asked once more when that is over."""
+        self.limited.setdefault((entry.candidate.deployment, entry.order), False)
+
+    def give_back(self) -> bool:
+        """Nobody else is left: those who refused for a minute's limit may be asked once more, when they have rested.
+        False: there is none."""
+        found = False
+        for who, again in self.limited.items():
+            if not again:
+                deployment, order = who
+                self.limited[who] = found = True
+                self.tried[deployment].discard(order)
+        return found
 
 
 def advance(progress: Progress, entry: Entry, outcome: Outcome, now: float) -> Move:
@@ -133,8 +152,11 @@ def stand_by(shortage: Exhausted, now: float, latest: float) -> WaitUntil | Refu
     return Refuse("nothing returns in time")
 
 
-def refusal(progress: Progress, shortage: Exhausted, route: str, retry_after: float | None) -> PoolError:
-    """The error that tells the truth about why nothing could answer."""
+def refusal(
+    progress: Progress, shortage: Exhausted, route: str, retry_after: float | None, *, turn: bool = False
+) -> PoolError:
+    """The error that tells the truth about why nothing could answer. *turn*: *retry_after* is when the call's turn
+    comes, which is later than when a key is free."""
     if shortage.faults and not progress.attempts:
         when = "" if retry_after is None else f"; one is tried again in {retry_after:.1f} s"
         return BadUpstream(f"every key for {route} rests after faults of its upstream{when}", retry_after=retry_after)
@@ -142,10 +164,18 @@ def refusal(progress: Progress, shortage: Exhausted, route: str, retry_after: fl
         return BadUpstream(f"every upstream for {route} failed; the attempts are listed", retry_after=retry_after)
     if shortage.limits or shortage.busy or progress.meanings & QUOTAS:
         wait = 1.0 if retry_after is None else retry_after
-        return Capacity(f"every key for {route} is at its limit; one is free again in {wait:.1f} s", retry_after=wait)
+        when = f"your turn comes in about {_told(wait)}" if turn else f"one is free again in {_told(wait)}"
+        return Capacity(f"every key for {route} is at its limit; {when}", retry_after=wait)
     if progress.meanings - {"invalid_key", "insufficient_credit", "forbidden"}:
         return BadUpstream(f"no upstream gave a usable answer for {route}; the attempts are listed")
     return NoValidCredentials(
         f"no usable key is left for {route}: all are invalid, without credit, not entitled to it or disabled; "
         "`keyturn keys list` tells which and why"
     )
+
+
+def _told(wait: float) -> str:
+    """*wait* as it is told: never as nothing, nor as less than it is."""
+    if wait < 0.1:
+        return f"{max(ceil(wait * 1000), 1)} ms"
+    return f"{ceil(round(wait * 10, 6)) / 10:.1f} s"

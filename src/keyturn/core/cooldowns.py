@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-ScopeKind = Literal["key", "group", "group_model", "key_model", "deployment", "absent"]
+ScopeKind = Literal["key", "group", "group_model", "key_model", "deployment", "absent", "provider"]
 State = Literal["counting", "cooling", "exhausted", "unentitled", "invalid", "disabled"]
 
 FOREVER = float("inf")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from math import ceil, inf, nextafter
+from math import ceil, floor, inf, nextafter
 from typing import Literal
 
 from .lasting import KeptUse
@@ -83,6 +83,10 @@ class Counter(ABC):
     def used(self, now: float) -> int:
         """What is counted at this moment, without what is held; above the capacity while there is a debt."""
 
+    def lately(self, since: float) -> int:
+        """What was charged after *since*, give or take a slot; 0 where that is not known."""
+        return 0
+
     @abstractmethod
     def steady(self, now: float) -> float:
         """Until when `used` stays as it is, give or take a hundredth of the capacity."""
@@ -90,6 +94,14 @@ class Counter(ABC):
     @abstractmethod
     def whole_in(self, now: float) -> float:
         """Seconds until nothing is used any more, if nothing else happens."""
+
+    @abstractmethod
+    def room(self, then: float, now: float) -> int:
+        """How much will fit at *then*, which is not before *now*, if nothing else happens until then."""
+
+    def schedule(self, now: float) -> list[tuple[float, int]]:
+        """When what is used comes back, if nothing else happens: seconds from now, rising, and how much then."""
+        return [(self.whole_in(now), self.used(now))]
 
     @abstractmethod
     def dump(self, key: str, now: float, offset: float) -> KeptUse | None:
@@ -185,11 +197,31 @@ class SlotRing(Counter):
             self._expire(now)
         return self._sum
 
+    def lately(self, since: float) -> int:
+        first, total = int((since - self._origin) // self._width), 0
+        for slot in reversed(self._slots):
+            if slot < first:
+                break
+            total += self._slots[slot]
+        return total
+
     def steady(self, now: float) -> float:
         return self._leaves if self.used(now) else inf
 
     def whole_in(self, now: float) -> float:
         return _until(self._end_of(self._newest), now) if self.used(now) else 0.0
+
+    def room(self, then: float, now: float) -> int:
+        gone = 0
+        if self.used(now):
+            for slot, amount in self._slots.items():
+                if self._end_of(slot) > then:
+                    break
+                gone += amount
+        return max(0, self.capacity - self._sum + gone - self.held)
+
+    def schedule(self, now: float) -> list[tuple[float, int]]:
+        return [(self._end_of(slot) - now, amount) for slot, amount in self._slots.items()] if self.used(now) else []
 
     def _end_of(self, slot: int) -> float:
         """The first moment at which *slot* no longer counts: the start of the slot that pushes it out."""
@@ -287,6 +319,10 @@ class CalendarPeriod(Counter):
     def whole_in(self, now: float) -> float:
         return self._left(now) if self.used(now) else 0.0
 
+    def room(self, then: float, now: float) -> int:
+        used = self.used(now)
+        return max(0, self.capacity - self.held - (used if then - now < self._left(now) else 0))
+
     def _left(self, now: float) -> float:
         """Seconds to the end of the period; a microsecond more, as Unix seconds are no finer than that."""
         return self._ends - (now + self._shift.seconds) + 1e-6
@@ -316,6 +352,13 @@ class CalendarPeriod(Counter):
 
 SHARE = 0.99
 """How much of a bucket is used: the rest covers what the provider counts a little later than we do."""
+
+
+def most_of(window: Window, capacity: int) -> int:
+    """The largest cost that can ever fit into *capacity* over *window*."""
+    return int(max(1.0, capacity * SHARE)) if window.kind == "bucket" else capacity
+
+
 _GRAIN = 1e-3
 """A bucket's level is a fraction; a difference of less than this many units is none."""
 
@@ -384,6 +427,11 @@ class RefillingBucket(Counter):
     def whole_in(self, now: float) -> float:
         return self._level / self._rate if self.used(now) else 0.0
 
+    def room(self, then: float, now: float) -> int:
+        self._drain(now)
+        level = max(0.0, self._level - max(0.0, then - self._at) * self._rate)
+        return max(0, floor(self._size + _GRAIN - level - self.held))
+
     def dump(self, key: str, now: float, offset: float) -> KeptUse | None:
         if not self.used(now) and not self.held:
             return None
@@ -426,6 +474,9 @@ class InFlight(Counter):
 
     def whole_in(self, now: float) -> float:
         return 0.0
+
+    def room(self, then: float, now: float) -> int:
+        return max(0, self.capacity - self.held)
 
     def dump(self, key: str, now: float, offset: float) -> KeptUse | None:
         return None

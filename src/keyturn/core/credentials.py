@@ -4,15 +4,16 @@ Two rules for this file. A *mark* says that something may not be used until a mo
 candidate. Every change of a mark is a `Transition` that `judge` returns and `Marks.apply` performs; nothing else
 changes a mark.
 
-A mark sits on one of five scopes, and a candidate obeys all of its five, the most restrictive first:
+A mark sits on one of six scopes, and a candidate obeys all of its six, the most restrictive first:
 
     key          the credential                       invalid keys, 401, disabled by the owner
     group        its quota group                      no credit
     group_model  quota group and model                429, day quota
     key_model    credential and model                 forbidden, 5xx, timeouts, unknown answers
     deployment   provider and model                   overload, faults that every credential sees
+    provider     provider and endpoint                an outage: its breaker is open
 
-A sixth, `absent`, says that a deployment answered "no such model": chains leave it out, a direct call is still sent.
+A seventh, `absent`, says that a deployment answered "no such model": chains leave it out, a direct call is still sent.
 
 States and how they are left:
 
@@ -24,6 +25,11 @@ States and how they are left:
     probation    ── success ──▶ (no mark)  ── fault ──▶ cooling, one step longer
     counting     faults in a row, not yet enough for a cooldown; restricts nothing
 
+An outage has one owner. While a provider is marked, its faults (5xx, timeout, overload) belong to its breaker alone:
+`judge` marks nothing for them, and what they had marked before is taken off when the breaker opens. So it is the
+breaker that says how soon a request may probe, whatever longer rests single keys had collected. Only the breaker sets,
+lengthens and clears that mark.
+
 A running cooldown is never shortened. A success clears a mark only when its attempt began after the mark was set; a
 fault of an attempt that began before may lengthen a mark, never raise its step. So a burst of failures that were in
 flight together counts once.
@@ -32,7 +38,7 @@ flight together counts once.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
@@ -52,6 +58,10 @@ BRIEF = 5.0
 """Seconds of a cooldown that no restart needs to find."""
 STATES: Mapping[str, State] = {name: name for name in get_args(State) if name not in ("counting", "disabled")}
 """Those that outlive a process."""
+SHARED = ("deployment", "absent", "provider")
+"""Kinds of scopes that belong to no credential and to no quota group."""
+OUTAGE: frozenset[Meaning] = frozenset({"server_error", "timeout", "overloaded"})
+"""What an outage is made of: faults of the upstream, whoever asks."""
 MASS_401_WINDOW = 60.0
 MASS_401_LENGTH = 300.0
 NO_BOUNDS: Mapping[str, float] = MappingProxyType({})
@@ -65,6 +75,7 @@ BLOCKS: dict[str, Block] = {
     "server_error": "fault",
     "timeout": "fault",
     "unknown": "fault",
+    "outage": "fault",
 }
 """What a mark with this reason means for the caller; every other reason is `dead`."""
 
@@ -79,8 +90,15 @@ class Mark:
     reason: str
     strikes: int
     since: float
-    probe: str | None = None
-    """The attempt that is probing; while it runs, nothing else may pass."""
+    width: int = 1
+    """How many may probe at a time."""
+    probes: set[str] = field(default_factory=set)
+    """The attempts that are probing."""
+
+    @property
+    def probe(self) -> str | None:
+        """An attempt that is probing, while as many do as may: until it ends nothing else may pass."""
+        return next(iter(self.probes)) if len(self.probes) >= self.width else None
 
     @property
     def block(self) -> Block:
@@ -104,6 +122,8 @@ class Transition(NamedTuple):
     """The one exception to "never shortened": a mass of 401 turned out to be the provider's fault."""
     started: float = FOREVER
     """Of a clear: when the attempt that succeeded began. A mark that another gateway set since then stays."""
+    width: int = 1
+    """How many may probe at a time once it is over."""
 
 
 class Verdict(NamedTuple):
@@ -113,10 +133,11 @@ class Verdict(NamedTuple):
     alarm: str = ""
 
 
-def scopes_of(candidate: Candidate, counted: str = "") -> tuple[ScopeKey, ...]:
-    """The five scopes that a candidate obeys: key, group, group_model, key_model, deployment.
+def scopes_of(candidate: Candidate, counted: str = "", endpoint: str = "") -> tuple[ScopeKey, ...]:
+    """The six scopes that a candidate obeys: key, group, group_model, key_model, deployment, provider.
 
     *counted*: what the model's use is counted as when several models share a quota; they then cool together.
+    *endpoint*: which of the provider's endpoints serves the model, where it has several.
     """
     (provider, model), credential = candidate
     mark, group = credential.fingerprint, credential.group
@@ -126,6 +147,7 @@ def scopes_of(candidate: Candidate, counted: str = "") -> tuple[ScopeKey, ...]:
         ("group_model", provider, group, counted or model),
         ("key_model", provider, mark, model),
         ("deployment", provider, model),
+        ("provider", provider, endpoint),
     )
 
 
@@ -182,16 +204,16 @@ class Marks:
             return
         for scope in scopes:
             mark = self._table.get(scope)
-            if mark is not None and mark.state != "counting" and mark.probe is None:
-                mark.probe = attempt
+            if mark is not None and mark.state != "counting" and len(mark.probes) < mark.width:
+                mark.probes.add(attempt)
                 self._probes.setdefault(attempt, []).append(mark)
 
     def end(self, attempt: str) -> list[ScopeKey]:
         """An attempt is over without a verdict of its own on these marks: the next request may probe."""
         freed = []
         for mark in self._probes.pop(attempt, ()):
-            if mark.probe == attempt:
-                mark.probe = None
+            if attempt in mark.probes:
+                mark.probes.discard(attempt)
                 freed.append(mark.scope)
         return freed
 
@@ -214,13 +236,14 @@ class Marks:
         if change.shorten or change.until >= mark.until or mark.state == "counting":
             mark.state, mark.until, mark.reason = change.state, change.until, change.reason
         mark.since = max(mark.since, change.since)
-        probed, mark.probe = mark.probe is not None, None
+        probed, mark.width = bool(mark.probes), change.width
+        mark.probes.clear()
         return probed or change.shorten
 
     def _prune(self, now: float) -> None:
         """Forget what restricts nothing any more: models come from clients, and must not fill the memory."""
         for scope, mark in list(self._table.items()):
-            if mark.until <= now - REMEMBERED and mark.probe is None:
+            if mark.until <= now - REMEMBERED and not mark.probes:
                 del self._table[scope]
                 if self.touched is not None:
                     self.touched.add(scope)
@@ -240,7 +263,7 @@ class Marks:
             kind, owner = scope[0], scope[2]
             gone = owner not in (groups if kind.startswith("group") else fingerprints)
             over = mark.until == FOREVER or (mark.reason == "custom_cap" and scope[1] in recapped)
-            if over or (gone and kind not in ("deployment", "absent")):
+            if over or (gone and kind not in SHARED):
                 del self._table[scope]
                 if self.touched is not None:
                     self.touched.add(scope)
@@ -357,6 +380,8 @@ def judge(marks: Marks, report: Report, draw: Draw) -> Verdict:
         return Verdict([])
     if outcome.meaning == "not_found" and not report.in_chain:
         return Verdict([])
+    if outcome.meaning in OUTAGE and marks.get(report.scopes[-1]) is not None:
+        return Verdict([])  # its breaker's
     theirs = outcome.scope == "provider" and outcome.meaning in ("invalid_key", "insufficient_credit")
     if theirs or outcome.meaning in ("server_error", "timeout"):  # an aggregator's own key or purse is not ours
         return Verdict([_fault(marks, report, draw)])
@@ -370,7 +395,7 @@ def judge(marks: Marks, report: Report, draw: Draw) -> Verdict:
 def _cleared(marks: Marks, report: Report) -> list[Transition]:
     cleared = []
     for scope in (*report.scopes, absent_scope(report.candidate.deployment)):
-        mark = marks.get(scope)
+        mark = marks.get(scope) if scope[0] != "provider" else None
         if mark is None:
             if scope[0] == "deployment" and marks.failing(scope):
                 cleared.append(Transition(scope, None, started=report.started))

@@ -63,6 +63,7 @@ class Entry:
         "pace",
         "parked_until",
         "rank",
+        "recorded",
         "report_due",
         "scopes",
         "short_cost",
@@ -74,21 +75,23 @@ class Entry:
     rank: Rank
     """Where it stands while it is ready."""
 
-    def __init__(self, candidate: Candidate, order: int, counted: str = "") -> None:
-        """*counted*: what the model's use is counted as, when several models share a quota."""
+    def __init__(self, candidate: Candidate, order: int, counted: str = "", endpoint: str = "") -> None:
+        """*counted* and *endpoint*: see `scopes_of`."""
         credential = candidate.credential
         self.candidate = candidate
         self.order = order
         self.free = credential.plan == "free"
-        self.scopes = scopes_of(candidate, counted)
-        self.own_scopes = self.scopes[:-1]
-        """All but the deployment's, which a pool looks at once for all its entries."""
+        self.scopes = scopes_of(candidate, counted, endpoint)
+        self.own_scopes = self.scopes[:-2]
+        """All but the deployment's and the provider's, which a pool looks at once for all its entries."""
         self.limit_scopes: tuple[str, ...] = (
             model_scope(candidate.deployment, credential.group, counted),
             credential_scope(credential),
         )
         self.answer_headers: tuple[tuple[bytes, bytes], ...] | None = None
         """The response headers that name it, once they have been written."""
+        self.recorded: dict[tuple[str, str, str], str] = {}
+        """How the record of calls names it, by caller, route and role, once that has been written."""
         self.active = 0
         """Attempts under way."""
         self.grade = 0
@@ -114,6 +117,16 @@ class Entry:
         self.short_until = -FOREVER
         self.pace: Pace | None = None
         """None until it is measured."""
+
+    def standing(self, now: float) -> tuple[int, float | None, int, float | None]:
+        """How it stands when it is chosen: the members of `Pick`."""
+        pace = self.pace
+        return (
+            len(self.rank.ready),
+            self.load if self.load_until > now else None,
+            self.active,
+            None if pace is None else pace.at(now),
+        )
 
 
 class Flow:

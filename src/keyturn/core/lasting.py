@@ -68,7 +68,7 @@ class KeptMark(msgspec.Struct, array_like=True, gc=False):
 
 
 class KeptLimit(msgspec.Struct, array_like=True, gc=False):
-    """A limit that a provider reported, and until when that is believed."""
+    """A limit that a provider reported or that was learned, and until when that is believed."""
 
     scope: str
     metric: str
@@ -76,7 +76,14 @@ class KeptLimit(msgspec.Struct, array_like=True, gc=False):
     seconds: float
     zone: str
     capacity: int
+    """0, where gateways tell each other: it is forgotten."""
     until: float
+    source: str = "reported"
+    at: float = 0.0
+    """Unix seconds: when a learned one was learned. The rest is that of `Grounds`."""
+    evidence: tuple[str, ...] = ()
+    reached: int = 0
+    patience: int = 0
 
 
 class KeptFaults(msgspec.Struct, array_like=True, gc=False):

@@ -23,12 +23,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
-from typing import NamedTuple
 
 from .claims import Claim, Cost, actual_of, claims
 from .counters import FOR_OTHERS, FOR_TIME, NOBODY, Counter, Shift, counter_for
 from .lasting import KeptUse
-from .limitbook import METRICS, Limit, LimitBook, Metric, Source, limit_of
+from .limitbook import METRICS, Limit, LimitBook, LimitRow, limit_of
 from .message import Usage
 from .windows import INFLIGHT, Window
 
@@ -68,22 +67,6 @@ class Denied:
 
 RELEASED = Limit("released", "concurrency", INFLIGHT, 1)
 """Named by the denial of an id that was released before it could reserve."""
-
-
-class LimitRow(NamedTuple):
-    """One limit as it stands now."""
-
-    metric: Metric
-    window: Window
-    capacity: int
-    used: int
-    """Counted; above the capacity while there is a debt."""
-    reserved: int
-    """Held by attempts under way."""
-    free: int
-    resets_in: float
-    """Seconds until nothing is used any more, if nothing else is sent."""
-    source: Source
 
 
 _Part = tuple[Counter, int, Claim]
@@ -157,9 +140,15 @@ class Meters:
 
     def declare(self, scope: str, limits: Iterable[Limit]) -> None:
         """Replace the declared limits of *scope*. What was counted and reported so far stays."""
+        self.amend(scope, lambda book: book.declare(scope, limits))
+
+    def amend(self, scope: str, change: Callable[[LimitBook], bool]) -> bool:
+        """Have *change* change what is known of the limits of *scope*, and say what it says."""
         before = self._book.of(scope)
-        self._book.declare(scope, limits)
-        self._wake_widened(before, self._book.of(scope))
+        changed = change(self._book)
+        if changed:
+            self._wake_widened(before, self._book.of(scope))
+        return changed
 
     def report(
         self, scope: str, metric: str, window: Window, capacity: int, now: float, remaining: int | None = None
@@ -172,19 +161,20 @@ class Meters:
         known = METRICS.get(metric)
         if known is None or capacity < 1:
             return False
-        before = self._book.of(scope)
         limit = Limit(scope, known, window, capacity, "reported")
-        changed = self._book.report(limit, now)
+        changed = self.amend(scope, lambda book: book.report(limit, now))
         if remaining is not None and limit.key not in self._counters:
             self._counter(limit, now)
             self.take(limit, min(max(capacity - remaining, 0), capacity), now)
-        if changed:
-            self._wake_widened(before, self._book.of(scope))
         return changed
 
     def limits(self, scope: str) -> tuple[Limit, ...]:
         """The limits that hold for *scope*; for each metric and window one."""
         return self._book.of(scope)
+
+    def charged(self, scope: str) -> tuple[Limit, ...]:
+        """The same, with what is only counted."""
+        return self._book.charged(scope)
 
     def take(self, limit: Limit, amount: int, now: float) -> None:
         """Count *amount* as used of *limit* now: what was spent before this process began."""
@@ -198,6 +188,11 @@ class Meters:
         """What is used of *limit*, whether it is declared or only ever claimed."""
         counter = self._counters.get(limit.key)
         return 0 if counter is None else counter.used(now)
+
+    def lately(self, limit: Limit, since: float) -> int:
+        """What of it was used after *since*, give or take a slot; 0 where that is not known."""
+        counter = self._counters.get(limit.key)
+        return 0 if counter is None else counter.lately(since)
 
     def reserve(self, attempt_id: str, claims: Sequence[Claim], now: float) -> Denied | None:
         """Hold what *claims* ask for, all of it or nothing. None: reserved, also when this id already was."""
@@ -394,6 +389,10 @@ class Meters:
             used, held, resets_in = counter.used(now), counter.held, counter.whole_in(now)
         free = max(0, limit.capacity - used - held)
         return LimitRow(limit.metric, limit.window, limit.capacity, used, held, free, resets_in, limit.source)
+
+    def counter(self, limit: Limit) -> Counter | None:
+        """What counts *limit*, to be read only; None while nothing was ever counted."""
+        return self._counters.get(limit.key)
 
     def _counter(self, limit: Limit, now: float) -> Counter:
         """The counter of *limit*, with its capacity."""

@@ -253,6 +253,8 @@ class Request(Struct, frozen=True):
     stream: bool = False
     wants_usage: bool = False
     """The client itself asked for usage in an OpenAI Chat stream."""
+    begun: bool = False
+    """The last message is the beginning of the answer itself, and the model is to go on with it."""
     others: Mapping[str, bytes] = field(default_factory=dict)
     """Members that only *dialect* knows, as JSON text by name (`generationConfig.speechConfig` for inner ones)."""
 

@@ -126,6 +126,8 @@ class Credential:
     """Set where tokens take the place of the secret, which is empty then."""
     tokens: TokenSource | None = None
     """The tokens of *account*, in a gateway."""
+    declared: bool = False
+    """Its owner said which quota group it is in."""
 
     @classmethod
     def of(cls, provider: str, secret: str, number: int = 0, *, group: str = "", **more: Any) -> Credential:
@@ -217,6 +219,13 @@ class Call:
     """Headers of the client that belong to the dialect and may be passed on: `anthropic-version`, `anthropic-beta`."""
     cache_control: str = ""
     """What the client's `cache-control` says, in lower case: `no-cache`, `no-store`."""
+    stated_class: bytes = b""
+    """`x-keyturn-class` as it came."""
+    commit_after: float | None = None
+    """`x-keyturn-commit-after` in seconds; None: the client did not say."""
+    on_cut: str = ""
+    """`x-keyturn-on-cut`: what is to become of its stream when it is cut, `continue` or `error`; empty: as its route
+    says."""
     conversation: str = ""
     """What the client itself calls the conversation (`prompt_cache_key`, `metadata.user_id`, a header), if it does."""
     previous: str = ""
@@ -227,6 +236,31 @@ class Call:
     """Where tracing is on: the path of the HTTP endpoint that it came in at, as a template; empty in the library."""
     trace_headers: Mapping[str, str] = field(default_factory=dict)
     """Where tracing is on: `traceparent` and `tracestate` as they came."""
+
+
+class Pick(NamedTuple):
+    """How one of several keys was chosen, as it stood then."""
+
+    ready: int
+    """How many were ready in its rank, itself included."""
+    load: float | None
+    """The used share of the fullest of its limits; None when nobody looked at it."""
+    active: int
+    """Its attempts under way."""
+    pace: float | None
+    """Seconds until it began to answer lately; None where nobody measures that."""
+
+    def told(self) -> dict[str, object]:
+        """The form that `--json` output carries."""
+        pace = None if self.pace is None else _ms(self.pace)
+        load = None if self.load is None else round(self.load, 3)
+        return {"ready": self.ready, "load": load, "active": self.active, "pace_ms": pace}
+
+    def said(self) -> str:
+        """`3 ready keys: 40 % of its limits used, 2 calls under way, answers begin after 0.3 s`."""
+        load = "" if self.load is None else f"{100 * self.load:.0f} % of its limits used, "
+        pace = "" if self.pace is None else f", answers begin after {self.pace:.1f} s"
+        return f"{self.ready} ready keys: {load}{self.active} calls under way{pace}"
 
 
 @dataclass(slots=True)
@@ -252,6 +286,10 @@ class Attempt:
     """The model that a whole answer names; it and *stop* are kept where tracing is on."""
     stop: str = ""
     """Why a whole answer ended."""
+    content_by: float | None = None
+    """When it would have been given up, had nothing come of its answer."""
+    pick: tuple[int, float | None, int, float | None] | None = None
+    """How its key was chosen, where there were several: the members of `Pick`."""
 
     def brief(self) -> dict[str, object]:
         """The form that error bodies and `--json` output carry."""
@@ -264,9 +302,21 @@ class Attempt:
         }
 
     def told(self) -> dict[str, object]:
-        """The same with what only the owner sees; *ms* is None while it runs."""
-        ms = None if self.ended is None else round((self.ended - self.started) * 1000, 1)
-        return {**self.brief(), "ms": ms, "detail": self.detail, "resend": self.resend}
+        """The same with what only the owner sees; *ms* is None while it runs.
+
+        *pick*: of how many ready keys it was chosen, the used share of its limits, the calls it had under way, and how
+        soon it began to answer lately; None where there was one. *content_by_ms*: how long it had until its first
+        content.
+        """
+        ms = None if self.ended is None else _ms(self.ended - self.started)
+        return {
+            **self.brief(),
+            "ms": ms,
+            "detail": self.detail,
+            "resend": self.resend,
+            "pick": None if self.pick is None else Pick(*self.pick).told(),
+            "content_by_ms": None if self.content_by is None else _ms(self.content_by - self.started),
+        }
 
 
 Fallback = Literal["none", "later", "last"]
@@ -308,9 +358,26 @@ class Trail:
     trace: Trace | None = None
     shared: str = ""
     """Of a call that may share its answer: `hit` (a kept answer), `joined` (another call's), `miss`; else empty."""
+    caller: str = ""
+    """Who asked; empty for a request that never became a call."""
+    plan: tuple[Deployment, ...] = ()
+    """Who might be asked, in order."""
+    ordered: str = "in_order"
+    """How the deployments of one step of the plan were ordered."""
+    bounds: tuple[float, float, float] | None = None
+    """By when it had to be answered, and its first content to come, in monotonic seconds; and for how many seconds it
+    might wait for keys, all its waits together. None for what never became a call."""
+    position: int | None = None
+    """Its place in the line when it began to wait, from 1; None: it never did."""
+    expected_wait: float | None = None
+    """Seconds that it was to wait then, as far as could be known."""
 
     def told(self) -> dict[str, object]:
-        """The whole story as JSON has it; durations in milliseconds."""
+        """The whole story as JSON has it; durations in milliseconds.
+
+        *plan*: who might be asked, in order. *deadlines*: how long the call might take in all, until its first content,
+        and waiting for a key. *wait*: its place in the line and what it was to wait; None where it never waited.
+        """
         return {
             "call": self.call,
             "route": self.route,
@@ -320,7 +387,30 @@ class Trail:
             "attempts": [attempt.told() for attempt in self.attempts],
             "refusals": self.refusals,
             "notes": self.notes,
+            "plan": [str(each) for each in self.plan],
+            "ordered": self.ordered,
+            "deadlines": self._deadlines_told(),
+            "wait": self._wait_told(),
+            "shared": self.shared or None,
         }
+
+    def _deadlines_told(self) -> dict[str, object] | None:
+        if self.bounds is None:
+            return None
+        deadline, content_by, patience = self.bounds
+        total, content = deadline - self.started, min(deadline, content_by) - self.started
+        return {"total_ms": _ms(total), "content_ms": _ms(content), "wait_ms": _ms(min(patience, total))}
+
+    def _wait_told(self) -> dict[str, object] | None:
+        if not self.waited and self.position is None:
+            return None
+        expected = None if self.expected_wait is None else _ms(self.expected_wait)
+        return {"position": self.position, "expected_ms": expected, "actual_ms": _ms(self.waited)}
+
+
+def _ms(seconds: float) -> float | None:
+    """Milliseconds, rounded to tenths; None for what has no end."""
+    return round(seconds * 1000, 1) if seconds < float("inf") else None
 
 
 class TimerHandle(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, MutableMapping, Sequence
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, nsmallest
 from typing import NamedTuple, Protocol
 
 from .credentials import Block, Mark, ScopeKey
@@ -17,6 +17,8 @@ MOST_HOLDERS = 4096
 UNRANKED = 1_000_000
 """The key priority of a key that has none, where others have one."""
 NO_RULE = FairRule()
+LOOKED_AT = 64
+"""Of a pool's entries, how many are looked at for those that have room first."""
 
 
 class View(Protocol):
@@ -90,6 +92,15 @@ class Pool:
         "width",
     )
 
+    capped: bool
+    """Custom caps hold for it."""
+    at_cap: int
+    """How many entries are parked because of one."""
+    followed: int
+    """The version of the cycle that its ranks show."""
+    grades: int
+    """How many key priorities it has."""
+
     def __init__(
         self,
         deployment: Deployment,
@@ -104,22 +115,26 @@ class Pool:
         fair: FairRule = NO_RULE,
         keeps: float = FOREVER,
         counted: Sequence[str] = (),
+        endpoint: str = "",
     ) -> None:
         """*among*: all credentials of the provider in their order, where *credentials* are not all of them.
 
         *soft*: the soft target of calls under way per credential, 0 for none, counted in *flows* by fingerprint.
-        *keeps*: seconds that a conversation is remembered. *counted*: per credential, see `Entry`.
+        *keeps*: seconds that a conversation is remembered. *counted* (per credential), *endpoint*: see `scopes_of`.
         """
         self.deployment = deployment
         named = zip(credentials, counted or ("",) * len(credentials), strict=True)
-        self.entries = [Entry(Candidate(deployment, each), order, name) for order, (each, name) in enumerate(named)]
+        self.entries = [
+            Entry(Candidate(deployment, each), order, name, endpoint) for order, (each, name) in enumerate(named)
+        ]
         self.width = len(among) or len(self.entries)
         """How many credentials the provider has."""
         self.places = _places(credentials, among) if self.width != len(self.entries) else None
         """The position of each entry among those; None where it is the entry's own."""
         self.pace: Pace | None = None
         """How soon the deployment begins to answer, over all its credentials; None until it is measured."""
-        self.scope: tuple[ScopeKey, ...] = (("deployment", *deployment),)
+        self.scope: tuple[ScopeKey, ...] = (("deployment", *deployment), ("provider", deployment.provider, endpoint))
+        """What holds for all of its entries."""
         self.strategy = strategy
         self.view = view
         self.holders: OrderedDict[int, tuple[int, float]] = OrderedDict()
@@ -129,22 +144,18 @@ class Pool:
         self.limited = False
         """Some entry has met a limit: what a call costs matters from then on."""
         self.capped = False
-        """Custom caps hold for it."""
         self.at_cap = 0
-        """How many entries are parked because of one."""
         self.blocks: dict[Block, int] = {"limit": 0, "busy": 0, "fault": 0, "dead": 0}
         self.soft = soft
         self.cycle = cycle
         """The fair cycle that it follows; None: none."""
         self.fair = fair
         self.followed = -1
-        """The version of the cycle that its ranks show."""
         self.unspent: list[int] = []
         """How many of each key priority were not exhausted in the cycle, as far as it is followed."""
         self._heap: list[tuple[float, int]] = []
         self._uses = 0
         self.grades = 1
-        """How many key priorities it has."""
         self.ranks: list[Rank] = []
         """The best first."""
         self._rank(flows if flows is not None else {})
@@ -168,6 +179,7 @@ class Pool:
             cycle=self.cycle.copy() if self.cycle is not None else None,
             fair=self.fair,
         )
+        copied.scope = self.scope
         for old, new in zip(entries, copied.entries, strict=True):
             new.scopes, new.own_scopes, new.limit_scopes = old.scopes, old.own_scopes, old.limit_scopes
             new.active, new.last_used, new.pace = old.active, old.last_used, old.pace
@@ -418,10 +430,30 @@ class Pool:
             wait, blocks["limit"] + by_size, blocks["busy"] + stuck, blocks["fault"], blocks["dead"], by_size
         )
 
+    def soonest(self, most: int) -> list[Entry]:
+        """A few, *most* at the utmost of each sort, that will have room first: of those that are ready, and of those
+        that a limit keeps away. The cost of it does not grow with the pool."""
+        ready = [self.entries[order] for rank in self.ranks for order in rank.ready[: 2 * LOOKED_AT]]
+        found = nsmallest(most, ready, key=lambda each: each.short_until)
+        heap, met = self._heap, set[int]()
+        front = [(heap[0], 0)] if heap else []
+        for _ in range(LOOKED_AT):
+            if not front or len(met) >= most:
+                break
+            (until, order), at = heappop(front)
+            for below in (2 * at + 1, 2 * at + 2):
+                if below < len(heap):
+                    heappush(front, (heap[below], below))
+            entry = self.entries[order]
+            if entry.block == "limit" and entry.parked_until == until and order not in met:
+                met.add(order)
+                found.append(entry)
+        return found
+
     def closed(self, mark: Mark, tried: int, now: float) -> Exhausted:
         """Nothing can be picked because of a mark on the whole deployment; *tried* entries are of no use anyway."""
-        if mark.until <= now:
-            return Exhausted(FOREVER, 0, 1, 0, 0)
         block = mark.block
+        if mark.until <= now:  # a probe is out, and who waits for its end waits because of what it probes
+            return Exhausted(FOREVER, 0, 1, block == "fault", 0)
         wait = mark.until - now if tried < len(self.entries) else FOREVER
         return Exhausted(wait, block == "limit", 0, block == "fault", block == "dead")

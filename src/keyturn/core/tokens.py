@@ -105,6 +105,12 @@ class Estimator:
         return FIRST_OUTPUT if learned is None else ceil(learned.output)
 
 
+def call_of_size(route: str, tokens: int, output: int | None = None) -> Call:
+    """A chat call for *route* whose prompt would usually have *tokens* tokens, and whose answer at most *output*."""
+    size = max(0, round((tokens - PREAMBLE) * BYTES_PER_TOKEN))
+    return Call("openai_chat", "chat", route, {}, size, text_bytes=size, max_output=output)
+
+
 def likely_tokens(call: Call) -> float:
     """The input tokens that would be usual for any model."""
     return PREAMBLE + call.text_bytes / BYTES_PER_TOKEN + call.media * PER_MEDIUM

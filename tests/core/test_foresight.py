@@ -1,0 +1,226 @@
+"""When a turn comes: what limits give back, the work before a call, and who was told to come back."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from keyturn.core import (
+    MINUTE,
+    Answers,
+    CallerClass,
+    Claim,
+    Cost,
+    Crowd,
+    Demand,
+    Deployment,
+    KeySupply,
+    Limit,
+    Meters,
+    Promise,
+    Promises,
+    Refill,
+    Supply,
+    Usage,
+    Weighed,
+    Window,
+    claims,
+    expected_until,
+    returns_of,
+    work_before,
+)
+
+Wants = dict[CallerClass, dict[str, Weighed]]
+HERE = (Deployment("groq", "m"),)
+RPM = Limit("groq/g|m", "requests", MINUTE, 10, "declared")
+TIMES = (0.0, 1.0, 30.0, 60.0, 61.0, 62.0, 122.0)
+
+
+def used(limit: Limit, *moments: float) -> Meters:
+    meters = Meters()
+    for number, moment in enumerate(moments):
+        assert meters.reserve(f"a{number}", [Claim(limit, 1, 1)], moment) is None
+        meters.counted(f"a{number}", moment)
+    return meters
+
+
+def calls_by(refills: list[Refill], blocked: float, now: float, times: tuple[float, ...]) -> list[float]:
+    key = KeySupply(blocked, returns_of(refills, now))
+    return [key.calls(each) for each in times]
+
+
+def refill(meters: Meters, limit: Limit, now: float, unit: float = 1.0) -> Refill:
+    return Refill(limit, meters.counter(limit), meters.row(limit, now), unit)
+
+
+def test_a_rolling_window_gives_back_what_left_it_again_and_again() -> None:
+    meters = used(RPM, *([0.0] * 6), *([30.0] * 4))
+    calls = calls_by([refill(meters, RPM, 30.0)], 0.0, 30.0, TIMES)
+    assert calls == [0, 0, 0, 6, 10, 10, 20]
+    assert calls_by([refill(meters, RPM, 30.0)], 40.0, 30.0, TIMES) == [0, 0, 0, 6, 10, 10, 20]
+    assert calls_by([], 40.0, 30.0, TIMES)[:4] == [0, 0, 0, 1e9]
+
+
+def test_the_tightest_limit_counts_and_tokens_by_what_a_call_takes() -> None:
+    tpm = Limit("groq/g|m", "tokens", MINUTE, 1000, "declared")
+    meters = Meters()
+    calls = calls_by([refill(meters, RPM, 0.0), refill(meters, tpm, 0.0, 250.0)], 0.0, 0.0, (0.0, 61.5))
+    assert calls == [4.0, 8.0]
+
+
+def test_a_bucket_refills_evenly_and_a_day_at_its_end() -> None:
+    bucket = Limit("g", "requests", Window("bucket", 99.0), 100, "declared")
+    meters = Meters()
+    assert calls_by([refill(meters, bucket, 0.0)], 0.0, 0.0, (0.0, 10.0)) == [99, 109]
+    day = Limit("g", "requests", Window("calendar", 86_400.0, "UTC"), 2, "declared")
+    meters = used(day, 5.0, 6.0)
+    resets = meters.row(day, 10.0).resets_in
+    assert calls_by([refill(meters, day, 10.0)], 0.0, 10.0, (0.0, resets - 1, resets + 1)) == [0, 0, 2]
+
+
+def test_of_a_day_that_refills_no_more_is_left_than_the_limiter_gives() -> None:
+    """The last hundredth of a bucket is not used, and a part of a call is none: twelve such keys have nothing."""
+    day = Limit("g", "requests", Window("bucket", 86_400.0), 720, "declared")
+    meters = Meters()
+    spent = 0
+    while meters.reserve(f"a{spent}", claims((day,), Cost(1, 0)), 0.0) is None:
+        meters.counted(f"a{spent}", 0.0)
+        meters.settle(f"a{spent}", Usage(), 0.0)
+        spent += 1
+    assert spent == 712
+    wait = meters.wait(claims((day,), Cost(1, 0)), 0.0)[0]
+    assert 0.0 < wait < 122.0
+    before, after, second = wait - 0.1, wait + 0.1, wait + 86_400 / (720 * 0.99) + 0.1
+    assert calls_by([refill(meters, day, 0.0)], 0.0, 0.0, (0.0, before, after, second)) == [0, 0, 1, 2]
+    twelve = Supply([KeySupply(0.0, returns_of([refill(meters, day, 0.0)], 0.0), 12.0)])
+    assert twelve.time_for(1) > 20.0
+    assert twelve.time_for(12) == pytest.approx(wait, abs=10.0)
+    assert twelve.time_for(13) > wait
+
+
+def test_how_long_answers_take_is_learned_from_late() -> None:
+    answers, one = Answers(), Deployment("groq", "g")
+    assert answers.usual(one, stream=False) == 0.0
+    for _ in range(50):
+        answers.observe(one, 2.0, stream=False)
+    assert answers.usual(one, stream=False) == 2.0
+    assert answers.usual(one, stream=True) == 0.0
+    for turn in range(50):
+        answers.observe(one, 1.0 if turn % 2 else 3.0, stream=False)
+    assert 2.5 < answers.usual(one, stream=False) < 3.5
+    for number in range(2000):
+        answers.observe(Deployment("groq", f"m{number}"), 9.0, stream=False)
+    assert answers.usual(one, stream=False) == 0.0
+
+
+def test_a_supply_tells_when_so_many_are_taken() -> None:
+    bucket = Limit("g", "requests", Window("bucket", 99.0), 100, "declared")
+    refills = [refill(Meters(), bucket, 0.0)]
+    supply = Supply([KeySupply(0.0, returns_of(refills, 0.0)), KeySupply(10.0, returns_of(refills, 0.0), 2.0)])
+    assert [supply.time_for(calls) for calls in (0, 99, 104)] == [0.0, 0.0, 5.0]
+    assert 9.5 < supply.time_for(110) <= 10.0  # from there on the two others, with 109 calls each
+    assert supply.time_for(3 * 109 + 3 * 7) == pytest.approx(17.0)
+    assert supply.time_for(1e9) == float("inf")
+
+
+def test_callers_that_are_many_are_reckoned_with_in_groups_which_changes_hardly_anything() -> None:
+    draw = random.Random(5)
+    callers = {
+        f"c{n}": Weighed(draw.choice((1.0, 4.0)), draw.randrange(100, 90_000), draw.randrange(1, 30))
+        for n in range(400)
+    }
+    wants: Wants = {"normal": callers, "batch": {"c1": Weighed(1.0, 5000.0, 5.0)}}
+    crowd = Crowd(wants)
+    for name in ("c1", "c77", "nobody"):
+        own = callers.get(name)
+        some = crowd.besides("normal", name, own)
+        assert len(some["normal"]) <= 25
+        work, calls = work_before(some, "normal", name, 1.0, 10.0)
+        exact, number = work_before(wants, "normal", name, 1.0, 10.0)
+        assert work == pytest.approx(exact, rel=0.03)
+        assert calls == pytest.approx(number, rel=0.1)
+    few = Crowd({"normal": {"a": Weighed(1.0, 10.0, 1.0), "b": Weighed(2.0, 3.0, 1.0)}})
+    assert few.besides("normal", "a", None) == {"normal": {"b": Weighed(2.0, 3.0, 1.0)}}
+    assert few.size == 2
+
+
+def test_who_asks_for_more_than_its_share_will_go_on_to() -> None:
+    demand = Demand()
+    for second in range(300):
+        demand.asked(HERE, "normal", "a", 50.0, float(second))
+    work, calls = demand.coming(HERE, "normal", "a", 299.0)
+    assert work == pytest.approx(50.0, rel=0.03)
+    assert calls == pytest.approx(1.0, rel=0.03)
+    assert demand.coming(HERE, "normal", "a", 400.0)[1] < 0.05
+    assert demand.coming(HERE, "batch", "a", 299.0) == (0.0, 0.0)
+    wants: Wants = {"normal": {"a": Weighed(1.0, 10.0, 1.0, work, calls)}}
+    assert work_before(wants, "normal", "me", 1.0, 600.0, 10.0)[0] == pytest.approx(1110.0, rel=0.03)
+    assert work_before(wants, "normal", "me", 1.0, 600.0)[0] == 610.0
+
+
+def test_the_work_before_a_call_is_what_its_fair_share_lets_others_have() -> None:
+    loud, quiet = Weighed(1.0, 1000.0, 100.0), Weighed(1.0, 10.0, 1.0)
+    work, calls = work_before({"normal": {"loud": loud, "quiet": quiet}}, "normal", "quiet", 1.0, 10.0)
+    assert (work, calls) == (40.0, 4.0)
+    work, _ = work_before({"normal": {"loud": loud}}, "normal", "loud", 1.0, 10.0)
+    assert work == 1010.0
+    work, _ = work_before({"normal": {"loud": loud}}, "interactive", "me", 1.0, 8.0)
+    assert work == 11.0
+    work, _ = work_before({"interactive": {"loud": loud}}, "batch", "me", 1.0, 8.0)
+    assert work == 72.0
+
+
+def told(number: int, at: float, now: float = 0.0, caller: str = "a", size: int = 1, patience: float = 20.0) -> Promise:
+    return Promise(number, at, expected_until(at, now), HERE, "normal", caller, 1.0, 10, size, patience)
+
+
+def test_who_comes_back_takes_up_the_earliest_promise_that_is_due() -> None:
+    promises = Promises()
+    for number, at in ((1, 30.0), (2, 10.0), (3, 20.0)):
+        assert promises.make(told(number, at), 0.0)
+    like = told(0, 0.0)
+    assert promises.due(like, 9.0) is None
+    found = promises.due(like, 25.0)
+    assert found is None  # the first one was expected by 13 s: it did not come
+    assert promises.open == 1
+    found = promises.due(like, 30.0)
+    assert found is not None
+    assert found.number == 1
+    promises.take_up(found)
+    promises.take_up(found)
+    assert promises.open == 0
+    assert promises.wants(HERE, {}, counts=True) == {}
+
+
+def test_promises_count_by_when_they_are_and_by_how_many_come() -> None:
+    promises = Promises()
+    for number in range(10):
+        promises.make(told(number, 10.0 + number), 0.0)
+    everything = promises.wants(HERE, {"normal": {"a": Weighed(1.0, 5.0, 1.0)}}, counts=True)
+    assert everything["normal"]["a"] == Weighed(1.0, 105.0, 11.0)
+    soon = promises.wants(HERE, {}, counts=True, until=15.0)
+    assert soon["normal"]["a"].work == 0.0  # nobody ever came back
+    for _ in range(40):
+        promises.make(told(99, 0.5, caller="b"), 0.0)
+        found = promises.due(told(99, 0.5, caller="b"), 0.5)
+        assert found is not None
+        promises.take_up(found)
+    assert promises.faith("b")[0] > 0.85
+    assert not promises.concerns((Deployment("other", "m"),), 1.0)
+    promises.expire(100.0)
+    assert promises.open == 0
+    assert promises.faith("a")[1] == pytest.approx(0.95**10)
+
+
+def test_there_is_a_bound_to_what_is_promised() -> None:
+    promises = Promises()
+    assert not promises.make(told(1, 4000.0), 0.0)
+    kept = sum(promises.make(told(number, 100.0, caller="loud"), 0.0) for number in range(10_100))
+    assert kept == promises.open == 5000  # it leaves room for others
+    assert sum(promises.make(told(number, 100.0, caller="quiet"), 0.0) for number in range(1100)) == 1000
+    for number in range(5000):
+        promises.make(told(number, 100.0, caller=f"c{number}"), 0.0)
+    assert promises.open == 10_000
+    promises.expire(1000.0)
+    assert promises.open == promises.callers == 0
