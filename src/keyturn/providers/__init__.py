@@ -11,7 +11,7 @@ from .g4f import ENDPOINTS, address_of, endpoint_of
 from .listing import prepare_models, read_models
 from .native import vertex_url
 from .prices import price_of, prices_dated
-from .quirks import fits, origin_of
+from .quirks import fits, goes_on, origin_of
 from .registry import (
     CATALOG,
     DIALECT_NAMES,
@@ -74,6 +74,7 @@ __all__ = [
     "device_token_request",
     "endpoint_of",
     "fits",
+    "goes_on",
     "json_object",
     "jwt_to_sign",
     "known",

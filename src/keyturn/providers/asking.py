@@ -105,6 +105,8 @@ def prepare(
         headers += candidate.credential.account.headers
     auth = authorization(provider.auth_header, provider.auth_prefix, candidate.credential)
     base = address_of(provider, candidate.deployment.model) if provider.endpoints else provider.base_url
+    if how.anew and provider.prefill_path == path:
+        base = base.rstrip("/").removesuffix("/v1")
     return local_or_not(provider, HttpRequest("POST", base.rstrip("/") + path, headers, body, auth))
 
 
@@ -142,7 +144,9 @@ def _rarer(
         return count_path(how.dialect, model), _count_body(call, how, model, notes), JSON
     path = chat_path(provider, how.dialect, model, stream=call.stream)
     if not how.relayed or how.anew:
-        return path, _translated(provider, request(), candidate, how.dialect, notes), JSON
+        asked = request()
+        path = provider.prefill_path if asked.begun and provider.prefill_path else path
+        return path, _translated(provider, asked, candidate, how.dialect, notes), JSON
     if how.dialect == "openai_chat":
         return path, _relayed_chat(provider, call, model, notes), JSON
     return path, render(call, named, drop=provider.rejects, notes=notes), JSON

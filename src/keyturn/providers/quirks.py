@@ -72,6 +72,15 @@ def fits(provider: Provider, call: Call, model: str) -> bool:
     return bool(takes == wanted and (sampling or _SAMPLING.isdisjoint(call.members)))
 
 
+def goes_on(provider: Provider, dialect: str, model: str, request: Request) -> bool:
+    """Whether *model*, asked in *dialect*, can be told to go on with an answer to *request* that has begun."""
+    if provider.tool is not None or dialect == "openai_responses" or not quirks_of(provider, model).get("prefill"):
+        return False
+    thinking = request.thinking
+    thinks = thinking is not None and thinking.effort != "none" and thinking.budget != 0
+    return not thinks or dialect == "gemini"  # elsewhere the thinking would have to stand before the beginning
+
+
 def _has_unsigned_call(contents: bytes) -> bool:
     """Whether the turn under way has a step of the model that calls tools and carries no signature."""
     if not any(name in contents for name in _CALLS):

@@ -68,6 +68,8 @@ class Provider:
     """A base URL that ends so is its OpenAI-compatible endpoint: it is spoken to in OpenAI Chat there."""
     quirks: tuple[Quirk, ...] = ()
     """What its models differ in; of those that match a name, the first counts."""
+    prefill_path: str = ""
+    """Where it goes on with an answer that has begun, from the root of its host; empty: where it answers all others."""
     kinds: frozenset[str] = frozenset()
     """What it serves besides chat and embeddings, under the paths of OpenAI: completions, images, audio, moderations,
     rerank."""

@@ -38,14 +38,22 @@ from .sse import Event, Splitter, read_event, split, write_event
 from .usage import read_usage
 
 if TYPE_CHECKING:
+    from .beginning import begun_with
     from .responses_kept import AnswerWatch, going_on, is_id, items_of, read_kept, told_items, told_response
+    from .resuming import GoingOn, added
+    from .told import CALL, FRAME, IDLE, TEXT, Told
+    from .whole import faults_of
 
 __all__ = [
+    "CALL",
+    "FRAME",
+    "IDLE",
     "MARK",
     "MARK_INSIDE",
     "OPERATIONS",
     "PASSED_ON",
     "SHORTEST_CACHED",
+    "TEXT",
     "AnswerStream",
     "AnswerWatch",
     "BytesWatch",
@@ -53,18 +61,23 @@ __all__ = [
     "Context",
     "Dialect",
     "Event",
+    "GoingOn",
     "Splitter",
     "StreamReader",
     "StreamWriter",
     "Target",
+    "Told",
     "Translation",
     "accepted",
+    "added",
+    "begun_with",
     "conversation_of",
     "count_body",
     "dialect",
     "error_body",
     "error_event",
     "error_headers",
+    "faults_of",
     "going_on",
     "is_id",
     "items_of",
@@ -108,9 +121,18 @@ __all__ = [
 ]
 
 
+_MENDING = frozenset({"CALL", "FRAME", "IDLE", "TEXT", "GoingOn", "Told", "added", "begun_with", "faults_of"})
+"""What only streams need that are held back or go on elsewhere; of the rest, who keeps responses needs all."""
+
+
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import responses_kept  # only who keeps responses needs it
+    if name in _MENDING:
+        from . import beginning, resuming, told, whole
+
+        home: object = next(each for each in (told, resuming, beginning, whole) if hasattr(each, name))
+        return getattr(home, name)
+    from . import responses_kept
 
     return getattr(responses_kept, name)

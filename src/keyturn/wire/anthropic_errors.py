@@ -38,7 +38,7 @@ def error_body(error: KeyturnError, call_id: str, attempts: Sequence[Mapping[str
                 "details": {
                     "code": error.code,
                     "param": error.param,
-                    "keyturn": {"call": call_id, "attempts": attempts},
+                    "keyturn": {"call": call_id, "attempts": attempts, **(error.more or {})},
                 },
             },
             "request_id": call_id,

@@ -15,7 +15,7 @@ from .anthropic_schema import tighten
 from .anthropic_turns import Block, Conversation, Turn, marked
 from .dialect import Target
 from .jsontext import clean, loose
-from .lost import refuse_lost
+from .lost import refuse_begun, refuse_lost
 from .notes import note as tell
 from .tools import flat_name
 
@@ -122,6 +122,7 @@ class _Writing:
         """Refuse or drop what Anthropic has no counterpart for."""
         request = self._request
         refuse_lost(request, "Anthropic")
+        refuse_begun(request, self._target, "Anthropic")
         for name, value in (("n", (request.n or 1) > 1), ("logprobs", request.logprobs)):
             if value:
                 place = self._word(name)

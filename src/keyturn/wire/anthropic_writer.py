@@ -39,6 +39,7 @@ _STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _EARLY_PING = b": ping\n\n"
 """Before `message_start`, which the SDKs expect to be first."""
 _PART_GAP = "\n\n"
+_HEAD = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":'
 _WORDS = {"text": b'"text_delta","text":', "thinking": b'"thinking_delta","thinking":'}
 _FREE_START, _FREE_END = '{"input":"', '"}'
 """Around the plain text of a free tool, which Anthropic has not: its input is an object of one string."""
@@ -81,6 +82,12 @@ class AnthropicWriter:
         self._refusal: list[str] = []
         self._stopped: Stopped | None = None
         self._usage: Usage | None = None
+
+    def go_on(self, index: int, kind: str, usage: Usage | None) -> None:
+        """The client has the beginning of the message, up to block *index*; *kind* is that block's if it is open."""
+        self._begun = True
+        self._index, self._kind, self._usage = index, kind, usage
+        self._head = _HEAD % index + _WORDS.get(kind, b"")
 
     def write(self, deltas: Iterable[Delta]) -> bytes:
         """The events for *deltas*."""
@@ -224,8 +231,7 @@ class AnthropicWriter:
         self._kind = kind
         start = {"type": "content_block_start", "index": self._index, "content_block": block}
         self._put("content_block_start", start)
-        head = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":'
-        self._head = head % self._index + _WORDS.get(kind, b'"input_json_delta","partial_json":')
+        self._head = _HEAD % self._index + _WORDS.get(kind, b'"input_json_delta","partial_json":')
 
     def _add(self, delta: dict[str, object]) -> None:
         self._put("content_block_delta", {"type": "content_block_delta", "index": self._index, "delta": delta})

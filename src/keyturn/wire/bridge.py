@@ -82,6 +82,7 @@ class Translation:
         "_id",
         "_reader",
         "_writer",
+        "called",
         "output_bytes",
         "relayed_bytes",
         "signatures",
@@ -98,6 +99,8 @@ class Translation:
         self._writer = writer
         self._ended = False
         self.started = False
+        self.called = False
+        """A call of a tool has begun, though its writer may wait until it has all of it."""
         self.usage: Usage | None = None
         self.tail = b""
         self.relayed_bytes = 0
@@ -156,6 +159,7 @@ class Translation:
             elif kind is ToolDelta:
                 self.output_bytes += len(delta.arguments)  # type: ignore[union-attr]
             elif isinstance(delta, ToolStarted):
+                self.called = True
                 if not delta.id:
                     delta = deltas[place] = replace(delta, id=_call_id(self._id, delta.choice, delta.index))
                 if delta.signature is not None:

@@ -10,10 +10,11 @@ from msgspec import Raw
 from keyturn.core import Request, Shape, Thinking, Tool, ToolChoice
 from keyturn.errors import Untranslatable
 
+from .beginning import mark_begun
 from .chat_messages import DIALECT
 from .chat_turns import Turns
 from .dialect import Target
-from .lost import refuse_lost
+from .lost import refuse_begun, refuse_lost
 from .tools import flat_name
 
 _NO_ARGUMENTS = Raw(b'{"type":"object","properties":{}}')
@@ -64,6 +65,9 @@ def write_request(request: Request, target: Target, notes: list[str]) -> dict[st
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
     _others(request, target, body, notes)
+    if request.begun:
+        refuse_begun(request, target, "OpenAI Chat")
+        mark_begun(body, target)
     return body
 
 

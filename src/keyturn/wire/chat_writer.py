@@ -90,6 +90,14 @@ class ChatWriter:
         self._choices: dict[int, _Choice] = {}
         self._usage: Usage | None = None
 
+    def go_on(self, identity: str, model: str, created: int, said: int) -> None:
+        """The client has the beginning of the first choice, *said* characters of text, in chunks of these names."""
+        self._name(model, created)
+        if identity:
+            self._head = self._head.replace(_encode(f"chatcmpl-{self._context.id}"), _encode(identity), 1)
+        choice = self._choices[0] = _Choice(0)
+        choice.said = said
+
     def write(self, deltas: Iterable[Delta]) -> bytes:
         """The chunks for *deltas*."""
         out: list[bytes] = []

@@ -42,6 +42,9 @@ class Target(NamedTuple):
     """An OpenAI Chat or Responses server that takes `prompt_cache_breakpoint`."""
     schemas: bool = True
     """It takes a JSON Schema for its answer (and for tools, as JSON Schema and not as a dialect's older form)."""
+    prefill: str = ""
+    """How it is told to go on with an answer that has begun, which is the last turn: `turn` (that is enough), `prefix`
+    (the turn says so), `final` (the request says so), as vLLM has it. Empty: it cannot, or nobody knows."""
     signed_calls: bool = False
     """Gemini: it refuses tool calls of earlier turns without a signature."""
 

@@ -36,6 +36,7 @@ def error_body(error: KeyturnError, call_id: str, attempts: Sequence[Mapping[str
     metadata = {"call": call_id}
     if attempts:  # its values are strings
         metadata["attempts"] = msgspec.json.encode(attempts).decode()
+    metadata.update((name, msgspec.json.encode(value).decode()) for name, value in (error.more or {}).items())
     details: list[dict[str, object]] = [
         {"@type": _TYPE + "ErrorInfo", "reason": error.code.upper(), "domain": "keyturn", "metadata": metadata}
     ]

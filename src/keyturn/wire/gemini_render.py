@@ -13,7 +13,7 @@ from .dialect import Target
 from .gemini_fields import DIALECT
 from .gemini_schema import to_openapi
 from .gemini_turns import TurnWriter, split_system, system_texts
-from .lost import refuse_lost
+from .lost import refuse_begun, refuse_lost
 from .tools import flat_name
 
 _LEVELS = {
@@ -60,6 +60,7 @@ def write_request(request: Request, target: Target, notes: list[str]) -> dict[st
     A small output limit is raised by what the thinking asked for may take, since the API counts thinking in it and
     would answer nothing. Raises BadRequest, and Untranslatable for what the client must not lose.
     """
+    refuse_begun(request, target, "Gemini")
     body: dict[str, Any] = {}
     system, rest = split_system(request.messages)
     instruction = system_texts(system, notes)

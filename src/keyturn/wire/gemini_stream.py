@@ -198,6 +198,10 @@ class GeminiWriter:
         self._after: dict[int, object] = {}
         """By choice: what a signature that comes now would sign: a call, or True for a thought."""
 
+    def go_on(self, identity: str, model: str) -> None:
+        """The client has the beginning of the answer, in chunks of these names."""
+        self._id, self._model, self._begun = identity or self._id, model or self._model, True
+
     def write(self, deltas: Iterable[Delta]) -> bytes:
         """The chunks for *deltas*: neighbouring parts of one choice share one."""
         if isinstance(deltas, list) and len(deltas) == 1 and type(deltas[0]) is TextDelta:

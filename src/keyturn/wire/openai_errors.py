@@ -27,7 +27,7 @@ def error_body(error: KeyturnError, call_id: str, attempts: Sequence[Mapping[str
                 "type": _TYPES.get(error.status, default),
                 "param": error.param,
                 "code": error.code,
-                "keyturn": {"call": call_id, "attempts": attempts},
+                "keyturn": {"call": call_id, "attempts": attempts, **(error.more or {})},
             }
         }
     )

@@ -68,6 +68,16 @@ def _frame(kind: str, **members: object) -> tuple[bytes, bytes]:
     return b'event: %b\ndata: {"type":"%b","sequence_number":' % (kind.encode(), kind.encode()), where + b',"delta":'
 
 
+class OpenMessage(msgspec.Struct, frozen=True):
+    """A message that is open where a stream was cut: its id, output index, parts so far, and the text that is open,
+    None when no part is."""
+
+    id: str
+    index: int
+    parts: list[dict[str, object]]
+    said: str | None
+
+
 class Message:
     """A message of the assistant: parts of text and refusals, one open at a time."""
 
@@ -83,6 +93,19 @@ class Message:
         self._logprobs: list[msgspec.Raw] = []
         self._frame = (b"", b"")
         sink.emit("response.output_item.added", output_index=self.index, item=self._item("in_progress"))
+
+    @classmethod
+    def going_on(cls, sink: Sink, begun: OpenMessage) -> Message:
+        """A message that the client has the beginning of."""
+        message = cls.__new__(cls)
+        message._sink, message._id, message.index = sink, begun.id, begun.index
+        message._parts, message._notes, message._logprobs = begun.parts, [], []
+        message._said, message.length, message._kind = [], 0, ""
+        message._frame = (b"", b"")
+        if begun.said is not None:
+            message._kind, message._said, message.length = "output_text", [begun.said], len(begun.said)
+            message._frame = _frame("response.output_text.delta", **message._where())
+        return message
 
     def text(self, text: str, logprobs: list[msgspec.Raw]) -> None:
         """More text."""

@@ -10,7 +10,7 @@ from keyturn.core import Message, Request, Text, Thinking, Tool, ToolChoice
 from keyturn.errors import Untranslatable
 
 from .dialect import Target
-from .lost import refuse_lost
+from .lost import refuse_begun, refuse_lost
 from .responses_items import ItemWriter
 from .responses_parse import DIALECT
 from .responses_request import ENCRYPTED, LOGPROBS
@@ -71,6 +71,7 @@ def _refuse_lost(request: Request, target: Target) -> None:
     if request.shape is not None and request.shape.kind == "schema" and not target.schemas:
         _lost("response_format", "here takes no JSON Schema")
     refuse_lost(request, "OpenAI Responses")
+    refuse_begun(request, target, "OpenAI Responses")
 
 
 def _lost(name: str, why: str) -> NoReturn:

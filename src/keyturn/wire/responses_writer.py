@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -38,7 +38,7 @@ from keyturn.core import (
 from .dialect import Context
 from .jsontext import clean
 from .responses_object import annotation, compact, echoed, response_object
-from .responses_open import Call, Message, Sink, Thoughts
+from .responses_open import Call, Message, OpenMessage, Sink, Thoughts
 from .responses_parse import DIALECT
 from .signatures import marked_redacted, pack
 from .tools import ToolName, names_of
@@ -67,6 +67,17 @@ class ResponsesWriter:
         self._begun = False
         self._usage: Usage | None = None
         self._stop: StopReason | None = None
+        self._same: Mapping[str, object] = {}
+
+    def go_on(
+        self, number: int, items: list[object], response: Mapping[str, object], message: OpenMessage | None
+    ) -> None:
+        """The client has the beginning of the response: events below *number*, *items* by output index, None for the
+        one that is open, *message*. What *response*, as it was told, says of itself stays."""
+        self._begun, self._same = True, response
+        self._sink.number, self._sink.items = number, items
+        if message is not None:
+            self._open = Message.going_on(self._sink, message)
 
     def write(self, deltas: Iterable[Delta]) -> bytes:
         """The events for *deltas*; may be empty."""
@@ -98,7 +109,8 @@ class ResponsesWriter:
         """The response, when all is written."""
         stop = self._stop or "stop"
         items = [item for item in self._sink.items if item is not None]
-        return response_object(self._context, self._echo, self._model, items, self._usage, stop, tier)
+        told = response_object(self._context, self._echo, self._model, items, self._usage, stop, tier)
+        return {**told, **self._same} if self._same else told
 
     def _start(self, delta: Started) -> None:
         self._model = self._model if self._begun else delta.model or self._model
