@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from keyturn.core import Claim, Cost, Denied, Limit, Marks, Transition, Usage, Window, claims
+from keyturn.core import UNKNOWN, Claim, Cost, Denied, Grounds, Limit, Marks, Transition, Usage, Window, claims
 from keyturn.stores import LiveState, MemoryState, Reservation
 from keyturn.stores.redis_state import RedisState
 from tests.support.redis_server import Hub
@@ -45,7 +45,7 @@ class Timed:
 class Driven:
     """A shared state without a loop of its own: each call happens at its `now`, and a reservation is waited for."""
 
-    TIMED: ClassVar = {"reserve": 2, "counted": 1, "settle": 2, "take": 2, "report": 4}
+    TIMED: ClassVar = {"reserve": 2, "counted": 1, "settle": 2, "take": 2, "report": 4, "learn": 2}
     """Which argument is the moment."""
 
     def __init__(self, hub: Hub) -> None:
@@ -276,3 +276,45 @@ def test_marks_block_probe_and_clear(live: LiveState) -> None:
     assert live.end("probe") == []
     assert view.blocked([KEY], 61.0) is None
     assert live.cool(Transition(KEY, None))
+
+
+def test_a_learned_limit_holds_below_what_is_declared_until_it_is_forgotten(live: LiveState) -> None:
+    live.declare(SCOPE, [RPM, TPM])
+    learned = Limit(SCOPE, "requests", MINUTE, 1, "learned")
+    assert live.learn(learned, Grounds(5.0, ("a1",), 2, 3), 0.0)
+    assert live.limits(SCOPE) == (learned, TPM)
+    take(live, "a", 0.0)
+    live.counted("a", 0.0)
+    denied = take(live, "b", 0.0)
+    assert isinstance(denied, Denied)
+    assert denied.limit == learned
+    assert live.meters.book.learned(RPM) == (learned, Grounds(5.0, ("a1",), 2, 3))
+    assert live.forget(learned, "learned")
+    assert not live.forget(learned, "learned")
+    assert live.limits(SCOPE) == (RPM, TPM)
+    assert isinstance(take(live, "b", 0.0), Reservation)
+
+
+def test_what_is_only_counted_denies_nobody_and_is_no_limit(live: LiveState) -> None:
+    counted = Limit(SCOPE, "requests", MINUTE, UNKNOWN, "learned")
+    live.learn(counted, Grounds(), 0.0)
+    assert live.limits(SCOPE) == ()
+    assert live.charged(SCOPE) == (counted,)
+    for number in range(30):
+        got = live.reserve(str(number), claims(live.charged(SCOPE), USUAL), 0.0)
+        assert isinstance(got, Reservation)
+        live.counted(str(number), 0.0)
+    assert live.view(0.0).row(counted, 0.0).used == 30
+    assert live.view(0.0).snapshot(SCOPE, 0.0) == []
+    assert live.view(0.0).load(SCOPE, 0.0)[0] == 0.0
+
+
+def test_a_pinned_limit_holds_over_a_reported_and_a_learned_one(live: LiveState) -> None:
+    live.declare(SCOPE, [RPM])
+    live.learn(Limit(SCOPE, "requests", MINUTE, 1, "learned"), Grounds(), 0.0)
+    live.report(SCOPE, "requests", MINUTE, 1, 0.0)
+    pinned = Limit(SCOPE, "requests", MINUTE, 50, "pinned")
+    live.pin(SCOPE, [pinned])
+    assert live.limits(SCOPE) == (pinned,)
+    live.pin(SCOPE, [])
+    assert live.limits(SCOPE)[0].capacity == 1

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from keyturn.config import Config, Options, load
-from keyturn.core import Claim, Clock, Denied, Limit, Marks, Transition, Window, nano
+from keyturn.core import Caller, Claim, Clock, Denied, Limit, Marks, Transition, Window, nano
 from keyturn.dispatch import SystemClock, build
 from keyturn.dispatch.storing import live_state_of
 from keyturn.errors import StoreError
@@ -242,3 +242,29 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     with pytest.raises(StoreError, match=r'pip install "keyturn\[redis\]"') as caught:
         asyncio.run(live.open())
     assert "secret-word" not in str(caught.value)
+
+
+def test_headroom_knows_what_the_other_gateway_used_and_holds(play: Any) -> None:
+    async def story(sharing: Sharing) -> None:
+        here, there = sharing.worlds
+
+        async def fits(world: World) -> tuple[Any, Any]:
+            (row,) = (await world.gateway.headroom(Caller(), MODEL))["routes"]
+            return row["now"]["requests"], row["in_60_s"]["requests"]
+
+        assert await fits(there) == (10, 10)
+        await asyncio.gather(*(sharing.chat(0) for _ in range(3)))
+        assert await fits(there) == await fits(here) == (7, 10), "they were sent 10 s ago"
+        running = [asyncio.create_task(sharing.chat(0)) for _ in range(2)]
+        await virtual.idle()
+        assert await fits(here) == (5, 8), "these two were sent just now"
+        assert await fits(there) == (5, 5), "of what others used it is known when the last of it is back"
+        before = len(here.seen())
+        calls = [asyncio.create_task(sharing.chat(1)) for _ in range(6)]
+        await virtual.idle()
+        assert len(here.seen()) - before == 5
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*running, *calls, return_exceptions=True)
+
+    play(story, {"groq": 2}, environ={"LIMITS_GROQ": "rpm=5"}, latency=10.0)

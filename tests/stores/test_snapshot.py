@@ -8,9 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from keyturn.core import KeptMark, KeptUse
+from keyturn.core import MINUTE, Grounds, KeptLimit, KeptMark, KeptUse, Limit, kept_limit
 from keyturn.errors import StoreError
-from keyturn.stores import Changes, Head, Kept, Name, Snapshots, SqliteFile, forget_marks, look_at_snapshot
+from keyturn.stores import (
+    Changes,
+    Head,
+    Kept,
+    Name,
+    Snapshots,
+    SqliteFile,
+    forget_limits,
+    forget_marks,
+    look_at_snapshot,
+)
 
 HEAD = Head(1000.0, 5.0, "boot", False, {"groq": "abc"})
 
@@ -74,6 +84,53 @@ def test_marks_are_forgotten_by_key_by_group_and_by_whole_provider(tmp_path: Pat
     assert left() == {scopes[1], scopes[2], scopes[4], scopes[5]}
     forget_marks(tmp_path, [], ["one"], ["groq"])
     assert left() == {scopes[1], scopes[5]}
+
+
+def test_learned_limits_come_back_with_their_grounds_and_are_forgotten_one_by_one(tmp_path: Path) -> None:
+    learned = Limit("groq/k|m", "requests", MINUTE, 27, "learned")
+    reported = Limit("groq/k|m", "tokens", MINUTE, 6000, "reported")
+    rows = [
+        kept_limit(learned, Grounds(990.0, ("a1", "a2"), 30, 6), 5000.0),
+        kept_limit(reported, Grounds(), 6000.0),
+    ]
+    kept = written(tmp_path, Changes([("limit", "groq/k|m", rows)]))
+    assert kept.limits == rows
+    forget_limits(tmp_path, [learned, Limit("groq/k|m", "tokens", MINUTE, 1, "learned")])
+    left = look_at_snapshot(tmp_path)
+    assert left is not None
+    assert left.limits == rows[1:]
+    forget_limits(tmp_path, [reported])
+    left = look_at_snapshot(tmp_path)
+    assert left is not None
+    assert left.limits == []
+
+
+def test_a_limit_that_an_earlier_version_wrote_is_a_reported_one(tmp_path: Path) -> None:
+    kept = written(
+        tmp_path, Changes([("limit", "groq/k|m", [("groq/k|m", "requests", "rolling", 60.0, "UTC", 30, 5000.0)])])
+    )
+    assert kept.limits == [KeptLimit("groq/k|m", "requests", "rolling", 60.0, "UTC", 30, 5000.0, "reported")]
+
+
+def test_rows_that_cannot_be_read_keep_nothing_from_being_forgotten(tmp_path: Path) -> None:
+    learned = Limit("groq/k|m", "requests", MINUTE, 27, "learned")
+    rows = [kept_limit(learned, Grounds(), 5000.0)]
+    written(
+        tmp_path,
+        Changes(
+            [
+                ("limit", "odd", {"no": "list"}),
+                ("mark", "odd", 5),
+                ("mark", "odder", []),
+                ("limit", "groq/k|m", rows),
+            ]
+        ),
+    )
+    forget_limits(tmp_path, [learned])
+    forget_marks(tmp_path, ["one"], [], [])
+    left = look_at_snapshot(tmp_path)
+    assert left is not None
+    assert (left.limits, left.unread) == ([], 3)
 
 
 def test_nothing_is_seen_where_nothing_is(tmp_path: Path) -> None:

@@ -28,12 +28,13 @@ from .snapshot import (
     Name,
     Snapshots,
     boot_name,
+    forget_limits,
     forget_marks,
     look_at_snapshot,
 )
 
 if TYPE_CHECKING:
-    from .journal import Journal
+    from .journal import Journal, written_in
     from .journaled import JournaledLedger, Keeping
     from .postgres_sink import PostgresSink
     from .sqlite_file import SqliteFile
@@ -74,11 +75,13 @@ __all__ = [
     "UsageRow",
     "View",
     "boot_name",
+    "forget_limits",
     "forget_marks",
     "look_at_shared",
     "look_at_snapshot",
     "newest_schema",
     "shared_state",
+    "written_in",
 ]
 
 _LATER = {
@@ -89,6 +92,7 @@ _LATER = {
     "SqliteFile": "sqlite_file",
     "SqliteSink": "sqlite_sink",
     "newest_schema": "sqlite_schema",
+    "written_in": "journal",
 }
 """What is loaded when it is used: name -> file. SQLite is not loaded by who keeps nothing."""
 

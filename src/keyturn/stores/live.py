@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
-from keyturn.core import Claim, Denied, Limit, LimitRow, Mark, ScopeKey, Transition, Usage, Window
+from keyturn.core import (
+    Claim,
+    Denied,
+    Grounds,
+    Limit,
+    LimitRow,
+    Mark,
+    Meters,
+    ScopeKey,
+    Transition,
+    Usage,
+    Window,
+)
 
 
 class Reservation:
@@ -74,6 +86,8 @@ class Learned(NamedTuple):
     """Scopes whose marks are gone."""
     turned: tuple[tuple[str, int], ...] = ()
     """Providers whose round robin moved, and where it stands."""
+    taught: tuple[Limit, ...] = ()
+    """Limits that were learned or forgotten; the book of limits says which by now."""
 
 
 class LiveStanding(NamedTuple):
@@ -98,6 +112,11 @@ class LiveState(Protocol):
     wall_offset: float
     """Wall minus monotonic seconds, for limits of a day or month; set again when the wall clock is set."""
 
+    @property
+    def meters(self) -> Meters:
+        """What this process counted itself; to be read only."""
+        ...
+
     async def open(self) -> None:
         """Reach the shared store and learn what stands there. Raises StoreError when it must not be used as it is."""
         ...
@@ -121,8 +140,24 @@ class LiveState(Protocol):
         """The limits that hold for *scope*."""
         ...
 
+    def charged(self, scope: str) -> tuple[Limit, ...]:
+        """The same, with what is only counted so that a limit can be learned: what an attempt is to claim."""
+        ...
+
     def declare(self, scope: str, limits: Iterable[Limit]) -> None:
         """Replace the declared limits of *scope*; what is counted stays."""
+        ...
+
+    def pin(self, scope: str, limits: Iterable[Limit]) -> None:
+        """Replace the limits that the owner pinned for *scope*; what is counted stays."""
+        ...
+
+    def learn(self, limit: Limit, grounds: Grounds, now: float) -> bool:
+        """*limit* was learned; of capacity `UNKNOWN`: it is only to be counted. True when it changed a limit."""
+        ...
+
+    def forget(self, limit: Limit, source: Literal["reported", "learned"]) -> bool:
+        """Forget what was reported or learned of the metric and window of *limit*; False when that is nothing."""
         ...
 
     def report(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from keyturn.core import (
     Claim,
     Denied,
+    Grounds,
     Limit,
     LimitRow,
     Mark,
@@ -85,6 +87,18 @@ class MemoryState:
 
     def declare(self, scope: str, limits: Iterable[Limit]) -> None:
         self._meters.declare(scope, limits)
+
+    def charged(self, scope: str) -> tuple[Limit, ...]:
+        return self._meters.charged(scope)
+
+    def pin(self, scope: str, limits: Iterable[Limit]) -> None:
+        self._meters.amend(scope, lambda book: book.pin(scope, limits))
+
+    def learn(self, limit: Limit, grounds: Grounds, now: float) -> bool:
+        return self._meters.amend(limit.scope, lambda book: book.learn(limit, grounds, now))
+
+    def forget(self, limit: Limit, source: Literal["reported", "learned"]) -> bool:
+        return self._meters.amend(limit.scope, lambda book: book.forget(limit, source))
 
     def report(
         self, scope: str, metric: str, window: Window, capacity: int, now: float, remaining: int | None = None

@@ -11,6 +11,7 @@ from keyturn.core import Clock, ScopeKey
 
 from .live import Learned
 from .redis_counts import Denials
+from .redis_lessons import Lessons, texts_of
 from .redis_marks import SharedMarks, scope_of
 from .redis_port import Argument, Link
 
@@ -33,8 +34,16 @@ class Marked(NamedTuple):
     text: str
 
 
+class Taught(NamedTuple):
+    """A gateway learned a limit, or forgot it; *text* is how Redis keeps it."""
+
+    gateway: str
+    text: str
+
+
 class News:
-    """Takes in what others did: marks into *marks*, wakes through *woken*, all of it to those who follow.
+    """Takes in what others did: marks into *marks*, limits into *lessons*, wakes through *woken*, all of it to those
+    who follow.
 
     Each change of a mark has the next version. So a missed message is noticed with the next one, with the next answer
     to a reservation, or at the next look.
@@ -47,6 +56,7 @@ class News:
         ask: Ask,
         clock: Clock,
         marks: SharedMarks,
+        lessons: Lessons,
         denials: Denials,
         woken: Callable[[str], None],
     ) -> None:
@@ -56,6 +66,7 @@ class News:
         self._ask = ask
         self._clock = clock
         self._marks = marks
+        self._lessons = lessons
         self._denials = denials
         self._woken = woken
         self._looking: asyncio.Future[Any] | None = None
@@ -70,6 +81,9 @@ class News:
         elif isinstance(found, Turned):
             if found.gateway != self._name:
                 self._tell(Learned(turned=((found.provider, found.position),)))
+        elif isinstance(found, Taught):
+            if found.gateway != self._name:
+                self._learn([found.text])
         elif found is not None:
             self._marked(found)
 
@@ -110,11 +124,18 @@ class News:
             self._take(future.result())
 
     def _take(self, reply: Sequence[Any]) -> None:
-        _, version, changes, turns = reply
+        _, version, changes, turns, *lessons = reply
         self.told(int(version), changes)
         if turns:
             pairs = zip(turns[::2], turns[1::2], strict=True)
             self._tell(Learned(turned=tuple((provider.decode(), int(index)) for provider, index in pairs)))
+        if lessons and lessons[0]:
+            self._learn(texts_of(lessons[0]))
+
+    def _learn(self, texts: Sequence[bytes | str]) -> None:
+        taught = self._lessons.take(texts, self._clock.mono())
+        if taught:
+            self._tell(Learned(taught=taught))
 
     def _marked(self, change: Marked) -> None:
         if change.version <= self._marks.version:
@@ -131,14 +152,17 @@ class News:
             learned(news)
 
 
-def _read(message: bytes) -> str | Turned | Marked | None:
-    """A message: the name of a limit that came free, a round robin or a mark; None for what is none of these."""
+def _read(message: bytes) -> str | Turned | Taught | Marked | None:
+    """A message: the name of a limit that came free, a round robin, a limit or a mark; None for what is none of
+    these."""
     try:
         kind, *rest = json.loads(message)
         if kind == "wake":
             return str(rest[0])
         if kind == "turn":
             return Turned(str(rest[0]), str(rest[1]), int(rest[2]))
+        if kind == "lesson":
+            return Taught(str(rest[0]), str(rest[1]))
         if kind == "mark" and len(str(rest[2]).split(" ")) == 7:
             return Marked(int(rest[0]), scope_of(rest[1]), str(rest[2]))
     except (ValueError, TypeError, IndexError):

@@ -153,6 +153,7 @@ class Replay:
             told.append(("admit", [*state.head, called, *state.claimed(attempt_id)]))
         for provider, index in state.turned.items():
             told.append(("turn", [*state.head, state.name, provider, index]))
+        told += (("learn", [*state.head, *each]) for each in state.lessons.mine())
         await self._all(told)
 
     async def _retell(self, since: float) -> None:

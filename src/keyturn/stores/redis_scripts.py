@@ -10,8 +10,8 @@ VERSION = "1"
 SHARED = ("limits", "leases", "marks")
 """Functions that stand before every script, after the clock."""
 SCRIPTS = (
-    "admit", "atleast", "counted", "figures", "joined", "look", "mark", "release", "renew", "reserve", "restore",
-    "settle", "turn",
+    "admit", "atleast", "counted", "figures", "joined", "learn", "look", "mark", "release", "renew", "reserve",
+    "restore", "settle", "turn",
 )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from keyturn.core import (
     FOREVER,
@@ -38,6 +38,7 @@ from keyturn.core import (
     Claim,
     Clock,
     Denied,
+    Grounds,
     Limit,
     Marks,
     Meters,
@@ -54,6 +55,7 @@ from .redis_away import Share, Without
 from .redis_counts import Denials, Specs, answer_of, figures_of
 from .redis_crowds import Crowds
 from .redis_known import Known
+from .redis_lessons import Lessons
 from .redis_marks import SharedMarks, scope_text
 from .redis_news import News
 from .redis_port import Argument, Away, Link
@@ -99,6 +101,7 @@ class RedisState:
         self.meters.wall_offset = clock.wall() - clock.mono()
         self.marks = SharedMarks(marks)
         self.known = Known(self.meters, marks)
+        self.lessons = Lessons(name, self.meters, clock.wall)
         self.specs = Specs()
         self._denials = Denials()
         self._crowds = Crowds(self._woken)
@@ -117,7 +120,7 @@ class RedisState:
         self._wakes: list[Callable[[str], None]] = []
         self._hushed: deque[str] | None = None
         """While a reservation is being decided: the scopes to wake afterwards."""
-        self.news = News(name, link, self.ask, clock, self.marks, self._denials, self._woken)
+        self.news = News(name, link, self.ask, clock, self.marks, self.lessons, self._denials, self._woken)
         self._pulse: asyncio.Task[None] | None = None
         self._early: list[Callable[[], None]] | None = []
         """What is to be told as soon as Redis's clock is known; None from then on."""
@@ -187,6 +190,26 @@ class RedisState:
     def declare(self, scope: str, limits: Iterable[Limit]) -> None:
         self.meters.declare(scope, limits)
         self._widened(scope)
+
+    def charged(self, scope: str) -> tuple[Limit, ...]:
+        return self.meters.charged(scope)
+
+    def pin(self, scope: str, limits: Iterable[Limit]) -> None:
+        self.meters.amend(scope, lambda book: book.pin(scope, limits))
+        self._widened(scope)
+
+    def learn(self, limit: Limit, grounds: Grounds, now: float) -> bool:
+        changed = self.meters.amend(limit.scope, lambda book: book.learn(limit, grounds, now))
+        self._soon(partial(self._tell, "learn", self.lessons.told(limit, grounds)))
+        self._widened(limit.scope)
+        return changed
+
+    def forget(self, limit: Limit, source: Literal["reported", "learned"]) -> bool:
+        known = self.meters.amend(limit.scope, lambda book: book.forget(limit, source))
+        if known and source == "learned":
+            self._soon(partial(self._tell, "learn", self.lessons.gone(limit)))
+        self._widened(limit.scope)
+        return known
 
     def report(
         self, scope: str, metric: str, window: Window, capacity: int, now: float, remaining: int | None = None

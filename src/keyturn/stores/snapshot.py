@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from keyturn.core import Instant, KeptCycle, KeptFaults, KeptLimit, KeptMark, KeptUse
+from keyturn.core import SHARED, Instant, KeptCycle, KeptFaults, KeptLimit, KeptMark, KeptUse, Limit
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -117,10 +117,34 @@ def forget_marks(folder: Path, fingerprints: Iterable[str], groups: Iterable[str
 
     def forget(connection: Connection) -> None:
         for name, value in connection.execute("SELECT name, value FROM live_state WHERE kind = 'mark'").fetchall():
-            scope = msgspec.json.decode(value)[0]
-            per_group, per_deployment = scope[0].startswith("group"), scope[0] in ("deployment", "absent")
+            try:
+                scope = _DECODERS["mark"].decode(value).scope
+            except msgspec.DecodeError:
+                continue  # nobody takes it over
+            per_group, per_deployment = scope[0].startswith("group"), scope[0] in SHARED
             if scope[1] in whole if per_deployment else scope[2] in (shared if per_group else owners):
                 connection.execute("DELETE FROM live_state WHERE kind = 'mark' AND name = ?", (name,))
+
+    _beside(folder, forget, None, reading=False, found=lambda nothing: nothing)
+
+
+def forget_limits(folder: Path, limits: Iterable[Limit]) -> None:
+    """Remove what was reported or learned of *limits* (their source says which) from the snapshot in *folder*, whose
+    lock the caller holds. Raises StoreError."""
+    gone = {(each.scope, each.metric, each.window.seconds, each.source) for each in limits}
+
+    def forget(connection: Connection) -> None:
+        for name, value in connection.execute("SELECT name, value FROM live_state WHERE kind = 'limit'").fetchall():
+            try:
+                kept: list[KeptLimit] = _DECODERS["limit"].decode(value)
+            except msgspec.DecodeError:
+                continue  # nobody takes it over
+            stay = [each for each in kept if (each.scope, each.metric, each.seconds, each.source) not in gone]
+            if not stay:
+                connection.execute("DELETE FROM live_state WHERE kind = 'limit' AND name = ?", (name,))
+            elif len(stay) < len(kept):
+                text = msgspec.json.encode(stay).decode()
+                connection.execute("UPDATE live_state SET value = ? WHERE kind = 'limit' AND name = ?", (text, name))
 
     _beside(folder, forget, None, reading=False, found=lambda nothing: nothing)
 
@@ -220,6 +244,7 @@ __all__ = [
     "Name",
     "Snapshots",
     "boot_name",
+    "forget_limits",
     "forget_marks",
     "look_at_snapshot",
 ]
