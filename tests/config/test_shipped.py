@@ -336,8 +336,10 @@ def test_CFG_13_settings(config: Config) -> None:
     orchestrator = config.sections["orchestrator"]
     assert (orchestrator["watch_interval"], orchestrator["max_concurrent_tasks"]) == (1.0, 5)
     text = (SHIPPED / "settings.toml").read_text()
-    sections = "general server cooldown timeouts cache coalesce redis ledger responses providers routing discord"
-    sections += " discord.webhooks vault orchestrator watch"
+    sections = (
+        "general server cooldown timeouts cache coalesce retries breaker concurrency hedging stream waiting redis"
+    )
+    sections += " ledger responses learning providers routing discord discord.webhooks vault orchestrator watch"
     assert re.findall(r"^\[([\w.]+)\]", text, re.MULTILINE) == sections.split()
     assert set(re.findall(r"^# (\w+) = .*_WEBHOOK_URL", text, re.MULTILINE)) == set(roles())
     for member in ("use_paid_models = false", "timeout = 30.0", "max_retries = 3", 'profile = "adaptive"'):

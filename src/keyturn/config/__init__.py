@@ -1,5 +1,9 @@
 """Files and environment into one frozen Config, and the data folder: the only place that reads the environment."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from .additions import Added, UnknownProvider, add_key, quoted
 from .addresses import base_url
 from .backups import back_up, sole_writer, write_whole
@@ -19,6 +23,8 @@ from .model import (
     Config,
     Durability,
     FileStamp,
+    HedgingSettings,
+    LearningSettings,
     LedgerSettings,
     LimitRule,
     LimitSpec,
@@ -31,17 +37,25 @@ from .model import (
     ServerSettings,
     SharingScope,
     Strategy,
+    StreamSettings,
     Timeouts,
+    WaitingSettings,
     WithoutRedis,
 )
 from .modelsmerge import ModelsMerge, merge_models
 from .modes import ModelList, Modes
+from .pins import PIN_METRICS, PIN_WINDOWS, Pin, with_pin
 from .report import notes_of
 from .schema import schema_of, schema_text, shapes
 from .variables import VARIABLES, Variable
 from .workerfolder import WorkerFolder
 
+if TYPE_CHECKING:
+    from .reading import read_shape
+
 __all__ = [
+    "PIN_METRICS",
+    "PIN_WINDOWS",
     "VARIABLES",
     "Added",
     "AddedCaller",
@@ -55,6 +69,8 @@ __all__ = [
     "Durability",
     "EnvMerge",
     "FileStamp",
+    "HedgingSettings",
+    "LearningSettings",
     "LedgerSettings",
     "LimitRule",
     "LimitSpec",
@@ -66,6 +82,7 @@ __all__ = [
     "OpenTelemetrySettings",
     "Options",
     "Owner",
+    "Pin",
     "RedisSettings",
     "ResponsesSettings",
     "Rest",
@@ -73,9 +90,11 @@ __all__ = [
     "ServerSettings",
     "SharingScope",
     "Strategy",
+    "StreamSettings",
     "Timeouts",
     "UnknownProvider",
     "Variable",
+    "WaitingSettings",
     "WithoutRedis",
     "WorkerFolder",
     "Written",
@@ -95,6 +114,7 @@ __all__ = [
     "notes_of",
     "quoted",
     "read_logins",
+    "read_shape",
     "remove_login",
     "schema_of",
     "schema_text",
@@ -104,7 +124,16 @@ __all__ = [
     "token_folder",
     "value_of",
     "what_to_set",
+    "with_pin",
     "write_initial",
     "write_private",
     "write_whole",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "read_shape":
+        from .reading import read_shape
+
+        return read_shape
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -317,6 +317,7 @@ def _credentials(
             priority=priorities.get(mark),
             origin=key.origin,
             account=key.account,
+            declared=mark in groups,
         )
         for mark, key in secrets.items()
     )

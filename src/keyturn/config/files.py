@@ -111,7 +111,7 @@ def _read(
     from .yamltext import YamlDocument
 
     try:
-        text = _text(path)
+        text = file_text(path)
         kind = TomlDocument if path.suffix == ".toml" else YamlDocument
         document: Document = kind(shown, text, values)
     except Mistake as mistake:
@@ -123,7 +123,8 @@ def _read(
     return _shaped(document, shape, report)
 
 
-def _text(path: Path) -> str:
+def file_text(path: Path) -> str:
+    """The text of the file at *path*. Raises Mistake."""
     try:
         content = path.read_bytes()
     except OSError as error:

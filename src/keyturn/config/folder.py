@@ -12,14 +12,15 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keyturn.core import Secret
 from keyturn.errors import ConfigError, DataFolderInUse
 
 from .backups import write_whole
+from .pins import Pin, read_pins, written_pins
 
 if sys.platform == "win32":
     import msvcrt
@@ -68,7 +69,9 @@ class DataFolder:
         self.gateway_file = path / "gateway.json"
         self.lock_file = path / "lock"
         self.disabled_file = path / "disabled.json"
+        self.pinned_file = path / "pinned.json"
         self.spend_file = path / "spend.json"
+        self.groups_file = path / "quota_groups.json"
         self._lock: int | None = None
         self._lock_waits = False
 
@@ -191,6 +194,20 @@ class DataFolder:
             raise ConfigError([f"{self.disabled_file}: must be an object of fingerprints; mend it or remove it"])
         return found
 
+    def quota_groups(self) -> dict[str, Any]:
+        """What was found out about keys that share a quota; empty when there is nothing, or nothing that can be read:
+        it would be found out again."""
+        try:
+            found = json.loads(self.groups_file.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def write_quota_groups(self, found: Mapping[str, Any]) -> None:
+        """Replaces it."""
+        self.create()
+        write_private(self.groups_file, json.dumps(dict(found), indent=2).encode() + b"\n")
+
     def rotation_index(self, provider: str) -> int:
         """Where the round robin of *provider* stood, from 0. A file that is missing or broken counts as 0."""
         try:
@@ -273,6 +290,15 @@ class DataFolder:
         others = {each: _in_usd(months[each]) for each in sorted(months)[-MONTHS_KEPT:]}
         told = {"month": month, "usd": _in_usd(spent)} | ({"other_months": others} if others else {})
         write_private(self.spend_file, json.dumps(told, indent=2).encode() + b"\n")
+
+    def pins(self) -> tuple[Pin, ...]:
+        """The limits that the owner pinned. Raises ConfigError when the file is broken."""
+        return read_pins(self.pinned_file)
+
+    def write_pins(self, pins: Sequence[Pin]) -> None:
+        """Replaces the limits that are pinned."""
+        self.create()
+        write_private(self.pinned_file, written_pins(pins))
 
     def write_disabled(self, disabled: Mapping[str, str]) -> None:
         """Replaces the set of credentials that are switched off."""

@@ -24,12 +24,13 @@ from .files import Files, read_files
 from .model import Config, FileStamp, Options, ServerSettings, Timeouts
 from .names import Names
 from .otel import otel_of
+from .pressed import pressed_of
 from .remembering import remembering_of
 from .report import Report, listed
 from .routing import ProviderNames, add_endpoints, find_routing
 from .sections import Filled, cooldown_of, sections_of, timeouts_of
 from .settings import Settings, as_integer, as_number, choose
-from .sharing import cache_of, coalesce_of
+from .sharing import sharing_of
 from .variables import VARIABLES
 
 NO_OPTIONS = Options()
@@ -136,8 +137,8 @@ def _assembled(settings: Settings, files: Files, options: Options, cwd: Path, en
         callers=callers.by_key,
         default_caller=callers.own,
         cooldown=cooldown_of(filled),
-        cache=cache_of(filled, settings),
-        coalesce=coalesce_of(filled, settings),
+        **sharing_of(filled, settings),
+        **pressed_of(filled, settings),
         modes=pools.modes(settings, modes, filed),
         otel=otel_of(settings),
         **remembering_of(filled, settings),

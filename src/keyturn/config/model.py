@@ -108,6 +108,74 @@ class CoalesceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """How streams begin, and go on when they are cut. Names are those that clients ask for, with shell wildcards."""
+
+    hold_tools: tuple[str, ...] = ()
+    """Whose calls of tools and JSON are held back until they are whole."""
+    goes_on: tuple[str, ...] = ()
+    """`continue`: whose texts go on elsewhere when they are cut."""
+    goes_on_elsewhere: tuple[str, ...] = ()
+    """Those of them that another model of the plan may go on with."""
+    commit_after: float | None = None
+    """Seconds without content after which a stream begins with comments; None: it begins with its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingSettings:
+    """How many calls may wait for a key, and how long those of class batch do."""
+
+    most: int = 1000
+    most_bytes: int = 256 * 1024 * 1024
+    """Of their requests together."""
+    batch_wait: float = 120.0
+    """Seconds; calls of the other classes wait for `Timeouts.queue_wait`."""
+    for_cache: float = 10.0
+    """Seconds that a call waits at most for the key that holds its prompt cache, while others are free; 0: never."""
+    usd_per_hour: float = 60.0
+    """What an hour of such waiting is worth."""
+
+
+GroupsLearned = Literal["infer", "suggest", "off"]
+"""They are treated as one quota group, the owner is told only, or it is not looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearningSettings:
+    """Whether limits that nobody states are learned."""
+
+    enabled: bool = True
+    groups: GroupsLearned = "infer"
+    """What becomes of keys that seem to share a quota."""
+
+
+@dataclass(frozen=True, slots=True)
+class SteadySettings:
+    """Which of the ways to spare a failing provider are used."""
+
+    retry_budget: bool = True
+    """Second tries are bounded while a provider fails."""
+    breaker: bool = True
+    """A provider that is down is left alone but for probes, where the cooldown profile is adaptive."""
+    learned_concurrency: bool = True
+    """How many attempts an upstream bears at once is learned from its overloads."""
+
+
+@dataclass(frozen=True, slots=True)
+class HedgingSettings:
+    """Whose slow answers are asked for a second time, of another quota group."""
+
+    routes: tuple[str, ...]
+    """Names as clients ask for them, with shell wildcards."""
+    percentile: float = 95.0
+    """An answer is slow when so many of a hundred like it had begun by then."""
+    most_requests: float = 0.02
+    """Second requests, as a share of those that are watched."""
+    most_cost: float = 0.05
+    """What they may cost, as a share of what all of them cost."""
+
+
+@dataclass(frozen=True, slots=True)
 class OpenTelemetrySettings:
     """Where traces and metrics go over OTLP: whole URLs, empty for what is not exported."""
 
@@ -270,6 +338,10 @@ class Config:
     """Who serves the same model as whom."""
     cache: CacheSettings | None = None
     coalesce: CoalesceSettings | None = None
+    steady: SteadySettings = field(default_factory=SteadySettings)
+    hedging: HedgingSettings | None = None
+    stream: StreamSettings = field(default_factory=StreamSettings)
+    waiting: WaitingSettings = field(default_factory=WaitingSettings)
     otel: OpenTelemetrySettings | None = None
     """None: nothing is exported."""
     redis: RedisSettings | None = None
@@ -278,6 +350,7 @@ class Config:
     responses: ResponsesSettings = field(default_factory=ResponsesSettings)
     modes: Modes = field(default_factory=Modes)
     """How keys are used beyond their order."""
+    learning: LearningSettings = field(default_factory=LearningSettings)
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The sections of settings.toml that other programs than the gateway read: general, discord, vault, …"""
 

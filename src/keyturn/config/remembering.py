@@ -1,4 +1,4 @@
-"""What is remembered and where: `[redis]`, `[ledger]` and `[responses]` of settings.toml, their variables over them."""
+"""What is remembered, where, and what is learned: those sections of settings.toml, their variables over them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from keyturn.core import Secret
 
-from .model import LedgerSettings, RedisSettings, ResponsesSettings
+from .model import LearningSettings, LedgerSettings, RedisSettings, ResponsesSettings
 from .sections import Filled
 from .settings import Settings, as_integer, choose
 
@@ -17,6 +17,7 @@ OTHER_DATABASES = ("mysql", "mariadb", "sqlite", "sqlite3", "mssql", "oracle", "
 """Schemes of a `DATABASE_URL` that was set for another program."""
 POLICIES = ("local_share", "open", "closed")
 DURABILITIES = ("normal", "full")
+GROUPS = ("infer", "suggest", "off")
 ESCAPES = {sign: f"%{ord(sign):02X}" for sign in "@/?#[]"}
 """What means something in an address, and how it is written where it shall mean nothing."""
 ESCAPE_THEM = (
@@ -32,6 +33,7 @@ def remembering_of(filled: Filled, settings: Settings) -> dict[str, Any]:
         "redis": redis_of(filled, settings),
         "ledger": ledger_of(filled, settings),
         "responses": responses_of(filled, settings),
+        "learning": learning_of(filled, settings),
     }
 
 
@@ -71,6 +73,16 @@ def responses_of(filled: Filled, settings: Settings) -> ResponsesSettings:
         "keep_days": _days("RESPONSES_KEEP_DAYS", settings) or filled.value("responses", "keep_days"),
     }
     return ResponsesSettings(**_said(given))
+
+
+def learning_of(filled: Filled, settings: Settings) -> LearningSettings:
+    """Whether limits, and which keys share one, are learned from what providers refuse."""
+    enabled = settings.switch("LEARNING_ENABLED")
+    given: dict[str, Any] = {
+        "enabled": filled.value("learning", "enabled") if enabled is None else enabled,
+        "groups": _word("LEARNING_GROUPS", GROUPS, settings) or filled.value("learning", "groups"),
+    }
+    return LearningSettings(**_said(given))
 
 
 def _database(settings: Settings) -> Secret | None:

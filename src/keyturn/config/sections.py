@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from keyword import iskeyword
 from typing import TYPE_CHECKING, Any
 
 from keyturn.core import Secret
@@ -33,7 +34,7 @@ class Filled:
         if self.source is None or not self.source.said(section, name):
             return None
         self.origins[setting or f"{section}.{name}"] = self.source.at(section, name)
-        return getattr(getattr(self.source.content, section), name)
+        return getattr(getattr(self.source.content, section), f"{name}_" if iskeyword(name) else name)
 
 
 def timeouts_of(filled: Filled, settings: Settings) -> Timeouts:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from .model import CooldownProfile, Durability, EquivalentsMode, LogFormat, SharingScope, WithoutRedis
+from .model import CooldownProfile, Durability, EquivalentsMode, GroupsLearned, LogFormat, SharingScope, WithoutRedis
 from .shape import Shape, Text, described
 from .shape_models import PriceTier
 
@@ -107,6 +107,91 @@ class CoalesceShape(Shape):
     scope: SharingScope | None = described("As in [cache]; caller unless said.", "caller")
 
 
+class StreamShape(Shape):
+    """How streams are begun, and what becomes of those that are cut. `STREAM_<NAME>` wins over each."""
+
+    hold_tools: tuple[Text, ...] | None = described(
+        "Names as clients ask for them, with shell wildcards, whose calls of tools and whose JSON are held back until "
+        "they are whole; none unless said.",
+        ["senior_dev", "openrouter/*"],
+    )
+    continue_: tuple[Text, ...] | None = described(
+        "Names whose texts go on elsewhere when their stream is cut, where a model can go on with a text; none unless "
+        "said.",
+        ["senior_dev"],
+        alias="continue",
+    )
+    continue_elsewhere: tuple[Text, ...] | None = described(
+        "Those of them that another model of the same plan may go on with; none unless said.", ["senior_dev"]
+    )
+    commit_after: Annotated[float, Field(ge=0)] | None = described(
+        "Seconds without content after which a stream begins all the same, with comments that say how long it will "
+        "wait; never unless said.",
+        10,
+    )
+
+
+class WaitingShape(Shape):
+    """Calls that wait for a key when none is free. `WAITING_<NAME>` wins over each."""
+
+    most: Count = described("How many may wait at the same time; 1,000 unless said.", 1000)
+    most_bytes: Count = described("Bytes of their requests together; 256 MiB unless said.", 268_435_456)
+    batch_wait: Seconds = described(
+        "Seconds that a call of class batch waits; the others wait for `queue_wait` of [timeouts]. 120 unless said.",
+        120,
+    )
+    for_cache: Annotated[float, Field(ge=0, le=600)] | None = described(
+        "Seconds that a call waits at most for the key that holds its prompt cache, though others are free, where that "
+        "is cheaper; 0: never. 10 unless said.",
+        10,
+    )
+    usd_per_hour: Annotated[float, Field(ge=0)] | None = described(
+        "What an hour of such waiting is worth, to be weighed against tokens that are processed anew; 60 unless said.",
+        60,
+    )
+
+
+Percent = Annotated[float, Field(gt=0, lt=100)] | None
+Part = Annotated[float, Field(gt=0, lt=1)] | None
+
+
+class RetriesShape(Shape):
+    """Second tries of calls whose first one failed. `RETRIES_<NAME>` wins over each."""
+
+    budget: bool | None = described(
+        "They are bounded while a provider fails, so that it is not asked twice as often just then; true unless said.",
+        False,
+    )
+
+
+class BreakerShape(Shape):
+    """What becomes of a provider that is down. `BREAKER_<NAME>` wins over each."""
+
+    enabled: bool | None = described(
+        "It is left alone but for one probe every few seconds, where [cooldown] profile is adaptive; true unless said.",
+        False,
+    )
+
+
+class ConcurrencyShape(Shape):
+    """How many requests an upstream is sent at once. `CONCURRENCY_<NAME>` wins over each."""
+
+    learned: bool | None = described(
+        "After an overload it is sent fewer at once, then more again bit by bit; true unless said.", False
+    )
+
+
+class HedgingShape(Shape):
+    """Slow answers are asked for a second time. `HEDGING_<NAME>` wins over each. Off while no routes are named."""
+
+    routes: tuple[Text, ...] | None = described("Names as clients ask for them, with shell wildcards.", ["fast"])
+    percentile: Percent = described("Slower than so many of a hundred answers like it; 95 unless said.", 95)
+    most_requests: Part = described(
+        "The share of requests that are sent a second time at most; 0.02 unless said.", 0.02
+    )
+    most_cost: Part = described("The share of all cost that this may be; 0.05 unless said.", 0.05)
+
+
 class RedisShape(Shape):
     """Live state that many gateways share. Its address is a secret, and therefore only in `REDIS_URL`."""
 
@@ -143,6 +228,19 @@ class ResponsesShape(Shape):
         "Answers are kept for `previous_response_id` and `GET /v1/responses/{id}`; false unless said.", True
     )
     keep_days: Annotated[float, Field(gt=0, le=36_500)] | None = described("Days; 30 unless said.", 30)
+
+
+class LearningShape(Shape):
+    """Limits that nobody states, and keys that share one. `LEARNING_<NAME>` wins over each."""
+
+    enabled: bool | None = described(
+        "They are learned from 429s, and what others use of a key from `remaining` headers; true unless said.", False
+    )
+    groups: GroupsLearned | None = described(
+        "What becomes of keys that turn out to share one quota, where you did not say which do: `infer` (they are "
+        "treated as one quota group, and you are told), `suggest` (you are told), `off`; infer unless said.",
+        "suggest",
+    )
 
 
 class RoutingShape(Shape):
@@ -241,9 +339,16 @@ class SettingsFile(Shape):
     timeouts: TimeoutsShape = described("Seconds that each phase may take.", default=TimeoutsShape())
     cache: CacheShape = described("Answers that are kept and given again.", default=CacheShape())
     coalesce: CoalesceShape = described("Identical calls that share one call upstream.", default=CoalesceShape())
+    waiting: WaitingShape = described("Calls that wait for a key.", default=WaitingShape())
+    stream: StreamShape = described("How streams begin, and go on when they are cut.", default=StreamShape())
+    retries: RetriesShape = described("Second tries of calls whose first one failed.", default=RetriesShape())
+    breaker: BreakerShape = described("What becomes of a provider that is down.", default=BreakerShape())
+    concurrency: ConcurrencyShape = described("Requests that are sent at once.", default=ConcurrencyShape())
+    hedging: HedgingShape = described("Slow answers that are asked for again.", default=HedgingShape())
     redis: RedisShape = described("Live state that many gateways share.", default=RedisShape())
     ledger: LedgerShape = described("The durable record of calls.", default=LedgerShape())
     responses: ResponsesShape = described("What `/v1/responses` keeps.", default=ResponsesShape())
+    learning: LearningShape = described("Limits that nobody states.", default=LearningShape())
     providers: ProvidersShape = described("What holds for all providers.", default=ProvidersShape())
     routing: RoutingShape = described("Who may answer for whom.", default=RoutingShape())
     discord: DiscordShape = described("For `keyturn bot`.", default=DiscordShape())

@@ -12,6 +12,11 @@ SCOPES = ("caller", "shared")
 TTL = 300.0
 
 
+def sharing_of(filled: Filled, settings: Settings) -> dict[str, Any]:
+    """The members of `Config` that say which answers are shared."""
+    return {"cache": cache_of(filled, settings), "coalesce": coalesce_of(filled, settings)}
+
+
 def cache_of(filled: Filled, settings: Settings) -> CacheSettings | None:
     """Whose answers are kept; None while no routes are named."""
     given: dict[str, Any] = {

@@ -197,6 +197,15 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("TIMEOUT_NO_CONTENT", "300", "Seconds of pings and comments without content."),
     Variable("TIMEOUT_TOTAL", "600", "Seconds for the whole call (old name TIMEOUT_READ_NON_STREAMING)."),
     Variable("TIMEOUT_QUEUE_WAIT", "20", "Seconds that a call waits for a key when none is free."),
+    Variable("WAITING_BATCH_WAIT", "120", "The same for calls of class batch (docs/waiting.md)."),
+    Variable("WAITING_MOST", "1000", "Calls that may wait for a key at the same time."),
+    Variable("WAITING_MOST_BYTES", "268435456", "Bytes of their requests together."),
+    Variable(
+        "WAITING_FOR_CACHE",
+        "10",
+        "Seconds that a call waits at most for the key that holds its prompt cache; 0: never.",
+    ),
+    Variable("WAITING_USD_PER_HOUR", "60", "What an hour of that is worth, against tokens that are processed anew."),
     Variable("TIMEOUT_ADAPTIVE", "false", "Whether timeouts follow what each model usually takes."),
     Variable("TIMEOUT_ADAPTIVE_FLOOR", "10", "The least that `TIMEOUT_ADAPTIVE` makes of them, in seconds."),
     Variable("CACHE_ROUTES", "-", "Names whose answers are kept and given again, with shell wildcards: `fast,g4f/*`."),
@@ -208,6 +217,25 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("COALESCE_ROUTES", "-", "Names whose identical calls share one call upstream while it is under way."),
     Variable("COALESCE_MAX_BUFFER", "1048576", "Bytes of an answer up to which another call may still join it."),
     Variable("COALESCE_SCOPE", "caller", "`shared`: calls of different callers share as well."),
+    Variable("RETRIES_BUDGET", "true", "Second tries are bounded while a provider fails."),
+    Variable("BREAKER_ENABLED", "true", "A provider that is down is left alone but for one probe every few seconds."),
+    Variable("CONCURRENCY_LEARNED", "true", "An upstream that is overloaded is sent fewer requests at once."),
+    Variable("HEDGING_ROUTES", "-", "Names whose slow answers are asked for a second time, with shell wildcards."),
+    Variable("HEDGING_PERCENTILE", "95", "An answer is slow that is slower than so many of a hundred like it."),
+    Variable("HEDGING_MOST_REQUESTS", "0.02", "The share of requests that are sent a second time at most."),
+    Variable("HEDGING_MOST_COST", "0.05", "The share of all cost that this may be."),
+    Variable(
+        "STREAM_HOLD_TOOLS",
+        "-",
+        "Names whose streams hold calls of tools and JSON back until they are whole (docs/streams.md).",
+    ),
+    Variable("STREAM_CONTINUE", "-", "Names whose texts go on elsewhere when their stream is cut."),
+    Variable("STREAM_CONTINUE_ELSEWHERE", "-", "Those of them that another model of the plan may go on with."),
+    Variable(
+        "STREAM_COMMIT_AFTER",
+        "-",
+        "Seconds without content after which a stream begins all the same, with comments (docs/waiting.md).",
+    ),
     Variable(
         "REDIS_URL",
         "-",
@@ -234,6 +262,15 @@ VARIABLES: tuple[Variable, ...] = (
         "`true`: `/v1/responses` keeps its answers for `previous_response_id` and `GET /v1/responses/{id}`.",
     ),
     Variable("RESPONSES_KEEP_DAYS", "30", "Days that these are kept."),
+    Variable(
+        "LEARNING_ENABLED", "true", "Limits that nobody states are learned from what providers refuse (docs/limits.md)."
+    ),
+    Variable(
+        "LEARNING_GROUPS",
+        "infer",
+        "Keys that turn out to share one quota are treated as a quota group (`infer`), told of (`suggest`), or neither "
+        "(`off`); see docs/keys.md.",
+    ),
     Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "-", "Where traces and metrics go over OTLP; needs the extra `otel`."),
     Variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "-", "The whole URL for traces, where it is another."),
     Variable("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "-", "The whole URL for metrics, where it is another."),

@@ -20,6 +20,7 @@ class WorkerFolder(DataFolder):
         self.caller_key_file = self.whole.caller_key_file
         self.admin_key_file = self.whole.admin_key_file
         self.disabled_file = self.whole.disabled_file
+        self.pinned_file = self.whole.pinned_file
 
     def lock(self, waiting: Callable[[str], object] = lambda text: None) -> None:
         """As that of the whole, but waits for a worker of this number that is just ending; *waiting* is told so."""
