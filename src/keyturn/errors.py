@@ -12,6 +12,7 @@ KeyturnError
 │   ├── RouteNotAllowed      403 route_not_allowed
 │   ├── ModelNotFound        404 model_not_found
 │   ├── ResponseNotFound     404 response_not_found
+│   ├── UnknownCall          404 unknown_call
 │   ├── PreviousResponseNotFound 400 previous_response_not_found
 │   ├── UnknownPath          404 unknown_path
 │   ├── MethodNotAllowed     405 method_not_allowed
@@ -53,6 +54,8 @@ class KeyturnError(Exception):
     code: str = "internal_error"
     status: int = 500
     should_retry: bool | None = None
+    more: Mapping[str, object] | None = None
+    """What else a client is told beside the call and its attempts: the limit in its way, its place in the line."""
     trail: Mapping[str, object] | None = None
     """In the library: the story of the call that failed, its attempts, refusals and notes; else None."""
 
@@ -141,6 +144,13 @@ class ResponseNotFound(RequestError):
     """The caller has no kept response of this id."""
 
     code = "response_not_found"
+    status = 404
+
+
+class UnknownCall(RequestError):
+    """No call of this id is known, or it was not this caller's."""
+
+    code = "unknown_call"
     status = 404
 
 

@@ -179,7 +179,7 @@ def test_all_keys_limited_is_429_with_the_true_wait() -> None:
 
 def test_a_call_waits_for_a_key_that_returns_in_time() -> None:
     async def story(world: World) -> None:
-        assert (await world.chat(LLAMA)).status == 429
+        assert (await world.chat(LLAMA, timeout=5)).status == 429
         began = world.clock.mono()
         assert (await world.chat(LLAMA)).status == 200
         assert 10.0 <= world.clock.mono() - began < 11.0
@@ -187,9 +187,31 @@ def test_a_call_waits_for_a_key_that_returns_in_time() -> None:
     play(story, {"groq": 1}, faults=[Fault(error="rate_limited", wait=10, times=1)])
 
 
+@pytest.mark.parametrize("keys", [1, 3])
+def test_a_call_that_finds_out_a_limit_waits_for_its_end_like_all_others(keys: int) -> None:
+    """Every key says no for 10 s: the client gets its answer a little later, never the 429."""
+
+    async def story(world: World) -> None:
+        began = world.clock.mono()
+        assert (await world.chat(LLAMA)).status == 200
+        assert 10.0 <= world.clock.mono() - began < 11.0
+        assert len(world.seen(status=429)) == keys
+
+    play(story, {"groq": keys}, faults=[Fault(error="rate_limited", wait=10, times=keys)])
+
+
+def test_a_key_that_refuses_again_is_not_asked_a_third_time() -> None:
+    async def story(world: World) -> None:
+        answer = await world.chat(LLAMA)
+        assert (answer.status, answer.code) == (429, "capacity")
+        assert len(world.seen()) == 2
+
+    play(story, {"groq": 1}, faults=[Fault(error="rate_limited", wait=1)])
+
+
 def test_the_callers_deadline_bounds_the_wait() -> None:
     async def story(world: World) -> None:
-        await world.chat(LLAMA)
+        await world.chat(LLAMA, timeout=3.0)
         began = world.clock.mono()
         answer = await world.chat(LLAMA, timeout=3.0)
         assert answer.status == 429

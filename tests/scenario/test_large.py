@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
@@ -217,6 +218,29 @@ def test_a_refusal_when_every_key_is_at_its_limit_costs_no_more() -> None:
 
     small, large = work(measure, rates="rpm: 1")
     assert large <= small * NO_MORE
+
+
+@pytest.mark.parametrize("patience", [10.0, 55.0])
+def test_a_refusal_costs_hardly_more_where_many_callers_were_refused(patience: float) -> None:
+    """Twice what the keys bear is mostly refusals: were each compared with every caller, that would be all it does."""
+
+    async def lines_of(callers: int) -> float:
+        async with Prepared(FEW, 10, "rpm: 30", "balanced", ()) as world:
+            who = [Caller(name=f"c{number}") for number in range(callers)]
+            for _ in range(300):
+                assert (await world.chat("model-7")).status == 200
+            for number in range(1500):  # each has a promise or two, some wait
+                asked = world.chat("model-7", caller=who[number % callers], timeout=patience + number % 7)
+                await asyncio.wait([asyncio.ensure_future(asked)], timeout=0)
+            with counted() as lines:
+                for number in range(100):
+                    told = await world.chat("model-7", caller=who[number * 7 % callers], timeout=patience)
+                    assert told.status == 429
+            world.gateway.drain()
+            return lines.count / 100
+
+    few, many = virtual.run(lambda: lines_of(24)), virtual.run(lambda: lines_of(1200))
+    assert many <= 2 * few, (few, many)
 
 
 def test_a_chain_steps_over_what_is_spent_at_the_same_cost() -> None:

@@ -386,7 +386,7 @@ def test_ROT_15_the_trail_of_a_refused_call_says_how_the_keys_stand() -> None:
         refused = await world.chat(MODEL, timeout=1)
         assert refused.status == 429
         (told,) = [note for trail in world.gateway.recent.values() for note in trail.notes]
-        assert told == f"{MODEL}: none of 4 keys is free (1 tried, 1 at a limit, 1 at a cap of yours, 1 not usable)"
+        assert told == f"{MODEL}: none of 4 keys is free (2 at a limit, 1 at a cap of yours, 1 not usable)"
 
     environ = {
         "KEY_PRIORITIES_GROQ": "1:1,2:2,3:3,4:4",

@@ -79,7 +79,7 @@ def test_a_probe_granted_to_a_waiter_who_just_left_frees_the_key() -> None:
     """Two calls wait for the end of a cooldown; the first gets the probe and is cancelled in the same instant."""
 
     async def story(world: World) -> None:
-        assert (await world.chat(LLAMA)).status == 429
+        assert (await world.chat(LLAMA, timeout=5.0)).status == 429
         serve = world.gateway.room._serve
         tasks: list[asyncio.Task[Any]] = []
 
@@ -221,7 +221,7 @@ def test_a_limited_deployment_that_was_not_asked_did_not_say_not_found() -> None
     """One step has no such model, the other only rests for a minute: `capacity` with its wait, not the 404."""
 
     async def story(world: World) -> None:
-        assert (await world.chat("together/shared")).status == 429
+        assert (await world.chat("together/shared", timeout=5.0)).status == 429
         answer = await world.chat("shared", timeout=5.0)
         assert (answer.status, answer.code) == (429, "capacity"), answer.json()
 
@@ -384,7 +384,7 @@ def test_who_let_another_line_go_first_is_looked_at_when_it_is_gone() -> None:
         large = asyncio.create_task(world.chat("groq/shared", text="x" * 12_000, max_tokens=10, timeout=80.0))
         await virtual.idle()
         began = world.clock.mono()
-        small = asyncio.create_task(world.chat("shared", text="x", max_tokens=10))
+        small = asyncio.create_task(world.chat("shared", text="x", max_tokens=10, timeout=90.0))
         await virtual.idle()
         large.cancel()
         answer = await small

@@ -113,7 +113,7 @@ def test_draining_refuses_who_waits_and_lets_run_what_runs() -> None:
 def test_a_full_room_answers_at_once() -> None:
     async def main() -> None:
         async with World({"groq": 1}, environ={"LIMITS_GROQ": "concurrency=1"}, latency=5.0) as world:
-            world.gateway.room._most = 2
+            world.gateway.room.resize(2, 1 << 20)
             tasks = [asyncio.create_task(world.chat(MODEL)) for _ in range(3)]
             await virtual.idle()
             refused = await world.chat(MODEL)
@@ -125,7 +125,7 @@ def test_a_full_room_answers_at_once() -> None:
     virtual.run(main)
 
 
-def test_a_room_full_of_large_requests_answers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_room_full_of_large_requests_answers_at_once() -> None:
     async def main() -> None:
         async with World({"groq": 1}, environ={"LIMITS_GROQ": "concurrency=1"}, latency=5.0) as world:
             room = world.gateway.room
@@ -133,7 +133,7 @@ def test_a_room_full_of_large_requests_answers_at_once(monkeypatch: pytest.Monke
             await virtual.idle()
             waiting = asyncio.create_task(world.chat(MODEL))
             await virtual.idle()
-            monkeypatch.setattr("keyturn.dispatch.waiting.MOST_BYTES", room.held * 2 - 1)
+            room.resize(1000, room.held * 2 - 1)
             refused = await world.chat(MODEL)
             assert (refused.status, refused.code) == (429, "capacity")
             waiting.cancel()

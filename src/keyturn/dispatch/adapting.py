@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from keyturn.core import Limit, Strangers, overload
+
+from .steadiness import Steadiness
+
 if TYPE_CHECKING:
+    from keyturn.config import Config, Pin
     from keyturn.core import Outcome
 
+    from .committing import Early
     from .exchange import Exchange
     from .gateway import Gateway
+    from .hedging import Watched
+    from .kinship import Kindred
+    from .learning import Learning
+    from .narrowing import Narrowing
 
     Onlooker = Callable[[Exchange, Outcome], None]
     """Learns from outcomes: of each that is no success, and of successes while its name stands in `Adapting.alert`."""
@@ -24,3 +34,137 @@ class Adapting:
         """Who learns from outcomes, told in this order after the cooldowns are set."""
         self.alert: set[str] = set()
         """Who of them wants to see successes too, by name: empty while all is well, so that a success costs nothing."""
+        self.steadiness = Steadiness(gateway)
+        """How failing providers are treated."""
+        self.onlookers.append(self.steadiness.look)
+        self.onlookers.append(self._limited)
+        self.strangers = Strangers()
+        """What others use of our keys."""
+        self._learning: Learning | None = None
+        self.pins: Sequence[Pin] = ()
+        """The limits that the owner pinned."""
+        self.onlookers.append(self._crowded)
+        self._narrowing: Narrowing | None = None
+        self.onlookers.append(self._together)
+        self._kindred: Kindred | None = None
+        self.holding = 0
+        """Calls that wait for who holds their prompt cache."""
+        self.early: set[Early] = set()
+        """Streams that may begin, or began, before anybody answered; until somebody does."""
+        self.watched: Watched | None = None
+        """What is known of slow calls, where any may be sent a second time."""
+
+    @property
+    def learning(self) -> Learning:
+        """What learns limits; loaded with the first that there is to learn."""
+        if self._learning is None:
+            from .learning import Learning
+
+            self._learning = Learning(self._gateway)
+        return self._learning
+
+    def _limited(self, exchange: Exchange, outcome: Outcome) -> None:
+        """A 429 of a key's own limit tells how large that is, where nobody else does."""
+        own = outcome.meaning == "rate_limited" and outcome.scope in ("key", "quota_group") and not outcome.no_quota
+        if own and exchange.run.generation.config.learning.enabled and not self.unclear(exchange):
+            self.learning.refused(exchange, outcome)
+
+    @property
+    def narrowing(self) -> Narrowing:
+        """What bounds how many attempts are under way at once; loaded with the first sign of overload."""
+        if self._narrowing is None:
+            from .narrowing import Narrowing
+
+            self._narrowing = Narrowing(self._gateway)
+        return self._narrowing
+
+    @property
+    def narrowed(self) -> int:
+        """How many quota groups and models are sent fewer requests at once."""
+        return 0 if self._narrowing is None else len(self._narrowing)
+
+    def _crowded(self, exchange: Exchange, outcome: Outcome) -> None:
+        """An overload tells how many attempts at once are too many."""
+        if exchange.run.generation.config.steady.learned_concurrency and (
+            self._narrowing is not None or overload(outcome)
+        ):
+            self.narrowing.look(exchange, outcome)
+
+    @property
+    def kindred(self) -> Kindred:
+        """What finds out which keys share a quota; loaded with the first 429 in a pool of several keys."""
+        if self._kindred is None:
+            from .kinship import Kindred
+
+            self._kindred = Kindred(self._gateway, self._gateway.carried.folder)
+        return self._kindred
+
+    def _together(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Who is refused together, and who is not, tells which keys share a quota."""
+        if exchange.run.generation.config.learning.groups != "off" and (
+            self._kindred is not None
+            or (outcome.meaning in ("rate_limited", "daily_quota") and len(exchange.grant.pool.entries) > 1)
+        ):
+            self.kindred.look(exchange, outcome)
+
+    def unclear(self, exchange: Exchange) -> bool:
+        """Whether it is not clear just now whose quota was used up."""
+        if self._kindred is None:
+            return False
+        _, provider, group, counted = exchange.grant.entry.scopes[2]
+        return self._kindred.tests(provider, group, counted)
+
+    def groups(self) -> list[dict[str, object]]:
+        """The quota groups that were found out, and those that were only told of, with their evidence."""
+        return [] if self._kindred is None else self._kindred.told()
+
+    def ungroup(self, fingerprints: Sequence[str]) -> list[str]:
+        """The owner says that these keys share with nobody; the fingerprints of all that were in groups with them."""
+        return [] if self._kindred is None else self._kindred.ungroup(fingerprints)
+
+    def grouped(self, config: Config) -> Config:
+        """*config* with the quota groups that were found out."""
+        return config if self._kindred is None else self._kindred.grouped(config)
+
+    def resume(self) -> None:
+        """Go on learning where an earlier process, or others, had come to."""
+        folder = self._gateway.carried.folder
+        if folder is not None and self._gateway.config.learning.groups != "off" and folder.groups_file.exists():
+            config = self.kindred.grouped(self._gateway.config)
+            if config is not self._gateway.config:
+                self._gateway.adopt(config)
+        learned = self._gateway.live.meters.book.every_learned()
+        self._hear_of_crowds(limit for limit, _ in learned)
+        if self._gateway.config.learning.enabled and learned:
+            self.learning.resume()
+
+    def heard(self, limits: tuple[Limit, ...]) -> None:
+        """Other gateways learned *limits*, or forgot them."""
+        self._hear_of_crowds(limits)
+        if self._gateway.config.learning.enabled:
+            self.learning.heard(limits)
+
+    def _hear_of_crowds(self, limits: Iterable[Limit]) -> None:
+        found = [limit for limit in limits if limit.metric == "concurrency"]
+        if found and self._gateway.config.steady.learned_concurrency:
+            self.narrowing.heard(found)
+
+    def cleared(self) -> None:
+        """The owner had learned limits forgotten."""
+        if self._learning is not None:
+            self._learning.cleared()
+
+    def hindered(self, limit: Limit) -> None:
+        """A call was kept away by *limit*, which was learned."""
+        if self._learning is not None:
+            self._learning.hindered(limit)
+
+    async def close(self) -> None:
+        """The gateway ends."""
+        for early in list(self.early):
+            early.stop()
+            await early.ended()
+        if self._learning is not None:
+            self._learning.close()
+        if self._kindred is not None:
+            await self._kindred.close()

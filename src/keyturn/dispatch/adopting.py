@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def adopt(gateway: Gateway, config: Config) -> None:
     """Answer by *config* from now on. Calls under way finish on what they began with; counters, cooldowns and
     indexes stay; what stood against keys that are gone, or against a quota of 0, is forgotten."""
-    older = gateway.generation
+    older, config = gateway.generation, gateway.adapting.grouped(config)
     credentials = [each for group in config.credentials.values() for each in group]
     gateway.redactor.add(*secrets_of(config))
     config, changed = furnish(gateway, config)
@@ -42,6 +42,7 @@ def adopt(gateway: Gateway, config: Config) -> None:
     gateway.wake_marked(freed)
     forgive(gateway, changed)
     overview.switch_off(gateway, gateway.disabled)
+    gateway.room.resize(config.waiting.most, config.waiting.most_bytes)
     gateway.room.move_on(older.number)
 
 

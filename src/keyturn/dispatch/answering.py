@@ -36,7 +36,11 @@ def relayed(gateway: Gateway, run: Run, grant: Grant, exchange: Exchange) -> Rep
     headers = _headers(run, grant.entry)
     if exchange.stream is not None:
         exchange.succeeded()
-        stream = RelayStream(exchange, run, gateway.stream_ended, gateway.keep_answer)
+        guards = run.generation.guards
+        if guards is None and not run.call.on_cut:
+            stream = RelayStream(exchange, run, gateway.stream_ended, gateway.keep_answer)
+        else:
+            stream = guarded(gateway, run, exchange)
         run.trail.status = 200
         return Reply(200, [_media_type(run, exchange), *headers], stream=stream)
     usage = exchange.reply.usage if exchange.reply is not None else None
@@ -48,6 +52,16 @@ def relayed(gateway: Gateway, run: Run, grant: Grant, exchange: Exchange) -> Rep
     if usage is not None and run.costs:
         gateway.estimator.learn(str(grant.entry.candidate.deployment), run.call, usage)
     return Reply(200, [JSON, *headers], exchange.body)
+
+
+def guarded(gateway: Gateway, run: Run, exchange: Exchange) -> RelayStream:
+    """The stream of *exchange*, of a route that may hold it back or have it go on, or of a caller who asks for that."""
+    from .holding import GuardedStream, Guards
+
+    guard = (run.generation.guards or Guards()).of(run.call)
+    if guard is None:
+        return RelayStream(exchange, run, gateway.stream_ended, gateway.keep_answer)
+    return GuardedStream(exchange, run, gateway.stream_ended, gateway.keep_answer, guard)
 
 
 def fallback_of(run: Run, answers: Deployment) -> Fallback:
@@ -73,7 +87,7 @@ def as_it_came(gateway: Gateway, run: Run, failed: Failed) -> Reply:
     """
     run.trail.code = failed.outcome.meaning
     status = failed.status if failed.status >= 400 else 400
-    headers = _headers(run, failed.entry)
+    headers = _headers(run, failed.entry) + _unafforded(run)
     body = gateway.redactor.data(failed.body)
     if failed.dialect != run.call.dialect:
         message = upstream_message(body) or failed.outcome.message or "the upstream refused the request"
@@ -94,8 +108,16 @@ def refused(gateway: Gateway, run: Run, error: KeyturnError) -> Reply:
     headers = [(name.encode(), value.encode()) for name, value in error_headers(error)]
     headers += request_ids(run.call.dialect, run.trail.call)
     headers.append((b"x-keyturn-attempts", b"%d" % len(attempts)))
+    headers += _unafforded(run)
     body = dialect(run.call.dialect).error_body(error, run.trail.call, attempts)
-    return Reply(error.status, [JSON, *headers], body)
+    reply = Reply(error.status, [JSON, *headers], body)
+    reply.error = error
+    return reply
+
+
+def _unafforded(run: Run) -> Headers:
+    """Says of an error that it would have been tried again, had its provider's budget not been spent."""
+    return [(b"x-keyturn-retry", b"budget")] if run.unafforded else []
 
 
 def request_ids(spoken: str, call_id: str) -> Headers:

@@ -49,23 +49,25 @@ def watch_of(gateway: Gateway, run: Run, grant: Grant, provider: Provider) -> Wa
     if provider.tool is not None:  # many print nothing until they have all; their own timeout ends them
         length = max(length, provider.tool.timeout + END_OF_TOOL)
     elif timeouts.adaptive:
-        usual = gateway.latencies.bound(_like(run, grant), length, timeouts.adaptive_floor)
+        usual = gateway.latencies.bound(like_of(run, grant), length, timeouts.adaptive_floor)
         if usual < length and _another_left(run, grant, now):
             length = usual
     bound = min(run.deadline, run.content_by)
     if now + length < bound:
+        grant.attempt.content_by = now + length
         return Watch(gateway.clock, now + length, phase)
+    grant.attempt.content_by = bound
     return Watch(gateway.clock, bound, "deadline")
 
 
 def observed(gateway: Gateway, run: Run, grant: Grant) -> None:
     """The first content of a stream, or a whole answer, is there: remembered for the next of its kind."""
-    gateway.latencies.observe(_like(run, grant), gateway.clock.mono() - grant.attempt.started)
+    gateway.latencies.observe(like_of(run, grant), gateway.clock.mono() - grant.attempt.started)
 
 
 def given_up(gateway: Gateway, run: Run, grant: Grant) -> None:
     """Nothing came in time: the next of its kind is given more. The trail tells what was usual."""
-    kind, seconds = _like(run, grant), gateway.clock.mono() - grant.attempt.started
+    kind, seconds = like_of(run, grant), gateway.clock.mono() - grant.attempt.started
     usual = gateway.latencies.usual(kind)
     if usual is not None:
         run.trail.notes.append(
@@ -79,7 +81,8 @@ def _thinks(run: Run, grant: Grant) -> bool:
     return not THINKING.isdisjoint(run.call.members) or any(part in model for part in REASONING)
 
 
-def _like(run: Run, grant: Grant) -> Like:
+def like_of(run: Run, grant: Grant) -> Like:
+    """What the attempt of *grant* is compared with."""
     return like(run.call, grant.entry.candidate.deployment, thinks=_thinks(run, grant))
 
 

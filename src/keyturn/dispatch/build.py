@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from keyturn.config import Config, DataFolder
+from keyturn.config import Config, DataFolder, Pin
 from keyturn.core import Clock, Marks, Redactor, Transport
 from keyturn.stores import MemoryState, Snapshots
 from keyturn.transport import ASGIApp, Transports
@@ -28,10 +28,11 @@ def build(
     apps: Mapping[str, ASGIApp] | None = None,
     disabled: Collection[str] = (),
     folder: DataFolder | None = None,
+    pins: Sequence[Pin] = (),
 ) -> Gateway:
     """A gateway over everything in *config*. *apps* answer providers that live in this process (the demo);
-    *disabled* holds the fingerprints of credentials that the owner took out of use. What must last is read from
-    *folder* and kept there; only its owner may hand it in."""
+    *disabled* holds the fingerprints of credentials that the owner took out of use, *pins* the limits
+    that they pinned. What must last is read from *folder* and kept there; only its owner may hand it in."""
     clock = clock or SystemClock()
     marks = Marks()
     live = live_state_of(config, marks, clock)
@@ -49,6 +50,7 @@ def build(
     )
     if file is not None and isinstance(live, MemoryState):
         gateway.restoring = Restoring(gateway, live, Snapshots(file))
+    gateway.adapting.pins = tuple(pins)
     gateway.disabled = set(disabled)
     switch_off(gateway, gateway.disabled)
     for told in BUILT:

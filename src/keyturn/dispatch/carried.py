@@ -228,6 +228,11 @@ class Carried:
             self._folder.write_spent(month, spent)
 
     @property
+    def folder(self) -> DataFolder | None:
+        """The data folder; None: nothing outlives this process."""
+        return self._folder
+
+    @property
     def month(self) -> str:
         """The month whose spend it keeps, `2026-11`."""
         return self._since

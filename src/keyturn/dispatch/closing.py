@@ -29,6 +29,9 @@ def groups_of(gateway: Gateway) -> tuple[Group, ...]:
     """What *gateway* consists of, in the order in which it ends: 4.1 s at most."""
     sharing = [each.sharing for each in gateway.generations_in_use if each.sharing is not None]
     background: list[tuple[str, Close]] = [("shared answers", each.close) for each in sharing]
+    background.append(("what is learned", gateway.adapting.close))
+    hedging = [each.hedging for each in gateway.generations_in_use if each.hedging is not None]
+    background += [("second requests", each.close) for each in hedging]
     background += [("lists of models", each.close) for each in gateway.lists_in_use]
     if gateway.refresher is not None:
         background.append(("logins", gateway.refresher.close))

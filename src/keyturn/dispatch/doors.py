@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
-from keyturn.core import Call, Kind
+from keyturn.core import Call, CallerClass, Kind
+from keyturn.errors import BadRequest
+from keyturn.providers import nearest
 from keyturn.wire import (
     parse_chat,
     parse_completions,
@@ -38,6 +40,8 @@ Door = Literal[
 DOORS: frozenset[str] = frozenset(get_args(Door))
 GEMINI_METHODS = ("generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents")
 
+CLASSES: tuple[str, ...] = get_args(CallerClass)
+
 Headers = Mapping[str, str]
 
 
@@ -55,7 +59,43 @@ def read_call(door: str, body: bytes, headers: Headers, argument: str = "", quer
         call = _RARER[door](body, headers, argument, query)
     if "cache-control" in headers:
         call.cache_control = headers["cache-control"].lower()
+    if "x-keyturn-class" in headers:
+        call.stated_class = _stated_class(headers["x-keyturn-class"])
+    if "x-keyturn-commit-after" in headers:
+        call.commit_after = _commit_after(headers["x-keyturn-commit-after"])
+    if "x-keyturn-on-cut" in headers:
+        call.on_cut = _on_cut(headers["x-keyturn-on-cut"])
     return call
+
+
+def _stated_class(given: str) -> bytes:
+    said = given.strip().lower()
+    if said not in CLASSES:
+        near = nearest(said, CLASSES)
+        meant = f"; did you mean {near}?" if near else ""
+        raise BadRequest(f"`x-keyturn-class` must be one of {', '.join(CLASSES)}{meant}", param="x-keyturn-class")
+    return said.encode()
+
+
+def _on_cut(given: str) -> str:
+    said = given.strip().lower()
+    if said not in ("continue", "error"):
+        raise BadRequest("`x-keyturn-on-cut` must be continue or error.", param="x-keyturn-on-cut")
+    return said
+
+
+def _commit_after(text: str) -> float:
+    """`x-keyturn-commit-after` in seconds; infinite for `off`. Raises BadRequest."""
+    try:
+        seconds = float("inf") if text.strip().lower() == "off" else float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0.0:
+        raise BadRequest(
+            "`x-keyturn-commit-after` must be a number of seconds from 0, such as 10, or off",
+            param="x-keyturn-commit-after",
+        )
+    return seconds
 
 
 def _gemini(body: bytes, headers: Headers, argument: str, query: str) -> Call:

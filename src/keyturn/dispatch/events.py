@@ -34,6 +34,14 @@ class Cooled:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitLearned:
+    """429s taught another number for a limit, or it has risen since."""
+
+    provider: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Alarm:
     """The owner should look."""
 
@@ -58,7 +66,7 @@ class Reloaded:
     """What is different now, in a few words each."""
 
 
-Event = CallEnded | Cooled | Alarm | Rotated | Reloaded
+Event = CallEnded | Cooled | Alarm | Rotated | Reloaded | LimitLearned
 
 
 class Events:
@@ -71,6 +79,10 @@ class Events:
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> None:
         self._subscribers.append(subscriber)
+
+    def unsubscribe(self, subscriber: Callable[[Event], None]) -> None:
+        """*subscriber* wants no more."""
+        self._subscribers = [each for each in self._subscribers if each != subscriber]
 
     def emit(self, event: Event) -> None:
         for subscriber in self._subscribers:

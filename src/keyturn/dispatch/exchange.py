@@ -33,7 +33,7 @@ from .bounds import given_up, observed, watch_of
 from .clock import new_id
 from .judging import judged
 from .reading import read
-from .recording import outcome as outcome_row
+from .recording import outcome as outcome_line
 from .reporting import reported
 from .run import Failed, Grant, Run
 from .signing_in import another_token
@@ -112,7 +112,8 @@ class Exchange:
         """Write the request. Raises Untranslatable when this upstream's dialect cannot say it, and BadRequest."""
         run, candidate, how = self.run, self.grant.entry.candidate, self.how
         if how.relayed and (
-            self.gateway.signatures.foreign(run.call, candidate)
+            (run.seam is not None and run.seam.before)
+            or self.gateway.signatures.foreign(run.call, candidate)
             or (how.dialect != "openai_chat" and not fits(self.provider, run.call, candidate.deployment.model))
         ):
             how = self.how = how._replace(anew=True)
@@ -128,7 +129,8 @@ class Exchange:
         run = self.run
         if run.neutral is None:
             request = dialect(run.call.dialect).read_request(run.call)
-            run.neutral = self.gateway.signatures.recalled(request)
+            request = self.gateway.signatures.recalled(request)
+            run.neutral = request if run.seam is None else run.seam.asked(request)
         return run.neutral
 
     def context(self) -> Context:
@@ -167,6 +169,8 @@ class Exchange:
             reported(self, OK)
             if self.timeouts.adaptive and self.provider.tool is None:
                 observed(gateway, run, grant)
+            if run.place is not None:
+                run.generation.reserving.answered(run, grant)
             if run.generation.measures:
                 now = self.now()
                 grant.pool.observed(grant.entry, now - grant.attempt.started, now)
@@ -208,11 +212,11 @@ class Exchange:
         """The request was in vain and is sent again on the same credential."""
         run, attempt, now = self.run, self.grant.attempt, self.now()
         lost = replace(attempt, id=new_id(self.wall()), meaning=meaning, detail=detail, ended=now)
-        run.trail.attempts.insert(-1, lost)
+        run.trail.attempts.insert(run.trail.attempts.index(attempt), lost)
         run.progress.attempts += 1
-        attempt.started, attempt.resend = now, True
+        attempt.started, attempt.resend, self.grant.begun = now, True, ""
         if self.gateway.ledger.keeps:
-            self.gateway.ledger.finish(outcome_row(self.gateway, run, self.grant, lost))
+            self.gateway.ledger.finish(outcome_line(self.gateway, run, self.grant, lost)[0])
 
     def _redirection(self, status: int) -> str:
         variable = f"{(self.provider.variables or ('',))[0]}_API_BASE"
@@ -259,6 +263,8 @@ class Exchange:
         if self._end(outcome.meaning, usage):
             if detail:
                 self.grant.attempt.detail = self.redactor.text(detail)[:300]
+            if outcome.meaning != "ok":
+                self.run.last, self.run.last_asked = outcome.meaning, self.grant.pool.scope[-1]
             judged(self, outcome)
             self._over()
 
@@ -305,9 +311,9 @@ class Exchange:
         self.run.generation.reserving.over(attempt)
         gateway, run = self.gateway, self.run
         if gateway.ledger.keeps:
-            row = outcome_row(gateway, run, self.grant, attempt)
-            gateway.ledger.finish(row)
-            if row.charged:
-                gateway.carried.charged(row.caller, row.role, row.charged, run.own)
+            line, charged = outcome_line(gateway, run, self.grant, attempt)
+            gateway.ledger.finish(line)
+            if charged:
+                gateway.carried.charged(run.caller.name, run.role, charged, run.own)
         if run.paying:
             gateway.carried.spending(run.own)

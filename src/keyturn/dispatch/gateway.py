@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyturn.config import Config, DataFolder
 from keyturn.core import (
+    SHARED,
     Attempt,
     Call,
     Caller,
@@ -43,7 +44,6 @@ from .closing import close_all, groups_of
 from .declared import budgets
 from .events import Alarm, CallEnded, Cooled, Events
 from .exchange import Exchange
-from .explain import explain
 from .generation import Generation
 from .models import ModelLists, ModelRow
 from .planning import move_on, plan
@@ -107,7 +107,7 @@ class Gateway:
         """How many bytes of each answer `CallEnded` carries: 0 unless requests are recorded."""
         self.redactor = redactor
         self.redact = redactor.text
-        self.room: WaitingRoom[Grant] = WaitingRoom(clock)
+        self.room: WaitingRoom[Grant] = WaitingRoom(clock, config.waiting.most, config.waiting.most_bytes)
         self.carried = Carried(folder, clock, live, config.spent)
         self.rotations = Rotations(self.carried, live, self.events)
         self.adapting = Adapting(self)
@@ -157,14 +157,26 @@ class Gateway:
         await self.carried.open(self.ledger, budgets(self.config))
         if self.restoring is not None:
             await self.restoring.open()
+        self.adapting.resume()
 
     async def handle(self, call: Call, caller: Caller, call_id: str) -> Reply:
         """Answer *call*. Errors come back as replies; only cancellation is raised, and leaves nothing behind."""
-        run = Run(call, caller, Trail(call_id, call.model, self.clock.mono(), stream=call.stream), self.generation)
+        trail = Trail(call_id, call.model, self.clock.mono(), stream=call.stream, caller=caller.name)
+        run = Run(call, caller, trail, self.generation)
         if self.tracer is not None:
             run.trail.trace = self.tracer(call, call_id)
         self.inflight += 1
         run.generation.calls += 1
+        if call.stream and (call.commit_after is not None or run.generation.config.stream.commit_after is not None):
+            from .committing import commits, committed
+
+            after = commits(run)
+            if after is not None:
+                return await committed(self, run, after)
+        return await self.answered(run)
+
+    async def answered(self, run: Run) -> Reply:
+        """The answer to *run*, which is recorded with it, or when its stream ends."""
         reply = None
         try:
             reply = await self._answer(run)
@@ -201,16 +213,20 @@ class Gateway:
                 exchange.close()
         return reply
 
-    async def obtain(self, run: Run) -> Obtained | Reply:
+    async def obtain(self, run: Run, resend: Entry | None = None) -> Obtained | Reply:
         """Ask one candidate after the other until one answers: its exchange, to be relayed and closed by who asked for
-        it; or the reply that says why none does. Raises what keeps everybody from answering."""
-        resend: Entry | None = None
+        it; or the reply that says why none does. *resend*: who may be asked once more if nobody else is free. Raises
+        what keeps everybody from answering."""
+        if self.adapting.alert and not run.progress.attempts:
+            self.adapting.steadiness.spare(run)
         while True:
             reserving = run.generation.reserving
             grant = reserving.claim(run)
             if isinstance(grant, Exhausted):
                 try:
                     again = reserving.again(run, resend)
+                    if again is None and run.progress.give_back():
+                        continue
                     grant = again or (grant if self.draining else await reserving.wait(run, grant))
                 except MovedOn:
                     await move_on(self, run)
@@ -220,25 +236,35 @@ class Gateway:
             if grant.pending and not await reserving.confirmed(run, grant):
                 resend = None
                 continue
+            if run.last_asked is not None and not self.adapting.steadiness.allows(run, grant):
+                resend = None
+                continue
             exchange = await prepared(self, run, grant)
             if exchange is None:
                 continue
-            failed = await self._attempt(run, grant, exchange)
+            hedging = run.generation.hedging
+            if hedging is None or not hedging.watches(run):
+                failed = await self.attempt(run, grant, exchange)
+            else:
+                grant, exchange, failed = await hedging.attempt(run, grant, exchange)
             if failed is None:
                 return Obtained(grant, exchange)
             move = advance(run.progress, grant.entry, failed.outcome, self.clock.mono())
             if isinstance(move, Relay):
                 return answering.as_it_came(self, run, failed)
             run.remember(failed)
+            if failed.outcome.meaning == "rate_limited" and not self.adapting.unclear(exchange):
+                run.progress.met_limit(grant.entry)
             if isinstance(move, Refuse):
                 raise unanswered.stopped(run, move)
             resend = move.resend if isinstance(move, TryNext) else None
 
-    async def _attempt(self, run: Run, grant: Grant, exchange: Exchange) -> Failed | None:
-        """Send it, once it is on record. None: there is an answer, and the exchange is open."""
+    async def attempt(self, run: Run, grant: Grant, exchange: Exchange) -> Failed | None:
+        """Send it, once it is on record. None: there is an answer, and *exchange* is open."""
         run.progress.attempts += 1
         run.trail.attempts.append(grant.attempt)
-        over = False
+        retry = self.adapting.steadiness.begins(run, grant) if self.adapting.alert else None
+        over, failed = False, None
         try:
             if self.ledger.keeps:
                 on_record = self.ledger.intend(intent(self, run, grant), paying=run.paying)
@@ -249,6 +275,8 @@ class Gateway:
         finally:
             if not over:
                 exchange.close()
+            if retry is not None:
+                self.adapting.steadiness.ends(retry, failed=failed is not None)
         return failed
 
     def left(self, generation: Generation) -> None:
@@ -271,7 +299,7 @@ class Gateway:
 
     def _ended(self, run: Run, reply: Reply | None) -> None:
         """A call without a stream is over; *reply* None: the client left."""
-        run.trail.status = 499 if reply is None else reply.status
+        run.trail.status = 499 if reply is None else 200 if run.committed else reply.status
         run.trail.code = run.trail.code if reply is not None else "client_left"
         self.record(run, reply.body[: self.keep_answer] if reply is not None and self.keep_answer else None)
 
@@ -305,7 +333,7 @@ class Gateway:
                 model = (
                     candidate.deployment.model if change.scope[0] in ("group_model", "key_model", "deployment") else ""
                 )
-                key = "" if change.scope[0] == "deployment" else candidate.credential.shown
+                key = "" if change.scope[0] in SHARED else candidate.credential.shown
                 self.events.emit(Cooled(change.scope[1], key, model, change.reason, change.until - now))
         if verdict.alarm:
             self.events.emit(Alarm(verdict.alarm))
@@ -329,6 +357,8 @@ class Gateway:
             self.wake_marked(news.freed)
         for provider, index in news.turned:
             self.rotations.follow(provider, index)
+        if news.taught:
+            self.adapting.heard(news.taught)
 
     def adopt(self, config: Config) -> None:
         """Answer by *config* from now on; calls under way finish on what they began with."""
@@ -383,7 +413,29 @@ class Gateway:
 
     async def explain(self, call: Call, caller: Caller) -> dict[str, Any]:
         """Who would be asked for *call*, and who not and why."""
+        from .explain import explain
+
         return await explain(self, call, caller)
+
+    async def headroom(
+        self, caller: Caller, route: str | None = None, tokens: int | None = None, output: int | None = None
+    ) -> dict[str, Any]:
+        """What `GET /v1/headroom` answers: what each route of *caller*, or *route* alone, can take now and in a minute.
+
+        Calls of *tokens* in their prompt are counted, with *output* in their answers at most. Raises what `resolve`
+        does for *route*.
+        """
+        from .headroom import USUAL, Size, headroom
+
+        return await headroom(self, caller, route, Size(USUAL.tokens if tokens is None else tokens, output))
+
+    def headroom_gauges(self) -> Iterable[tuple[str, float, float]]:
+        """Each role, alias and route id with the calls that fit now and in a minute; none where there are no names."""
+        if not self.config.names and not self.config.routes:
+            return ()
+        from .headroom import gauges
+
+        return gauges(self)
 
     def own_limit(self, limit: Limit) -> dict[str, object]:
         """How one limit of a caller or a role stands, money in dollars."""

@@ -15,6 +15,8 @@ from .reserving import Reserving
 
 if TYPE_CHECKING:
     from .gateway import Gateway
+    from .hedging import Hedging
+    from .holding import Guards
     from .sharing import Sharing
 
 
@@ -58,7 +60,19 @@ class Prices:
 class Generation:
     """Made by `Gateway` from a configuration, at the start and at each reload."""
 
-    __slots__ = ("calls", "config", "lists", "measures", "number", "pools", "prices", "reserving", "sharing")
+    __slots__ = (
+        "calls",
+        "config",
+        "guards",
+        "hedging",
+        "lists",
+        "measures",
+        "number",
+        "pools",
+        "prices",
+        "reserving",
+        "sharing",
+    )
 
     def __init__(self, config: Config, gateway: Gateway) -> None:
         self.config = config
@@ -67,7 +81,8 @@ class Generation:
         self.prices = Prices(config)
         self.calls = 0
         """Calls under way that began with it."""
-        self.pools = Pools(config, gateway.clock, gateway.live, gateway.room.freed, gateway.rotations)
+        adapting, freed = gateway.adapting, gateway.room.freed
+        self.pools = Pools(config, gateway.clock, gateway.live, freed, gateway.rotations, lambda: adapting.pins)
         self.reserving = Reserving(self, gateway)
         self.lists = ModelLists(
             config, gateway.clock, gateway.transport, _pickable(gateway.marks), _healthy(gateway.marks), self.prices.of
@@ -82,6 +97,19 @@ class Generation:
             from .sharing import Sharing
 
             self.sharing = Sharing(config, gateway)
+        self.hedging: Hedging | None = None
+        """Second requests for slow calls; None where nobody asked for it."""
+        if config.hedging is not None:
+            from .hedging import Hedging
+
+            self.hedging = Hedging(config.hedging, gateway)
+
+        self.guards: Guards | None = None
+        """What is done for streams that are cut; None where nobody asked for it."""
+        if config.stream.hold_tools or config.stream.goes_on:
+            from .holding import Guards
+
+            self.guards = Guards(config.stream)
 
     def retire(self, successor: Callable[[Deployment], bool]) -> None:
         """Another one is in use now; *successor* has it make the pool of a deployment, if it has the provider."""

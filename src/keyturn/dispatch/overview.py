@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from keyturn.config import LimitSpec
 from keyturn.core import (
     FOREVER,
+    SHARED,
     Caller,
     Credential,
     Limit,
@@ -27,10 +28,10 @@ from .signing_in import trouble_of
 if TYPE_CHECKING:
     from .gateway import Gateway
 
-SHARED = ("deployment", "absent")
-"""Scopes that belong to no key."""
 Owner = tuple[bool, str]
 """Whose a mark is: whether a quota group's, and its name. A group may be named after one of its members."""
+EVERYBODY: Owner = (False, "")
+"""All keys of a provider."""
 STATES = ("disabled", "invalid", "exhausted", "unentitled", "cooling", "probation")
 MISSING = "missing"
 """The state of a command line tool that is not on the PATH."""
@@ -97,11 +98,15 @@ def reset(gateway: Gateway, key: str | None) -> list[str]:
                 changes.append(Transition(mark.scope, None))
                 if not shared:
                     cleared.add(_owner(mark))
-        touched += [each.shown for each in credentials if cleared.intersection(_owners(each))]
+                elif mark.scope == ("provider", name, ""):
+                    cleared.add(EVERYBODY)
+        touched += [each.shown for each in credentials if cleared.intersection((*_owners(each), EVERYBODY))]
     for each in matching(gateway, key):
         if each.tokens is not None:
             each.tokens.reset()
     gateway.cool(Verdict(changes), None)
+    if key is None:
+        gateway.room.forget_promises()
     return touched
 
 
@@ -160,11 +165,13 @@ def _marks(gateway: Gateway, provider: str) -> dict[Owner, list[Mark]]:
     for mark in gateway.marks.of(provider):
         if mark.scope[0] not in SHARED:
             found.setdefault(_owner(mark), []).append(mark)
+        elif mark.scope == ("provider", provider, ""):  # one endpoint of several is no state of a key
+            found.setdefault(EVERYBODY, []).append(mark)
     return found
 
 
 def _of(marks: Mapping[Owner, list[Mark]], credential: Credential) -> list[Mark]:
-    return [mark for owner in _owners(credential) for mark in marks.get(owner, ())]
+    return [mark for owner in (*_owners(credential), EVERYBODY) for mark in marks.get(owner, ())]
 
 
 def _state(marks: Iterable[Mark], now: float) -> tuple[str, Mark | None]:

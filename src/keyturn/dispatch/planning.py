@@ -25,6 +25,7 @@ async def plan(gateway: Gateway, run: Run, generation: Generation) -> None:
         if chosen.strategy == "fastest":
             run.deployments = generation.pools.fastest_first(chosen)
             run.trail.planned = run.deployments[0].provider
+            run.trail.plan = run.deployments
         if gateway.marks:
             _leave_out_absent(gateway, run)
 
@@ -63,4 +64,4 @@ def _leave_out_absent(gateway: Gateway, run: Run) -> None:
     if left and len(left) < len(run.deployments):
         gone = (each for each in run.deployments if each not in left)
         run.trail.refusals.extend(f"{each}: lately its provider had no such model" for each in gone)
-        run.deployments = left
+        run.deployments = run.trail.plan = left

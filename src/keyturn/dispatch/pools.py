@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from keyturn.config import Config, Rest
+from keyturn.config import Config, Pin, Rest
 from keyturn.core import (
     Clock,
     Credential,
@@ -21,6 +21,7 @@ from keyturn.core import (
     Strategy,
     strategy_named,
 )
+from keyturn.providers import endpoint_of
 from keyturn.stores import LiveState
 
 from .declared import GROUP, OF_CAP, caps_of, counted_as, declared, withheld
@@ -44,12 +45,15 @@ class Pools:
         live: LiveState,
         freed: Callable[[Deployment], None],
         rotations: Rotations,
+        pins: Callable[[], Sequence[Pin]] = tuple,
     ) -> None:
         self._config = config
         self._clock = clock
         self._live = live
         self._freed = freed
         self._rotations = rotations
+        self._pins = pins
+        """What the owner pinned."""
         self._pools: OrderedDict[Deployment, Pool] = OrderedDict()
         self._members: dict[Deployment, dict[str, list[Entry]]] = {}
         """Per deployment: fingerprint or quota group -> entries."""
@@ -114,6 +118,10 @@ class Pools:
         for kind, provider, *rest in scopes:
             if kind == "deployment":  # looked at by each pick: nobody is parked for it
                 self._freed(Deployment(provider, rest[0]))
+            elif kind == "provider":
+                for deployment in self._pools:
+                    if deployment.provider == provider:
+                        self._freed(deployment)
             elif kind == "group_model" and rest[1].startswith(GROUP):
                 self.wake(f"{provider}/{rest[0]}|{rest[1]}")
             elif kind != "absent":
@@ -172,7 +180,13 @@ class Pools:
             fair=rule or FairRule(),
             keeps=modes.stickiness,
             counted=[each if each.startswith(GROUP) else "" for each in counted],
+            endpoint=self._endpoint(deployment),
         )
+
+    def _endpoint(self, deployment: Deployment) -> str:
+        """Which of its provider's endpoints serves it; empty where there is one."""
+        endpoints = self._config.providers[deployment.provider].endpoints
+        return endpoint_of(endpoints, deployment.model) if endpoints else ""
 
     def _strategy(self, provider: str, count: int) -> Strategy:
         """The strategy of one pool of *provider*, which has *count* credentials in all."""
@@ -193,6 +207,24 @@ class Pools:
         if self.successor is None or not self.successor(deployment):
             for scope in entry.limit_scopes:
                 self._live.declare(scope, limits.get(scope, ()))
+            if self._pins():
+                self._pin(deployment, entry)
+
+    def pin(self) -> None:
+        """What the owner pinned changed: it holds for all pools."""
+        for deployment, pool in self._pools.items():
+            for entry in pool.entries:
+                self._pin(deployment, entry)
+                if pool.capped:
+                    self.cap(pool, entry)
+
+    def _pin(self, deployment: Deployment, entry: Entry) -> None:
+        from .pinning import pinned
+
+        declared = {scope: self._live.meters.book.declared(scope) for scope in entry.limit_scopes}
+        limits = pinned(self._config, self._pins(), deployment, entry.candidate.credential, declared)
+        for scope in entry.limit_scopes:
+            self._live.pin(scope, limits.get(scope, ()))
 
     def cap(self, pool: Pool, entry: Entry) -> None:
         """Tell the live state what custom caps *entry* has; again when a limit is known of which some are a share."""
@@ -233,6 +265,7 @@ class Pools:
                 unused.append(scope)
         for scope in unused if self.successor is None else ():
             self._live.declare(scope, ())
+            self._live.pin(scope, ())
 
     def fastest_first(self, plan: Plan) -> tuple[Deployment, ...]:
         """The deployments of *plan*: in each step who began to answer soonest lately, after who was never measured."""

@@ -34,8 +34,17 @@ async def announced(hook: BeforeAttempt, run: Run, grant: Grant) -> None:
 
 
 async def prepared(gateway: Gateway, run: Run, grant: Grant) -> Exchange | None:
-    """The attempt of *grant*, ready to be sent; None when it cannot be: its account has no token, or its dialect
-    cannot say what the call says."""
+    """The attempt of *grant*, ready to be sent; None when it cannot be: its account has no token, its dialect cannot
+    say what the call says, or it was better to wait for another key."""
+    if run.conversation is not None and run.conversation[1] and not run.progress.attempts:
+        if not run.weighed:
+            run.weighed = True
+            if _holds_elsewhere(run, grant) and await _waited(gateway, run, grant):
+                return None
+        elif run.awaited is not None:
+            from .switching import tell
+
+            tell(run, grant)
     if grant.entry.candidate.credential.tokens is not None and await lacks_token(gateway, run, grant):
         return None
     if gateway.before_attempt is not None:
@@ -55,3 +64,28 @@ async def prepared(gateway: Gateway, run: Run, grant: Grant) -> Exchange | None:
             exchange.watch.close()
             grant.close()
     return exchange
+
+
+def _holds_elsewhere(run: Run, grant: Grant) -> bool:
+    """Whether another key than that of *grant* may hold the prompt cache of *run*."""
+    if not run.generation.config.waiting.for_cache or run.conversation is None:
+        return False
+    held = grant.pool.holders.get(run.conversation[0])
+    return (held is None or held[0] != grant.entry.order) and (
+        held is not None or run.deployments[0] != grant.pool.deployment
+    )
+
+
+async def _waited(gateway: Gateway, run: Run, grant: Grant) -> bool:
+    """Whether *run* has waited for that key, and is to be picked a key again; *grant* is given back then, also where
+    that is cut short."""
+    from .switching import waited
+
+    decided = False
+    try:
+        again = await waited(gateway, run, grant)
+        decided = True
+    finally:
+        if not decided:
+            grant.close()
+    return again

@@ -119,10 +119,12 @@ async def hold(exchange: Exchange, response: UpstreamResponse) -> tuple[str | No
 
 
 def opened(exchange: Exchange) -> AnswerStream:
-    """What reads the stream: as it comes, or into the client's dialect."""
-    call, how = exchange.run.call, exchange.how
+    """What reads the stream: as it comes, into the client's dialect, or as the rest of what the client has."""
+    call, how, seam = exchange.run.call, exchange.how, exchange.run.seam
     if call.kind in PASSED_ON:
         return BytesWatch()
+    if seam is not None and seam.told.begun:
+        return seam.stream(how.dialect, origin_of(exchange.grant.entry.candidate), exchange.context())
     if how.relayed:
         return watched(call, how.dialect)
     return translated(how.dialect, origin_of(exchange.grant.entry.candidate), exchange.context())

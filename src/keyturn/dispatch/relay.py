@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from keyturn.core import Facts, Usage, classify
+from keyturn.core import Facts, Outcome, Usage, classify
 from keyturn.errors import TransportError, UpstreamInterrupted
 from keyturn.wire import dialect
 
@@ -17,7 +17,8 @@ LINGER = 0.2
 
 
 class RelayStream:
-    """The bytes of one stream after its first content. Nothing is re-tried from here on.
+    """The bytes of one stream after its first content. Nothing is re-tried from here on, but where a route asks for it:
+    see `holding`.
 
     Deadlines move with what arrives: `silence` with any byte, `no_content` with content; the call's own never. To be
     read by one task.
@@ -44,6 +45,20 @@ class RelayStream:
     )
 
     def __init__(self, exchange: Exchange, run: Run, ended: Callable[[RelayStream], None], keep: int) -> None:
+        self._task: asyncio.Task[object] | None = None
+        self._now = exchange.now
+        self.run = run
+        self._ended: Callable[[RelayStream], None] | None = ended
+        self._begun = False
+        self._keep = keep
+        self._follow(exchange)
+        self.complete = False
+        """All of it was relayed, up to its proper end."""
+        self.kept = b""
+        """The first bytes that were relayed, as many as recording asks for."""
+
+    def _follow(self, exchange: Exchange) -> None:
+        """Read the stream of *exchange* from here on."""
         assert exchange.stream is not None
         assert exchange.chunks is not None
         self._exchange = exchange
@@ -52,21 +67,11 @@ class RelayStream:
         self._watch = exchange.watch
         self._watch.extend = self._extend
         self._watch.close()
-        self._task: asyncio.Task[object] | None = None
-        self._now = exchange.now
-        self.run = run
-        self.attempt = run.trail.attempts[-1]
-        self._ended: Callable[[RelayStream], None] | None = ended
+        self.attempt = exchange.grant.attempt
         self._held = exchange.held
-        self._begun = False
         self._output = self._stream.relayed_bytes
         self._byte_at = self._content_at = exchange.now()
         self._extend()
-        self._keep = keep
-        self.complete = False
-        """All of it was relayed, up to its proper end."""
-        self.kept = b""
-        """The first bytes that were relayed, as many as recording asks for."""
 
     def __aiter__(self) -> RelayStream:
         return self
@@ -151,18 +156,27 @@ class RelayStream:
 
     def _cut(self, fault: str, detail: str) -> bytes:
         """Tell the client, in its own dialect, that what it has is not all."""
-        exchange, run = self._exchange, self.run
+        return self._interrupted(self._failed(fault, detail)[1])
+
+    def _failed(self, fault: str, detail: str) -> tuple[Outcome | None, str]:
+        """Settle and judge the attempt that was cut: its outcome, None when only the call's own time is up, and what
+        happened in words."""
+        exchange = self._exchange
         body = exchange.redactor.data(self._stream.error or b"")
         usage = self._usage()
         if fault == "deadline":
             exchange.close(usage)
-            detail = "the call's deadline passed"
-        else:
-            outcome = classify(
-                Facts(None, {}, body, exchange.wall(), True, None if body else fault, exchange.provider.rules)
-            )
-            detail = exchange.redactor.text(outcome.message) or detail
-            exchange.finish(outcome, usage, detail)
+            return None, "the call's deadline passed"
+        outcome = classify(
+            Facts(None, {}, body, exchange.wall(), True, None if body else fault, exchange.provider.rules)
+        )
+        detail = exchange.redactor.text(outcome.message) or detail
+        exchange.finish(outcome, usage, detail)
+        return outcome, detail
+
+    def _interrupted(self, detail: str) -> bytes:
+        """The last event there is, which says that what the client has is not all."""
+        run = self.run
         run.trail.code = "upstream_interrupted"
         error = UpstreamInterrupted(f"the answer was interrupted after output had begun: {detail}")
         event = interruption(run, error, begun=self._begun)

@@ -177,7 +177,8 @@ class Reloader:
         self.problems, self.since = (), self._clock.wall()
         if [each.path for each in before.files] != [each.path for each in config.files]:
             self._taken = self._seen = self._signature()
-        self._gateway.events.emit(Reloaded(changes=tuple(changes(before, config))))
+        grouped = self._gateway.adapting.grouped(config)
+        self._gateway.events.emit(Reloaded(changes=tuple(changes(before, grouped))))
 
     def _refuse(self, problems: Iterable[str]) -> None:
         redact = self._gateway.redactor.text

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from keyturn.core import Outcome, parse_limits
+from keyturn.core import METRICS as COUNTED
+from keyturn.core import Limit, Outcome, parse_limits
 
 from .declared import SECONDS, window_of
 
 if TYPE_CHECKING:
     from .exchange import Exchange
+    from .gateway import Gateway
 
 REPORT_EVERY = 5.0
 """Seconds between two looks at the limit headers of one quota group and model."""
@@ -40,5 +42,15 @@ def reported(exchange: Exchange, outcome: Outcome) -> None:
             left = remaining if isinstance(remaining, int) else None
             span = window_of(exchange.provider, metric, window)
             changed = gateway.live.report(scope, metric, span, capacity, now, left) or changed
+            if left is not None and gateway.config.learning.enabled and not gateway.adapting.unclear(exchange):
+                _others(gateway, Limit(scope, COUNTED[metric], span, capacity, "reported"), left, now)
     if changed and exchange.grant.pool.capped:
         exchange.run.generation.pools.cap(exchange.grant.pool, entry)
+
+
+def _others(gateway: Gateway, limit: Limit, left: int, now: float) -> None:
+    """Where a provider counted more than all of us sent, others use the key: that is taken as used."""
+    row = gateway.live.view(now).row(limit, now)
+    foreign = gateway.adapting.strangers.use(limit.key, limit.capacity, left, row.used + row.reserved)
+    if foreign:
+        gateway.live.take(limit, foreign, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from keyturn.core import (
     Attempt,
@@ -13,6 +13,7 @@ from keyturn.core import (
     Deployment,
     Entry,
     Exhausted,
+    Foreseen,
     Limit,
     Pool,
     Refuse,
@@ -29,10 +30,12 @@ from keyturn.core import (
 )
 from keyturn.stores import Reservation
 
+from .asking import Asking
 from .clock import draw, new_id
+from .foreseeing import Foreseeing
+from .lines import Held, Line, Waiter
 from .owning import OwnLimits
 from .run import Grant, Run
-from .waiting import Line
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -45,6 +48,10 @@ USED_UP = 0.99
 """The share of a cap in tokens that is as good as all of it: hardly any call fits into the rest."""
 AGAIN = 0.05
 """Seconds that an entry is set aside when a shared store said no and nobody knows why any more."""
+LOOKED_AT = 8
+"""How many entries are looked at for an attempt beside another."""
+EARLY = 5.0
+"""Seconds before its turn that a call is told to come back, at most, where others wait too."""
 FREE = Cost(0, 0, 0)
 """The cost of a call where nothing is limited."""
 SMALL = Cost(1, 1, 1)
@@ -62,14 +69,19 @@ class Reserving:
         self._live = gateway.live
         self._marks = gateway.marks
         self._room = gateway.room
+        self._adapting = gateway.adapting
         self._estimator = gateway.estimator
         self._own = OwnLimits(generation, gateway)
+        self._foreseeing = Foreseeing(generation, gateway)
         self._wake_marked = gateway.wake_marked
         self._cool = gateway.cool
 
     def claim(self, run: Run) -> Grant | Exhausted:
         """An entry with its reservation. Who asks for the first time takes nothing that somebody waits for."""
-        return self._take(run, polite=not run.progress.attempts and run.place is None)
+        grant = self.take(run, polite=not run.progress.attempts and run.place is None)
+        if self._room.promises.open and not run.came_back and isinstance(grant, Grant):
+            self._foreseeing.came_back(run, self._line(run))
+        return grant
 
     def again(self, run: Run, resend: Entry | None) -> Grant | None:
         """The same credential once more, which `advance` allows when nothing else is free; unless it rests by now."""
@@ -83,26 +95,150 @@ class Reserving:
         run.progress.resent.add((deployment, resend.order))
         return grant
 
+    def beside(self, run: Run, grant: Grant, roomy: float) -> Grant | None:
+        """For an attempt beside that of *grant*: an entry of another quota group, whose limits are used to less than
+        *roomy*, of the same deployment or of another first choice. None: there is none, or others wait for it. Raises
+        what `claim` raises."""
+        now, (first, credential) = self._clock.mono(), grant.entry.candidate
+        others = [each for each in run.deployments if each in run.first] if first in run.first else []
+        for deployment in dict.fromkeys((first, *others)):
+            if not run.progress.open(deployment) or self._room.wanted(deployment, self._generation.number):
+                continue
+            pool = self._pools.of(deployment)
+            cost = self._cost(run, deployment) if pool.limited else FREE
+            tried = set(run.progress.tried.get(deployment, ()))
+            if deployment.provider == first.provider:
+                group = credential.group
+                tried.update(each.order for each in pool.entries if each.candidate.credential.group == group)
+            for _ in range(LOOKED_AT):
+                entry = pick(pool, cost, tried, now, draw)
+                if isinstance(entry, Exhausted):
+                    break
+                tried.add(entry.order)
+                found = self._reserve(run, pool, entry, now) if pool.load(entry, now) < roomy else None
+                if isinstance(found, Grant):
+                    return found
+        return None
+
     async def wait(self, run: Run, short: Exhausted) -> Grant | Exhausted:
-        """Stand in line for an entry. Exhausted: none will come in time, or none came."""
-        now = self._clock.mono()
-        latest = run.wait_until(now)
-        if isinstance(stand_by(short, now, latest), Refuse) or self._room.full(run.call.size):
-            return self._told(run, short)
-        hindered = run.progress.attempts > 0
+        """Stand in line for an entry. Exhausted: none will come in time, as far as can be foreseen, or none came."""
+        now, line = self._clock.mono(), self._line(run)
+        latest, first = self._latest(run, now), run.trail.position is None
+        if first and not run.came_back and not self._foreseeing.came_back(run, line):
+            self._foreseeing.asked(run, line, self._least(run))
+        if isinstance(stand_by(short, now, latest), Refuse):
+            return self._refused(run, short, "never")
+        if first:  # who was let in once is not turned away because things look worse by now
+            foreseen = self._foreseen(run, line, short, latest - now)
+            if foreseen.wait is not None and now + foreseen.wait > latest and not run.hindered:
+                return self._refused(run, short, "predicted")
+        if not self._room.has_room(run.caller.name, run.call.size):
+            return self._refused(run, short, "full")
+        if first:
+            run.trail.position, run.trail.expected_wait = foreseen.position, foreseen.wait
         try:
             grant = await self._room.wait(
-                self._line(run),
-                lambda: self._take(run),
-                returns=now + short.wait,
+                line,
+                self._waiter(run, Asking(self, run)),
+                returns=now if short.by_size else now + short.wait,
                 latest=latest,
-                hindered=hindered,
-                place=self._placed(run),
-                size=run.call.size,
+                counts_tokens=self._foreseeing.counts_tokens(run),
+                unsure=short.busy > 0,
             )
         finally:
             run.trail.waited += self._clock.mono() - now
-        return self._told(run, self._look(run)) if grant is None else grant
+        return self._in_vain(run) if grant is None else grant
+
+    def _latest(self, run: Run, now: float) -> float:
+        """Until when *run* waits: not so long that no time would be left for an answer."""
+        deployment = next((each for each in run.deployments if run.progress.open(each)), None)
+        takes = 0.0 if deployment is None else self._room.answers.usual(deployment, stream=run.call.stream)
+        return min(run.wait_until(now), min(run.deadline, run.content_by) - takes)
+
+    def _in_vain(self, run: Run) -> Grant | Exhausted:
+        """*run* does not wait any more. What came free just now it gets all the same, where nobody waits for it."""
+        if self._clock.mono() < min(run.deadline, run.content_by):
+            grant = self.take(run, polite=True)
+            if isinstance(grant, Grant):
+                return grant
+        return self._told(run, self._look(run))
+
+    def answered(self, run: Run, grant: Grant) -> None:
+        """*run*, which has waited, has its answer, or the beginning of a stream."""
+        now = self._clock.mono()
+        deployment = grant.entry.candidate.deployment
+        self._room.answers.observe(deployment, now - grant.attempt.started, stream=run.call.stream)
+
+    def _foreseen(self, run: Run, line: Line, short: Exhausted, patience: float) -> Foreseen:
+        """What *run* has to expect that would wait for *patience* seconds at most. Who comes back as it was told to
+        does not stand behind others who were."""
+        foreseeing, cost = self._foreseeing, self._least(run)
+        bare = foreseeing.look(run, line, short, cost)
+        if run.came_back or (bare.wait is not None and bare.wait > patience):
+            return bare
+        seen = foreseeing.within(run, line, short, cost, patience)
+        if seen.wait is None or seen.wait <= patience:
+            return seen
+        return bare if foreseeing.came_back(run, line, within=patience) else seen
+
+    def hopeless(self, run: Run, latest: float) -> str:
+        """Why *run*, which waits, will not get anything by *latest*, as far as is known: as in `WaitingRoom.refused`.
+        Empty: it may."""
+        now, short = self._clock.mono(), self._look(run)
+        if isinstance(stand_by(short, now, latest), Refuse):
+            return "never"
+        if short.busy or run.hindered or run.trail.waited:  # who was let in once is not turned away by a guess
+            return ""
+        foreseen = self._foreseeing.of_waiter(run, short)
+        late = foreseen is not None and foreseen.wait is not None and now + foreseen.wait > latest
+        return "predicted" if late else ""
+
+    def foreseen(self, run: Run, short: Exhausted) -> Foreseen:
+        """What *run* has to expect when it comes again: its turn is after all others who were told to. The wait is to a
+        little before that where others wait, so that it stands in line when its turn comes."""
+        seen = self._foreseeing.look(run, self._line(run), short, self._least(run), ahead=FOREVER)
+        if seen.wait is None or seen.position <= 1:
+            return seen
+        early = min(EARLY, run.patience / 4, seen.wait / 4)
+        return seen._replace(wait=max(seen.wait - early, short.wait if short.wait < FOREVER else 0.0))
+
+    def expected(self, run: Run) -> Foreseen | None:
+        """What *run* has to expect, which waits; None when it does not wait."""
+        return self._foreseeing.of_waiter(run)
+
+    def promise(self, run: Run, wait: float) -> None:
+        """*run* is told to come back in *wait* seconds."""
+        self._foreseeing.promise(run, self._line(run), self._least(run), wait)
+
+    def limiting(self, run: Run) -> dict[str, Any] | None:
+        """Which limit is in the way of *run*: what it holds for, its metric, and when it gives way, in Unix seconds."""
+        return self._foreseeing.limiting(run, self._costs(run))
+
+    def fits_first(self, run: Run, kept: Held | None) -> Held | None:
+        """The key that *run* will fit into first; None when nobody knows. *kept*: which that was before, if any."""
+        return self._foreseeing.fits_first(run, self._costs(run), kept)
+
+    def _waiter(self, run: Run, asking: Asking) -> Waiter[Grant]:
+        cost, caller = self._least(run), run.caller
+        tokens = cost.input + cost.output
+        return Waiter(self._placed(run), run.rank, caller.name, caller.weight, tokens, run.call.size, asking)
+
+    def cost(self, run: Run, deployment: Deployment) -> Cost:
+        """What *run* is charged on *deployment*."""
+        return self._cost(run, deployment)
+
+    def _costs(self, run: Run) -> dict[Deployment, Cost]:
+        """What *run* is charged, by who may still be asked."""
+        return {each: self._cost(run, each) for each in run.deployments if run.progress.open(each)}
+
+    def _least(self, run: Run) -> Cost:
+        """What *run* is charged by the first that may still be asked."""
+        return next(iter(self._costs(run).values()), SMALL)
+
+    def _refused(self, run: Run, short: Exhausted, why: str) -> Exhausted:
+        """*run* does not wait."""
+        self._room.refused[run.rank, why] += 1
+        return self._told(run, short)
 
     def _placed(self, run: Run) -> int:
         """The place of *run* among all who wait: by when it first came."""
@@ -121,10 +257,6 @@ class Reserving:
     def _line(self, run: Run) -> Line:
         """Where *run* waits: with the calls of the same configuration that the same deployments may answer."""
         return Line(self._generation.number, run.deployments)
-
-    def backlog(self, run: Run) -> float:
-        """Seconds until those who wait for the same as *run* will have been served."""
-        return self._room.backlog(self._line(run))
 
     def returns(self, entry: Entry, now: float) -> float:
         """Seconds until *entry*, which rests, can be asked again; infinite when time alone will not bring it back.
@@ -145,27 +277,35 @@ class Reserving:
                 pool = self._pools.of(deployment)
                 cost = self._cost(run, deployment) if pool.limited else FREE
                 found = peek(pool, cost, run.progress.tried.get(deployment, ()), now, draw)
-                short.append(found if isinstance(found, Exhausted) else self._behind(run))
+                short.append(found if isinstance(found, Exhausted) else self._behind(run, deployment))
         return together(short)
 
-    def _behind(self, run: Run) -> Exhausted:
-        """What there is to expect where others wait already."""
+    def _behind(self, run: Run, deployment: Deployment) -> Exhausted:
+        """What there is to expect where others wait already: faults, when these keep everybody away."""
         due = self._room.due(self._line(run))
+        found = peek(self._pools.of(deployment), SMALL, (), self._clock.mono(), draw)
+        if isinstance(found, Exhausted):
+            faulty = found.faults > 0 and not found.limits
+        else:  # free by now, to be probed after faults it may be
+            marks = (self._marks.get(scope) for scope in found.scopes)
+            faulty = any(mark is not None and mark.state != "counting" and mark.block == "fault" for mark in marks)
+        if faulty:
+            return Exhausted(due, 0, due == FOREVER, 1, 0)
         return Exhausted(due, due < FOREVER, due == FOREVER, 0, 0)
 
-    def _take(self, run: Run, *, polite: bool = False) -> Grant | Exhausted:
-        """The first candidate in the order of the plan that may be asked now; never waits."""
+    def take(self, run: Run, *, polite: bool = False, kept: Collection[Held] = ()) -> Grant | Exhausted:
+        """The first candidate in the order of the plan that may be asked now, none of *kept*; never waits."""
         now = self._clock.mono()
         short: dict[Deployment, Exhausted] = {}
         for deployment in run.deployments:
             if not run.progress.open(deployment):
                 continue
             if polite and self._room.wanted(deployment, self._generation.number):
-                short[deployment] = self._behind(run)
+                short[deployment] = self._behind(run, deployment)
                 continue
             pool = self._pools.of(deployment)
             cost = self._cost(run, deployment) if pool.limited else FREE
-            tried = run.progress.tried.get(deployment, ())
+            tried = self._tried(run, deployment, kept)
             while True:
                 holder = self._holder(run, pool, cost, tried, now) if run.conversation is not None else None
                 entry = holder or pick(pool, cost, tried, now, draw)
@@ -182,8 +322,13 @@ class Reserving:
                 else:
                     self._set_aside(run, pool, entry, grant, now)
                 cost = self._cost(run, deployment)
-                tried = run.progress.tried.get(deployment, ())
+                tried = self._tried(run, deployment, kept)
         return together(list(short.values()))
+
+    def _tried(self, run: Run, deployment: Deployment, kept: Collection[Held]) -> Collection[int]:
+        """The entries of *deployment* that are of no use to *run*: those it tried, and what is kept for others."""
+        tried = run.progress.tried.get(deployment, ())
+        return {*tried, *(order for each, order in kept if each == deployment)} if kept else tried
 
     def _holder(self, run: Run, pool: Pool, cost: Cost, tried: Collection[int], now: float) -> Entry | None:
         """Who holds the prompt cache of the conversation; None for one that begins, and where keys take turns."""
@@ -202,7 +347,7 @@ class Reserving:
         deployment, credential = entry.candidate
         limits: tuple[Limit, ...] = ()
         for scope in entry.limit_scopes:
-            limits += self._live.limits(scope)
+            limits += self._live.charged(scope)
         pool.limited = pool.limited or bool(limits)
         attempt = Attempt(new_id(self._clock.wall()), deployment.provider, deployment.model, credential.shown, now)
         needed: list[Claim] = claims(limits, self._cost(run, deployment)) if limits else []
@@ -219,6 +364,8 @@ class Reserving:
             if got.limit.owner == "caller":
                 raise self._own.refusal(got)
             return got
+        if len(pool.entries) > 1:
+            attempt.pick = entry.standing(now)
         pool.used(entry)
         self._live.begin(entry.scopes, attempt.id, now)
         budget = next((each for each in needed if each.limit.metric == "cost"), None) if run.paying else None
@@ -297,6 +444,8 @@ class Reserving:
             run.too_big = denied.limit
             run.progress.tried.setdefault(pool.deployment, set()).add(entry.order)
         elif denied.wait_any > 0:
+            if denied.limit.source == "learned":
+                self._adapting.hindered(denied.limit)
             until = now + max(denied.wait_any, SHORTEST)
             if denied.limit.source == "cap":
                 self.rest_at_cap(entry, now, denied)

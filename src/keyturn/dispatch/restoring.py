@@ -297,7 +297,8 @@ def restore(gateway: Gateway, live: MemoryState, kept: Kept, now: Instant) -> No
     known = owners | groups
     uses = [each for each in kept.uses if _present(scope_in(each.key), known, callers)]
     live.meters.restore(uses, now.mono, offset)
-    live.meters.book.restore((each for each in kept.limits if _present(each.scope, known, callers)), now.mono, offset)
+    limits = (each for each in kept.limits if config.learning.enabled or each.source != "learned")
+    live.meters.book.restore((each for each in limits if _present(each.scope, known, callers)), now.mono, offset)
     live.marks.restore(kept.marks, now.mono, offset, kept.faults)
     caps = digests(config)
     recapped = {name for name, digest in kept.head.caps.items() if caps.get(name) != digest}

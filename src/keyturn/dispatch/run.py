@@ -11,24 +11,31 @@ from keyturn.core import (
     Attempt,
     Call,
     Caller,
+    CallerClass,
     Claim,
     Cost,
     Deployment,
     Entry,
     Limit,
+    Meaning,
     Outcome,
     Plan,
     Pool,
     Progress,
     Request,
+    ScopeKey,
     Trail,
 )
 from keyturn.errors import Untranslatable
 from keyturn.stores import Pending, Reservation
 from keyturn.wire import SHORTEST_CACHED, conversation_of
 
+from .strain import class_of
+
 if TYPE_CHECKING:
+    from .continuing import Seam
     from .generation import Generation
+    from .switching import Awaited
 
 
 class Run:
@@ -36,8 +43,11 @@ class Run:
 
     __slots__ = (
         "added",
+        "awaited",
         "call",
         "caller",
+        "came_back",
+        "committed",
         "content_by",
         "conversation",
         "costs",
@@ -52,6 +62,8 @@ class Run:
         "hints",
         "inexpressible",
         "joint",
+        "last",
+        "last_asked",
         "neutral",
         "own",
         "patience",
@@ -59,11 +71,43 @@ class Run:
         "place",
         "progress",
         "role",
+        "seam",
         "started",
         "too_big",
         "trail",
+        "unafforded",
         "unpriced",
+        "weighed",
     )
+
+    added: frozenset[Deployment]
+    """Those that its name does not write out."""
+    defaults: bool
+    """It names no model: each provider is asked for its default."""
+    hints: tuple[str, ...]
+    """What its owner should set."""
+    joint: bool
+    """It answers several calls, each of which is recorded by itself."""
+    counted: bool
+    """It counts as a request of its caller: further attempts do not count again."""
+    came_back: bool
+    """It was told to come back at about this time, and did."""
+    committed: bool
+    """Its client was told 200 before anybody had answered."""
+    last: Meaning
+    """What its latest attempt that failed meant; `ok` before."""
+    last_asked: ScopeKey | None
+    """Which provider and endpoint that was."""
+    unafforded: bool
+    """A second try would have been worth while, but the budget of its provider is spent."""
+    seam: Seam | None
+    """Where its answer was cut, once somebody else is to go on with it."""
+    paying: bool
+    """One of them is a budget: prices matter."""
+    role: str
+    """The role whose budget pays."""
+    first: frozenset[Deployment]
+    """The first choice of the plan: who else answers is a fallback."""
 
     def __init__(self, call: Call, caller: Caller, trail: Trail, generation: Generation) -> None:
         self.call = call
@@ -78,31 +122,30 @@ class Run:
         """`GLOBAL_TIMEOUT`: by then the first content must have come."""
         self.conversation: tuple[int, bool] | None = None
         """Its number, and whether somebody may hold its prompt cache."""
+        self.weighed = False
+        """Whether to wait for who does was decided."""
+        self.awaited: Awaited | None = None
+        """What it has waited for so."""
         if call.text_bytes >= SHORTEST_CACHED:
             self._recognise()
         self.patience = timeouts.queue_wait if stated is None else stated
         """Seconds that the call may spend waiting for credentials, all its waits together."""
+        if (caller.rank == "batch" or call.stated_class) and stated is None and self.rank == "batch":
+            self.patience = generation.config.waiting.batch_wait
         self.deployments: tuple[Deployment, ...] = ()
-        self.added: frozenset[Deployment] = frozenset()
-        """Those that its name does not write out."""
+        self.added = frozenset()
         self.defaults = False
-        """It names no model: each provider is asked for its default."""
-        self.hints: tuple[str, ...] = ()
-        """What its owner should set."""
-        self.first: frozenset[Deployment] = frozenset()
-        """The first choice of the plan: who else answers is a fallback."""
+        self.hints = ()
+        self.first = frozenset()
         self.own: tuple[Limit, ...] = caller.limits
         """Limits of the caller and of the role, reserved with the candidate's."""
         self.joint = False
-        """It answers several calls, each of which is recorded by itself."""
         self.counted = False
-        """It counts as a request of its caller: further attempts do not count again."""
         self.paying = False
-        """One of them is a budget: prices matter."""
         self.role = ""
-        """The role whose budget pays."""
         self.place: int | None = None
         """Its place among those who wait, once it has waited: who was called in vain stands where it stood."""
+        self.came_back = self.committed = False
         self.unpriced: set[Deployment] = set()
         """Deployments that a budget cannot cover, as nobody knows what they cost."""
         self.costs: dict[Deployment, Cost] = {}
@@ -115,6 +158,10 @@ class Run:
         """A limit that even the least this call can cost exceeds."""
         self.first_final: Failed | None = None
         """The first answer that is final for its deployment, handed back when all say so."""
+        self.last = "ok"
+        self.last_asked = None
+        self.unafforded = False
+        self.seam = None
         self.finals: set[Deployment] = set()
         """The deployments that gave such an answer."""
 
@@ -126,6 +173,16 @@ class Run:
         """It goes on from earlier turns, which *call* holds too."""
         self.call = call
         self._recognise()
+
+    @property
+    def rank(self) -> CallerClass:
+        """Its class: its caller's, unless it asks for a lower one itself."""
+        return class_of(self.caller, self.call.stated_class)
+
+    @property
+    def hindered(self) -> bool:
+        """There are candidates that others may use and it may not: it has tried them."""
+        return self.progress.attempts > 0 or bool(self.progress.tried)
 
     def wait_until(self, now: float) -> float:
         """Until when a wait that begins at *now* may last."""
@@ -146,6 +203,8 @@ class Run:
         self.first = plan.primary or frozenset()
         self.added, self.defaults = plan.added, plan.defaults
         self.trail.planned = plan.deployments[0].provider
+        self.trail.plan, self.trail.ordered = plan.deployments, plan.strategy
+        self.trail.bounds = (self.deadline, self.content_by, self.patience)
         if plan.role is not None and plan.role.budget is not None:
             self.own = (*self.own, plan.role.budget)
             self.role = plan.role.budget.scope.partition("/")[2]
@@ -177,7 +236,7 @@ class Run:
 class Grant:
     """An entry that was picked, with the reservation of its attempt. `close` gives it back unused."""
 
-    __slots__ = ("_open", "_over", "attempt", "budget", "entry", "pending", "pool", "reservation", "sent")
+    __slots__ = ("_open", "_over", "attempt", "begun", "budget", "entry", "pending", "pool", "reservation", "sent")
 
     def __init__(
         self,
@@ -200,6 +259,8 @@ class Grant:
         """What the attempt takes of a budget, if one applies."""
         self.sent = False
         """The whole request is on its way: what it reserved counts."""
+        self.begun = ""
+        """How the record of calls tells that its attempt began, once that has been written."""
 
     @property
     def open(self) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from math import ceil
 from typing import TYPE_CHECKING
 
 from keyturn.core import ALL_EXHAUSTED, FAULTS, QUOTAS, Exhausted, Refuse, refusal, together
 from keyturn.errors import (
     BadUpstream,
     BudgetExhausted,
+    Capacity,
     DeadlineExceeded,
     KeyturnError,
     ModelNotFound,
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
     from .gateway import Gateway
 
 FOREVER = float("inf")
+SOONEST = 0.001
+"""Seconds after which a client is told to come back, at least: that is the least that can be said of it."""
+NEAR = 0.1
+"""Seconds that are not told apart."""
 
 
 def given_up(gateway: Gateway, run: Run, shortage: Exhausted) -> Reply:
@@ -70,7 +77,14 @@ def _refusal(gateway: Gateway, run: Run, shortage: Exhausted) -> KeyturnError:
         )
     if gateway.clock.mono() >= min(run.deadline, run.content_by):
         return DeadlineExceeded(f"no key for {run.call.model} was free before the call's deadline")
-    error = _explained(run, refusal(run.progress, shortage, run.call.model, _returns(gateway, run, shortage)))
+    foreseen = run.generation.reserving.foreseen(run, shortage)
+    returns = _returns(gateway, run, shortage.wait)
+    wait = returns if foreseen.wait is None else _returns(gateway, run, foreseen.wait)
+    wait = None if wait is None else max(wait, SOONEST)
+    turn = foreseen.wait is not None and wait is not None and (returns is None or wait > returns + NEAR)
+    error = _explained(run, refusal(run.progress, shortage, run.call.model, wait, turn=turn))
+    if isinstance(error, Capacity):
+        _told_when(gateway, run, error, foreseen.position, wait)
     if run.defaults:
         error.message = f"{ALL_EXHAUSTED}: {error.message}"
     return error
@@ -85,9 +99,22 @@ def _explained(run: Run, error: KeyturnError) -> KeyturnError:
     return error
 
 
-def _returns(gateway: Gateway, run: Run, shortage: Exhausted) -> float | None:
-    """Seconds until some candidate may be used, those that were tried in this call included."""
-    now, wait = gateway.clock.mono(), max(shortage.wait, run.generation.reserving.backlog(run))
+def _told_when(gateway: Gateway, run: Run, error: Capacity, position: int, wait: float | None) -> None:
+    """What the client is told of the limit in its way and of its place; it is expected when it is told to come back."""
+    limiting = run.generation.reserving.limiting(run)
+    if limiting is not None:
+        resets_at = datetime.fromtimestamp(ceil(limiting["resets_at"]), UTC)
+        limiting["resets_at"] = resets_at.isoformat(timespec="seconds").replace("+00:00", "Z")
+        error.more = {"limiting": limiting, "queue_position": position}
+    else:
+        error.more = {"queue_position": position}
+    if wait is not None:
+        run.generation.reserving.promise(run, wait)
+
+
+def _returns(gateway: Gateway, run: Run, wait: float) -> float | None:
+    """Seconds until some candidate may be used, those that were tried in this call included; *wait* for the others."""
+    now = gateway.clock.mono()
     for deployment, orders in run.progress.tried.items():
         entries = run.generation.pools.of(deployment).entries
         wait = min([wait, *(run.generation.reserving.returns(entries[order], now) for order in orders)])

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 PATIENCE = 3.0
 """Seconds that a question waits for what was recorded last: while the database is away it is answered without."""
-SHORTEST_PREFIX = 8
+SHORTEST_PREFIX, SHORTEST_END = 8, 6
+"""Digits of an id that are enough to look for it. Ids begin with their time: 8 last a minute; their end is drawn."""
 MOST_CALLS = 1000
 """Single calls that are listed at most: each is looked up by itself."""
 MOST_SEARCHED = 10_000
 """Calls that are looked at to find those whose ids begin alike."""
 MOST_NEAR = 5
 ID_DIGITS = 32
+HEX = frozenset("0123456789abcdef")
 TIME_DIGITS = 12
 """The leading hex digits of an id that are its time, in milliseconds."""
 BEFORE, AFTER = 2_000, (10_000, 600_000, 3_600_000)
@@ -126,6 +128,10 @@ def _outline(story: CallStory) -> dict[str, object]:
     }
 
 
+UNRECORDED: dict[str, object] = {"plan": [], "ordered": None, "deadlines": None, "wait": None, "shared": None}
+"""What only the process knows that answered a call; the ledger has it in words, among the notes."""
+
+
 def story_told(story: CallStory) -> dict[str, object]:
     """One call as `keyturn trace --json` prints it; status None: it is under way, or ended with a crash."""
     call, attempts = story.call, story.attempts
@@ -145,7 +151,19 @@ def story_told(story: CallStory) -> dict[str, object]:
         "attempts": [_attempt(each) for each in attempts],
         "refusals": list(call.refusals) if call is not None else [],
         "notes": list(call.notes) if call is not None else [],
+        **UNRECORDED,
+        "wait": _waited(call.waited_ms if call is not None else 0.0),
     }
+
+
+def _waited(ms: float) -> dict[str, object] | None:
+    return {"position": None, "expected_ms": None, "actual_ms": ms} if ms else None
+
+
+async def told_call(reader: Reader, call: str) -> dict[str, object] | None:
+    """The story of the call with the id *call*; None when it is not recorded."""
+    story = await reader.story(call)
+    return None if story is None else story_told(story)
 
 
 def _attempt(row: AttemptRow) -> dict[str, object]:
@@ -158,6 +176,8 @@ def _attempt(row: AttemptRow) -> dict[str, object]:
         "ms": row.ms,
         "detail": row.detail,
         "resend": row.resend,
+        "pick": None,
+        "content_by_ms": None,
         "at": moment(row.at),
         "tier": row.tier,
         "role": row.role,
@@ -173,13 +193,13 @@ def _attempt(row: AttemptRow) -> dict[str, object]:
 
 
 def trail_told(gateway: Gateway, trail: Trail) -> dict[str, object]:
-    """The same of a call that is remembered in this process only; whose it was is not."""
+    """The same of a call that this process remembers, with what it alone knows."""
     offset = gateway.live.wall_offset
     ms = None if trail.ended is None else round((trail.ended - trail.started) * 1000, 1)
     return {
         **trail.told(),
         "at": moment(int((trail.started + offset) * 1000)),
-        "caller": None,
+        "caller": trail.caller or None,
         "ms": ms,
         "stream": trail.stream,
         "attempts": [_remembered(gateway, each, offset) for each in trail.attempts],
@@ -215,14 +235,14 @@ def moment(at: int) -> str:
 
 
 async def told_of(reader: Reader, call: str, now: int) -> dict[str, object]:
-    """`{"story": …}` of the call that *call* names, a whole id or the beginning of one; else `{"story": None}`.
+    """`{"story": …}` of the call that *call* names, by its whole id, its beginning or its end; else `{"story": None}`.
 
-    Then `near` has the outlines of calls whose ids begin so, of the latest ones when none does.
+    Then `near` has the outlines of calls whose ids begin or end so, of the latest ones when none does.
     """
     story = await reader.story(call)
     if story is not None:
         return {"story": story_told(story)}
-    near = await _beginning(reader, call)
+    near = await _beginning(reader, call) or await _ending(reader, call)
     if len(near) == 1:
         story = await reader.story(near[0])
         if story is not None:
@@ -241,7 +261,7 @@ async def told_of(reader: Reader, call: str, now: int) -> dict[str, object]:
 async def _beginning(reader: Reader, start: str) -> list[str]:
     """Ids of the latest calls that begin with *start*, the latest first."""
     digits = start.replace("-", "")
-    if not set(digits) <= set("0123456789abcdef"):
+    if len(digits) < SHORTEST_PREFIX or not HEX.issuperset(digits):
         return []
     first = int(digits[:TIME_DIGITS].ljust(TIME_DIGITS, "0"), 16)
     last = int(digits[:TIME_DIGITS].ljust(TIME_DIGITS, "f"), 16)
@@ -254,6 +274,21 @@ async def _beginning(reader: Reader, start: str) -> list[str]:
     return sorted(found, reverse=True)
 
 
+async def _ending(reader: Reader, end: str) -> list[str]:
+    """Ids that end with *end* among the latest calls, the latest first."""
+    digits = end.replace("-", "")
+    if len(digits) == ID_DIGITS or not HEX.issuperset(digits):
+        return []
+    rows = await reader.usage(UsageQuery("call", 0, EVER, MOST_SEARCHED))
+    return sorted((row.name for row in rows if row.name.replace("-", "").endswith(digits)), reverse=True)
+
+
+def names_call(given: str, call: str) -> bool:
+    """Whether *given*, as `call_named` has it, is the beginning or the end of the id *call*."""
+    digits, whole = given.replace("-", ""), call.replace("-", "")
+    return whole.endswith(digits) or (len(digits) >= SHORTEST_PREFIX and whole.startswith(digits))
+
+
 async def _latest(reader: Reader, now: int) -> list[str]:
     for since in (*(now - back for back in LATEST), 0):
         rows = await reader.usage(UsageQuery("call", since, EVER, MOST_NEAR))
@@ -263,9 +298,10 @@ async def _latest(reader: Reader, now: int) -> list[str]:
 
 
 def call_named(text: str) -> str:
-    """*text* as an id or the beginning of one. Raises BadRequest when it is too short to be either."""
+    """*text* as an id, or the beginning or the end of one. Raises BadRequest when it is too short to be any."""
     call = text.strip().lower()
     digits = len(call.replace("-", ""))
-    if not SHORTEST_PREFIX <= digits <= ID_DIGITS:
-        raise BadRequest(f"give the call's id, or at least its first {SHORTEST_PREFIX} characters", param="call")
+    if not SHORTEST_END <= digits <= ID_DIGITS:
+        said = f"at least its last {SHORTEST_END} or its first {SHORTEST_PREFIX} characters"
+        raise BadRequest(f"give the call's id, or {said}", param="call")
     return call

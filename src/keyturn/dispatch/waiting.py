@@ -1,133 +1,189 @@
-"""Calls that wait for a credential: first in, first out, woken one by one when something fits.
+"""Calls that wait for a credential: in a fair order, woken one by one when something fits.
 
 A waiter leaves a function that tries to take what it needs, without waiting. When something is freed, or the earliest
-return comes, the room calls these functions in order of arrival and hands each grant over. So nobody is woken in vain,
-and nobody who came later overtakes, unless the one before is kept by what it has already tried. Calls that may be
-answered by the same deployments stand in one line; the lines are served together, the longest waiting first.
+return comes, the room calls these functions, whose turn it is first, and hands each grant over. So nobody is woken in
+vain. Calls that may be answered by the same deployments stand in one line; lines that have a deployment in common are
+served together, as if they were one. Of lines that have none, the one served longest ago comes first.
+
+Whose turn it is: `keyturn.core.turns`. Who cannot go keeps those behind it waiting, with two exceptions:
+
+    hindered   it has tried candidates already: the next in line may be able to use what it cannot
+    too large  it does not fit, though a smaller one would: the key where it will fit first is kept for it, and smaller
+               ones may use all others. Where nobody knows when it will fit, they wait behind it
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic
 
-from keyturn.core import Clock, Deployment, Exhausted, TimerHandle
+from keyturn.core import (
+    Answers,
+    CallerClass,
+    Clock,
+    Demand,
+    Deployment,
+    Exhausted,
+    Promises,
+    TimerHandle,
+    Walk,
+    Weighed,
+    work_before,
+)
 from keyturn.errors import Draining, KeyturnError
+
+from .lines import FOREVER, Bundle, G, Holdings, Line, Lines, Standing, Waiter
 
 MOST_WAITERS = 1000
 MOST_BYTES = 256 * 1024 * 1024
 """Bytes of the requests that wait, all together."""
-PACE = 60.0
-"""Seconds over which the pace of a line is measured: one turn of the limits that most lines wait for."""
-FOREVER = float("inf")
-
-
-class Line(NamedTuple):
-    """What is waited for. Calls of different configurations do not wait for one another: their pools differ."""
-
-    generation: int
-    deployments: tuple[Deployment, ...]
+JUDGED = 32
+"""How many are judged again at a time."""
+LOOKED_AT = 64
+"""How many that cannot go are passed over in one line before it is left for the next time."""
+SHORTEST = 0.001
+"""Seconds after which who could not go asks again, at least."""
 
 
 class MovedOn(Exception):
     """Another configuration is in use: who waits should look again by that one."""
 
 
-class Closable(Protocol):
-    """A grant that is given back when nobody is there any more to use it."""
+class _Look(Generic[G]):
+    """One line while it is served."""
 
-    def close(self) -> None: ...
+    __slots__ = ("known", "over", "passed", "standing", "walk")
 
+    def __init__(self, standing: Standing[G]) -> None:
+        self.standing = standing
+        self.walk: Walk = standing.queue.walk()
+        self.passed = 0
+        self.over = False
+        self.known = False
+        """Nothing is under way that somebody who waits could hope for: what comes back when, is known."""
 
-G = TypeVar("G", bound=Closable)
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter(Generic[G]):
-    number: int
-    """By arrival, over all lines."""
-    take: Callable[[], G | Exhausted]
-    hindered: bool
-    """It has tried candidates already, so that the next in line may be able to use what it cannot."""
-    future: asyncio.Future[G | None]
+    def pass_over(self, waiter: Waiter[G]) -> None:
+        """*waiter* cannot go: look at the next."""
+        self.walk.pass_over(waiter)
+        self.passed += 1
+        self.over = self.over or self.passed >= LOOKED_AT
 
 
 class WaitingRoom(Generic[G]):
-    """All lines of one gateway. A full room (1,000 waiters, or 256 MiB of requests) lets nobody in."""
+    """All lines of one gateway.
 
-    def __init__(self, clock: Clock, most: int = MOST_WAITERS) -> None:
+    A full room (1,000 waiters, or 256 MiB of requests, unless the owner says otherwise) lets nobody in. But a caller
+    that has less than a tenth of it does come in, as long as somebody has more: of who has most, the newest goes.
+    """
+
+    def __init__(self, clock: Clock, most: int = MOST_WAITERS, most_bytes: int = MOST_BYTES) -> None:
         self._clock = clock
-        self._most = most
-        self._lines: dict[Line, deque[_Waiter[G]]] = {}
-        self._wanted: Counter[tuple[int, Deployment]] = Counter()
-        """How many lines each deployment is waited for in, by configuration."""
-        self._due: dict[Line, float] = {}
-        """When the first of each line may get something, as far as was known when it last asked."""
+        self._lines: Lines[G] = Lines()
+        self._holdings: Holdings[G] = Holdings(most, most_bytes)
+        self._dues: list[tuple[float, int, Standing[G]]] = []
+        """When lines are to be looked at; what a line itself says counts."""
         self._timer: TimerHandle | None = None
         self._timer_at = FOREVER
-        self._served: dict[Line, deque[float]] = {}
-        """When the latest of each line got what they waited for."""
+        self._counted = 0
         self._arrivals = 0
-        self.waiting = 0
-        self.held = 0
+        self.promises = Promises()
+        """Who was told when to come back."""
+        self.demand = Demand()
+        """Who asks for how much, of those who cannot be answered at once."""
+        self.answers = Answers()
+        """How long answers take for those who waited."""
+        self.refused: Counter[tuple[str, str]] = Counter()
+        """Calls that were told to come back, by class and reason: `predicted`, `full`, `evicted`, `late`, `never`."""
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return self._holdings.count
+
+    @property
+    def held(self) -> int:
         """Bytes of the requests that wait."""
+        return self._holdings.bytes
 
-    def full(self, size: int) -> bool:
-        """Whether a request of *size* bytes must not come in."""
-        return self.waiting >= self._most or self.held + size > MOST_BYTES
+    @property
+    def classes(self) -> Mapping[CallerClass, int]:
+        """How many wait, by class."""
+        return self._holdings.classes
 
-    def ahead(self, line: Line) -> int:
-        """How many calls stand in *line*."""
-        return len(self._lines.get(line, ()))
+    def resize(self, most: int, most_bytes: int) -> None:
+        """So many may wait from now on. Nobody has to go for it."""
+        self._holdings.most, self._holdings.most_bytes = most, most_bytes
+
+    def has_room(self, caller: str, size: int) -> bool:
+        """Whether a request of *caller*, *size* bytes large, may come in; who has too much makes room for it."""
+        holdings = self._holdings
+        while not holdings.fits(size):
+            goes = holdings.gives_way(caller, size)
+            if goes is None:
+                return False
+            self._send_away(goes, "evicted")
+            self._leave(goes)
+        return True
 
     def wanted(self, deployment: Deployment, generation: int = 0) -> bool:
         """Whether somebody waits for *deployment*: who comes now, by the same configuration, must not overtake."""
-        return bool(self._lines) and (generation, deployment) in self._wanted
+        return bool(self._lines.lines) and self._lines.wanted(generation, deployment)
 
     def due(self, line: Line) -> float:
         """Seconds until the first of *line* may get something; infinite when an attempt under way must end first."""
-        return max(self._due.get(line, FOREVER) - self._clock.mono(), 0.0)
+        return max(self._lines.due(line) - self._clock.mono(), 0.0)
 
-    def backlog(self, line: Line) -> float:
-        """Seconds until those who stand in *line* now will have been served, at the pace of the last minute."""
-        served, now = self._served.get(line), self._clock.mono()
-        if not served or not self.ahead(line):
-            return 0.0
-        while len(served) > 1 and served[0] < now - PACE:
-            served.popleft()
-        return self.ahead(line) * max(now - served[0], 1.0) / len(served)
+    def bundle(self, line: Line) -> Bundle[G] | None:
+        """What *line* is, or would be, served together with; None when nobody waits for any of the same."""
+        return self._lines.bundle(line)
 
     def arrival(self) -> int:
         """A place behind everybody who has come so far."""
         self._arrivals += 1
         return self._arrivals
 
-    async def wait(
-        self,
-        line: Line,
-        take: Callable[[], G | Exhausted],
-        *,
-        returns: float,
-        latest: float,
-        hindered: bool,
-        place: int | None = None,
-        size: int = 0,
-    ) -> G | None:
-        """Stand in *line* until *take* succeeds; None when *latest* comes first (monotonic seconds).
+    def line_of(self, number: int) -> Line | None:
+        """Where the waiter *number* stands; None when it does not wait."""
+        waiter = self._holdings.waiters.get(number)
+        return None if waiter is None else waiter.standing.line
 
-        *returns* is when the earliest candidate comes back. *place*: an `arrival` of before, for who comes back.
-        *size*: bytes of the request. A waiter that is cancelled leaves its place at once.
+    def before(self, number: int) -> tuple[float, float]:
+        """The work until the waiter *number* is served, its own included, and how many calls that is."""
+        waiter = self._holdings.waiters[number]
+        shares, wants = waiter.standing.bundle.shares, waiter.standing.bundle.wants()
+        ahead = self.earlier(waiter.standing.line, (waiter.rank, waiter.caller), number)
+        wants[waiter.rank][waiter.caller] = ahead._replace(weight=waiter.weight)
+        return work_before(wants, waiter.rank, waiter.caller, waiter.weight, shares.cost(waiter))
+
+    def earlier(self, line: Line, owner: tuple[CallerClass, str], number: int) -> Weighed:
+        """What waits in *line* of the same caller and class, and came before *number*."""
+        standing = self._lines.lines.get(line)
+        row = None if standing is None else standing.queue.row(owner)
+        if standing is None or row is None:
+            return Weighed(1.0, 0.0, 0.0)
+        costs = [standing.bundle.shares.cost(each) for each in row.places if not each.gone and each.number < number]
+        return Weighed(1.0, float(sum(costs)), float(len(costs)))
+
+    async def wait(
+        self, line: Line, waiter: Waiter[G], *, returns: float, latest: float, counts_tokens: bool, unsure: bool = False
+    ) -> G | None:
+        """Stand in *line* until it can take something; None when *latest* comes first (monotonic seconds), or who has
+        less of the room needs the place.
+
+        *returns* is when the earliest candidate comes back. *counts_tokens*: what waits here counts by its tokens.
+        *unsure*: whether it can get anything in time is not known before attempts under way are over; None as soon as
+        it is known that it cannot. A waiter that is cancelled leaves its place at once.
         """
-        number = self.arrival() if place is None else place
-        waiter = _Waiter(number, take, hindered, asyncio.get_running_loop().create_future())
-        self._enter(line, waiter)
-        self.held += size
-        expiry = self._clock.call_at(latest, lambda: _give_up(waiter))
-        self._arm(line, returns)
+        standing = self._lines.stand(line, waiter, counts_tokens=counts_tokens)
+        self._holdings.come(waiter)
+        waiter.latest = latest
+        if unsure:
+            standing.unjudged[waiter.number] = waiter
+        expiry = self._clock.call_at(latest, lambda: self._send_away(waiter, "late"))
+        self._arm(standing, self._clock.mono() if waiter.cost < standing.small else returns)
         try:
             return await waiter.future
         except asyncio.CancelledError:
@@ -138,123 +194,166 @@ class WaitingRoom(Generic[G]):
             raise
         finally:
             expiry.cancel()
-            self.held -= size
-            self._leave(line, waiter)
+            self._leave(waiter)
+            waiter.asks = None
 
     def freed(self, deployment: Deployment) -> None:
         """Something of *deployment* came free before its time: look at every line that may use it, soon."""
-        if not self._lines:
-            return
-        now = self._clock.mono()
-        for line in self._lines:
-            if deployment in line.deployments:
-                self._arm(line, now)
+        if self._lines.lines:
+            now = self._clock.mono()
+            for standing in self._lines.at(deployment):
+                self._arm(standing, now)
 
     def move_on(self, generation: int) -> None:
         """Send away by `MovedOn` who waits by the configuration *generation* and has not been asked for anywhere."""
-        for line, queue in list(self._lines.items()):
-            for waiter in queue if line.generation <= generation else ():
-                if not waiter.hindered and not waiter.future.done():
-                    waiter.future.set_exception(MovedOn())
+        for waiter in list(self._holdings.waiters.values()):
+            old = waiter.standing.line.generation <= generation
+            if old and not waiter.future.done() and waiter.asks is not None and not waiter.asks.sent:
+                waiter.future.set_exception(MovedOn())
+
+    def forget_promises(self) -> None:
+        """Nobody is expected at a certain time any more: what it was told by is gone."""
+        self.promises = Promises()
 
     def dismiss(self, error: KeyturnError | None = None) -> None:
         """Send everybody away, with *error* (draining by default)."""
-        for queue in list(self._lines.values()):
-            for waiter in queue:
-                if not waiter.future.done():
-                    waiter.future.set_exception(error or Draining("shutting down", retry_after=1.0))
+        for waiter in list(self._holdings.waiters.values()):
+            if not waiter.future.done():
+                waiter.future.set_exception(error or Draining("shutting down", retry_after=1.0))
 
-    def _enter(self, line: Line, waiter: _Waiter[G]) -> None:
-        self.waiting += 1
-        queue = self._lines.get(line)
-        if queue is None:
-            queue = self._lines[line] = deque()
-            self._wanted.update((line.generation, each) for each in line.deployments)
-        behind = len(queue)
-        while behind and queue[behind - 1].number > waiter.number:
-            behind -= 1
-        queue.insert(behind, waiter)
+    def _send_away(self, waiter: Waiter[G], why: str) -> None:
+        if not waiter.future.done():
+            self.refused[waiter.rank, why] += 1
+            waiter.future.set_result(None)
 
-    def _leave(self, line: Line, waiter: _Waiter[G]) -> None:
-        self.waiting -= 1
-        queue = self._lines.get(line)
-        if queue is None or waiter not in queue:
-            return  # it was served
-        queue.remove(waiter)
-        if queue:
-            self._arm(line, self._clock.mono())  # who stood behind may fit where it did not
+    def _leave(self, waiter: Waiter[G]) -> None:
+        """*waiter* does not wait any more, and got nothing; unless it is known to have gone."""
+        if not waiter.present:
+            return
+        standing = waiter.standing
+        standing.queue.remove(waiter)
+        standing.let_go(waiter.number)
+        standing.unjudged.pop(waiter.number, None)
+        self._holdings.go(waiter)
+        if standing.queue.size:
+            self._arm(standing, self._clock.mono())  # who stood behind may fit where it did not
         else:
-            self._close(line)
-            for deployment in line.deployments:
+            self._lines.close(standing)
+            for deployment in standing.line.deployments:
                 self.freed(deployment)  # who let this line go first need not any more
 
-    def _close(self, line: Line) -> None:
-        """Nobody stands in *line* any more."""
-        del self._lines[line]
-        self._due.pop(line, None)
-        for deployment in line.deployments:
-            key = (line.generation, deployment)
-            self._wanted[key] -= 1
-            if not self._wanted[key]:
-                del self._wanted[key]
-        if len(self._served) > self._most:
-            self._served.clear()
-
-    def _arm(self, line: Line, when: float) -> None:
-        """Serve *line* at *when*, unless that is to happen earlier anyway."""
-        if when >= self._due.get(line, FOREVER):
+    def _arm(self, standing: Standing[G], when: float, *, timer: bool = True) -> None:
+        """Serve the line at *when*, unless that is to happen earlier anyway."""
+        if when >= standing.due:
             return
-        self._due[line] = when
-        if when < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = when
-            self._timer = self._clock.call_at(when, self._serve)
+        standing.due = when
+        self._counted += 1
+        if len(self._dues) > 4 * len(self._lines.lines) + LOOKED_AT:
+            self._dues = [each for each in self._dues if each[2].due == each[0]]
+            heapify(self._dues)
+        heappush(self._dues, (when, self._counted, standing))
+        if timer and when < self._timer_at:
+            self._set_timer(when)
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._clock.call_at(when, self._serve)
 
     def _serve(self) -> None:
-        """Serve the lines whose time has come, whoever waits longest first, until nobody gets anything any more."""
+        """Serve the lines whose time has come, until nobody gets anything any more."""
         self._timer, self._timer_at = None, FOREVER
         now = self._clock.mono()
-        heads: list[tuple[int, int, Line]] = []
-        for line, queue in self._lines.items():
-            if queue and self._due.get(line, FOREVER) <= now:
-                del self._due[line]
-                heads.append((queue[0].number, 0, line))
-        heapify(heads)
-        while heads:
-            _, place, line = heappop(heads)
-            place = self._offer(line, place)
-            left = self._lines.get(line, ())
-            if 0 <= place < len(left):
-                heappush(heads, (left[place].number, place, line))
-        for line, when in list(self._due.items()):
-            del self._due[line]
-            self._arm(line, when)
+        rounds: dict[Bundle[G], list[_Look[G]]] = {}
+        while self._dues and self._dues[0][0] <= now:
+            when, _, standing = heappop(self._dues)
+            if standing.due == when:
+                standing.due, standing.small = FOREVER, 0.0
+                rounds.setdefault(standing.bundle, []).append(_Look(standing))
+        order = [(bundle.turn, number, bundle) for number, bundle in enumerate(rounds)]
+        heapify(order)
+        while order:
+            _, number, bundle = heappop(order)
+            if self._give(rounds[bundle], now):
+                self._counted += 1
+                bundle.turn = self._counted
+                heappush(order, (bundle.turn, number, bundle))
+        for look in (each for looks in rounds.values() for each in looks):
+            look.walk.end()
+        for look in (each for looks in rounds.values() for each in looks):
+            if not look.standing.queue.size:
+                self._lines.close(look.standing)
+        while self._dues and self._dues[0][2].due != self._dues[0][0]:
+            heappop(self._dues)
+        if self._dues and self._dues[0][0] < self._timer_at:
+            self._set_timer(self._dues[0][0])
+        for look in (each for looks in rounds.values() for each in looks):
+            if look.known and look.standing.unjudged:
+                self._judge(look.standing, now)
 
-    def _offer(self, line: Line, place: int) -> int:
-        """Let the waiter at *place* try. The place to go on with; below 0 when nobody behind can do better."""
-        queue = self._lines[line]
-        waiter = queue[place]
-        if waiter.future.done():
-            return place + 1
+    def _judge(self, standing: Standing[G], now: float) -> None:
+        """What was under way when some came is over, and left them nothing: who cannot get anything in time is told.
+        Each is judged once, and not too many at a time."""
+        for number in list(standing.unjudged)[:JUDGED]:
+            waiter = standing.unjudged.pop(number)
+            if waiter.asks is None or waiter.future.done():
+                continue
+            why = waiter.asks.hopeless(waiter.latest)
+            if why:
+                self._send_away(waiter, why)
+                self._leave(waiter)
+        if standing.unjudged:
+            self._arm(standing, now + SHORTEST)
+
+    def _give(self, looks: list[_Look[G]], now: float) -> bool:
+        """Let one by one try, whose turn it is first, until one gets something. False: nobody does."""
+        while True:
+            best = None
+            for look in looks:
+                found = None if look.over else look.walk.next()
+                if found is None:
+                    look.over = True
+                elif best is None or found[0] < best[1]:
+                    best = look, *found
+            if best is None:
+                return False
+            look, _, place = best
+            assert isinstance(place, Waiter)
+            if self._offer(look, place, now):
+                return True
+
+    def _offer(self, look: _Look[G], waiter: Waiter[G], now: float) -> bool:
+        """Let *waiter* try. True when it got something."""
+        standing, asks = look.standing, waiter.asks
+        if asks is None or waiter.future.done() or 0.0 < standing.small <= waiter.cost:
+            look.pass_over(waiter)
+            return False
         try:
-            grant = waiter.take()
+            grant = asks.take(standing.bundle.kept(waiter))
         except Exception as error:  # who waits is told; the others must be served all the same
             waiter.future.set_exception(error)
-            return place + 1
+            look.pass_over(waiter)
+            return False
         if isinstance(grant, Exhausted):
-            now = self._clock.mono()
-            when = now + max(grant.wait, 0.001)
-            self._due[line] = min(when, self._due.get(line, FOREVER))
-            return -1 if grant.by_size or not waiter.hindered else place + 1
-        del queue[place]
+            look.known = look.known or not grant.busy
+            self._arm(standing, now + max(grant.wait, SHORTEST), timer=False)
+            if grant.by_size and not standing.small:  # the first of this round for which there is no room
+                before = standing.kept if standing.holder == waiter.number else None
+                standing.kept, standing.holder = asks.fits_first(before), waiter.number
+            if grant.by_size and standing.kept is not None:
+                standing.small = min(standing.small or FOREVER, waiter.cost)
+                look.pass_over(waiter)
+            elif grant.by_size or not asks.hindered:
+                look.over = True
+            else:
+                look.pass_over(waiter)
+            return False
+        standing.queue.serve(waiter)
+        standing.let_go(waiter.number)
+        standing.unjudged.pop(waiter.number, None)
+        self._holdings.go(waiter)
+        standing.bundle.served.append(now)
+        standing.bundle.taken += 1
         waiter.future.set_result(grant)
-        self._served.setdefault(line, deque(maxlen=self._most)).append(self._clock.mono())
-        if not queue:
-            self._close(line)
-        return place
-
-
-def _give_up(waiter: _Waiter[G]) -> None:
-    if not waiter.future.done():
-        waiter.future.set_result(None)
+        return True
