@@ -50,7 +50,29 @@ def test_disable_and_enable_are_kept_by_identity(terminal: Terminal) -> None:
     assert {row["state"] for row in listed(terminal)} == {"configured"}
 
 
-@pytest.mark.parametrize("action", ["disable", "enable", "reset", "test"])
+def test_groups_that_were_found_out_are_shown_and_taken_apart(terminal: Terminal) -> None:
+    terminal.set(GROQ_API_KEY_1="gsk_one", GROQ_API_KEY_2="gsk_two", GROQ_API_KEY_3="gsk_three")
+    assert "no keys were found to share a quota" in terminal.run("keys", "groups").stdout
+    one, two = fingerprint("groq", "gsk_one"), fingerprint("groq", "gsk_two")
+    file = terminal.cwd / ".cache" / "quota_groups.json"
+    file.parent.mkdir(exist_ok=True)
+    known = {"provider": "groq", "keys": [one, two], "since": 1.7e9, "evidence": ["they were refused together"]}
+    file.write_text(json.dumps({"groups": [known], "apart": []}))
+    (row,) = json.loads(terminal.run("keys", "groups", "--json").stdout)
+    assert row == known | {
+        "keys": [f"groq-1:{one[:6]}", f"groq-2:{two[:6]}"],
+        "since": "2023-11-14T22:13:20Z",
+        "state": "inferred",
+    }
+    assert "they were refused together" in terminal.run("keys", "groups", "groq").stdout
+    assert "nothing, it was in no group" in terminal.run("keys", "ungroup", "groq-3").stdout
+    result = terminal.run("keys", "ungroup", "groq-2")
+    assert f"taken apart: groq-1:{one[:6]}, groq-2:{two[:6]}" in result.stdout
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert json.loads(file.read_text()) == {"groups": [], "apart": [{"provider": "groq", "keys": sorted([one, two])}]}
+
+
+@pytest.mark.parametrize("action", ["disable", "enable", "reset", "test", "ungroup"])
 def test_a_key_that_is_not_there_is_wrong_usage(terminal: Terminal, action: str) -> None:
     terminal.set(GROQ_API_KEY_1="gsk_one")
     result = terminal.run("keys", action, "groq-9")
@@ -80,7 +102,11 @@ def test_list_counts_the_calls_under_way(terminal: Terminal, monkeypatch: pytest
 
     class Running:
         def ask(self, path: str) -> list[dict[str, Any]]:
-            return [row | {"limits": [limit, limit | {"metric": "requests", "window": "minute", "used": 1}]}]
+            return (
+                []
+                if path.endswith("/groups")
+                else [row | {"limits": [limit, limit | {"metric": "requests", "window": "minute", "used": 1}]}]
+            )
 
     monkeypatch.setattr("keyturn.cli.live.find_gateway", lambda config, otherwise: Running())
     assert "concurrency/inflight 1 of 3; requests/minute 2 of 3" in terminal.run("keys", "list").stdout

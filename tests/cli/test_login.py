@@ -273,6 +273,6 @@ def test_OAU_01_ctrl_c_ends_the_wait(terminal: Terminal) -> None:
     environ = {"PATH": os.environ["PATH"], "HOME": str(terminal.cwd), "PYTHONUNBUFFERED": "1"}
     command = ("login", "openrouter", "--no-browser", "--port", "0")
     process, said = start(*command, cwd=terminal.cwd, until="code_challenge", environ=environ)
-    assert stop(process) == 1
+    assert stop(process) == 130
     assert "https://openrouter.ai/auth?callback_url=http%3A%2F%2Flocalhost%3A" in said
     assert not (terminal.cwd / ".env").exists()

@@ -16,6 +16,9 @@ from keyturn.cli.menu import ENTRIES, Entry, open_menu
 
 from .conftest import KEYTURN, Terminal
 
+QUITS = len(ENTRIES) + 1
+"""The number of the last line of the menu, which leaves it."""
+
 
 def lines(entries: tuple[Entry, ...] = ENTRIES) -> list[Entry]:
     return [each for entry in entries for each in (lines(entry.below) if entry.below else [entry])]
@@ -43,7 +46,7 @@ def test_TUI_01_it_has_a_line_for_each_purpose() -> None:
 
 def test_TUI_01_it_runs_what_is_chosen_and_goes_on(terminal: Terminal) -> None:
     terminal.set(GROQ_API_KEY_1="gsk_planted_1")
-    chosen = "9\n6\n4\n2\ngroq\n3\n2\n1\n3\n4\n7\n"
+    chosen = f"99\n7\n4\n2\ngroq\n5\n2\n1\n3\n4\n7\n{QUITS}\n"
 
     @click.command()
     def menu() -> None:
@@ -51,11 +54,22 @@ def test_TUI_01_it_runs_what_is_chosen_and_goes_on(terminal: Terminal) -> None:
 
     said = CliRunner().invoke(menu, input=chosen)
     assert said.exit_code == 0, said.output
-    assert "9 is not in the range 1<=x<=7" in said.output
+    assert f"99 is not in the range 1<=x<={QUITS}" in said.output
     assert "$ keyturn doctor" in said.output
     assert "$ keyturn limits list groq" in said.output
     assert "$ keyturn config show" not in said.output  # 3, 2 is `config check`
     assert "gsk_planted_1" not in said.output
+
+
+def test_TUI_01_an_empty_answer_goes_back(terminal: Terminal) -> None:
+    @click.command()
+    def menu() -> None:
+        open_menu(main)
+
+    said = CliRunner().invoke(menu, input=f"2\n3\n\n7\n{QUITS}\n")
+    assert said.exit_code == 0, said.output
+    assert said.output.count("Of which provider? (empty: back)") == 1
+    assert "$ keyturn keys add" not in said.output
 
 
 def test_TUI_01_a_command_that_fails_does_not_end_it(terminal: Terminal) -> None:
@@ -65,7 +79,7 @@ def test_TUI_01_a_command_that_fails_does_not_end_it(terminal: Terminal) -> None
     def menu() -> None:
         open_menu(main)
 
-    said = CliRunner().invoke(menu, input="3\n2\n4\n7\n")
+    said = CliRunner().invoke(menu, input=f"3\n2\n4\n{QUITS}\n")
     assert said.exit_code == 0, said.output
     assert "copy it again" in said.output
 
@@ -96,7 +110,7 @@ def test_TUI_01_on_a_terminal_it_opens(tmp_path: Path) -> None:
     said = b""
     while b"> " not in said:
         said += os.read(leader, 4096)
-    os.write(leader, b"7\n")
+    os.write(leader, f"{QUITS}\n".encode())
     assert process.wait(10) == 0
     os.close(leader)
     assert b"Quit" in said

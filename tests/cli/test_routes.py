@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -11,6 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from keyturn.cli.setup import Place, read_config
+from keyturn.config import DataFolder
+from keyturn.core import Deployment
+from keyturn.dispatch import build
 
 from .conftest import Terminal, start, stop
 
@@ -102,6 +109,21 @@ def test_explain_for_a_caller_that_does_not_exist(terminal: Terminal) -> None:
     assert "no caller is called nobody; there are ci, default" in result.output
 
 
+def test_explain_of_a_call_of_some_size_tells_what_it_is_charged_and_costs(terminal: Terminal) -> None:
+    write(terminal.cwd)
+    terminal.set(GROQ_API_KEY="gsk_planted_1", MISTRAL_API_KEY="planted", USE_PAID_MODELS="true")
+    said = terminal.run("routes", "explain", "senior_dev", "--tokens", "1000", "--output", "500").stdout.splitlines()
+    assert said[1] == (
+        "  1. mistral/mistral-large-latest (2 / 6 USD per million, this call is charged 1,556 tokens and costs about "
+        "0.003536 USD)"
+    )
+    assert said[2].startswith("     > mistral-0:")
+    assert said[4].startswith("       groq-0:")
+    told = explained(terminal, "senior_dev", "--tokens", "1000")
+    assert [row["chosen"] for row in told["steps"][0]["deployments"][0]["candidates"]] == [True]
+    assert terminal.run("routes", "explain", "fast", "--tokens", "0").exit_code == 2
+
+
 def test_limits_list(terminal: Terminal) -> None:
     write(terminal.cwd)
     terminal.set(GROQ_API_KEY="gsk_planted_1", LIMITS_MISTRAL="rpm=5")
@@ -127,6 +149,7 @@ def test_a_running_gateway_explains_its_live_state_and_takes_up_changes(terminal
         models.write_text(good.replace("provider: groq,", "provider: gorq,"))
         wait_for(process, "no provider is called gorq; did you mean groq?")
         models.write_text(good.replace("fast: [llama]", "quick: [llama]"))
+        process.send_signal(signal.SIGHUP)
         wait_for(process, "the configuration was read again")
         assert explained(terminal, "quick")["error"] is None
         assert explained(terminal, "fast")["error"]["code"] == "model_not_found"
@@ -149,3 +172,30 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
             said += line
     finally:
         guard.cancel()
+
+
+def test_without_a_gateway_its_first_line_says_what_it_goes_by(terminal: Terminal) -> None:
+    write(terminal.cwd)
+    terminal.set(GROQ_API_KEY="gsk_planted_1", LIMITS_GROQ="rpm=1")
+    first, *_ = terminal.run("routes", "explain", "fast").stdout.splitlines()
+    assert first == "fast for caller default, no live state is known:"
+
+    async def limited() -> None:
+        """A gateway uses the one request of this minute up, and ends."""
+        config = read_config(Place(None, None, None))
+        folder = DataFolder(config.data)
+        folder.lock()
+        gateway = build(config, folder=folder)
+        await gateway.open()
+        (entry,) = gateway.pools.of(Deployment("groq", "llama-3.1-8b-instant")).entries
+        now = gateway.clock.mono()
+        for scope in entry.limit_scopes:
+            for limit in gateway.live.limits(scope):
+                gateway.live.take(limit, limit.capacity, now)
+        await gateway.close()
+        folder.release()
+
+    asyncio.run(limited())
+    first, *rest = terminal.run("routes", "explain", "fast").stdout.splitlines()
+    assert re.fullmatch(r"fast for caller default, as it stood (just now|\d+ seconds? ago):", first)
+    assert any("limited" in line for line in rest)

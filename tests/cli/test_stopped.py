@@ -139,3 +139,16 @@ def test_without_a_snapshot_nothing_is_made(terminal: Terminal, tmp_path: Path) 
 def test_ages_are_said_as_people_say_them() -> None:
     said = [ago(seconds) for seconds in (0.4, 1.0, 59.0, 60.0, 7300.0, 3 * DAY)]
     assert said == ["just now", "1 second ago", "59 seconds ago", "1 minute ago", "2 hours ago", "3 days ago"]
+
+
+def test_top_shows_how_the_routes_stood_and_says_so(terminal: Terminal) -> None:
+    config = prepared(terminal)
+    result = terminal.run("top", "--json", "--route", "groq/llama-3.1-8b-instant")
+    assert result.exit_code == 0
+    assert "this is how it stood" in result.stderr
+    told = json.loads(result.stdout)
+    assert told["status"] is None
+    (row,) = told["routes"]
+    assert row["now"]["requests"] == 49, "one key is invalid; of the other's refilling bucket 99 % may be used"
+    states = {each["key"]: (each["state"], each["why"]) for each in told["keys"]}
+    assert states[credential(config, 0).shown] == ("invalid", "invalid_key")

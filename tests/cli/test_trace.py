@@ -7,7 +7,7 @@ import json
 import pytest
 
 from .conftest import Terminal
-from .recorded_calls import BROKEN, GROQ, REFUSED, SERVED, STREAMED, attempt, record
+from .recorded_calls import BROKEN, GROQ, REFUSED, SERVED, STREAMED, attempt, call, record
 from .test_usage import running
 
 TOLD = f"""\
@@ -33,6 +33,14 @@ def test_trace_knows_a_call_by_its_beginning(terminal: Terminal) -> None:
         assert terminal.run("trace", short).stdout == TOLD
 
 
+def test_trace_knows_a_call_by_its_end(terminal: Terminal) -> None:
+    record(terminal.cwd)
+    assert len({each[-6:] for each in (SERVED, STREAMED, REFUSED, BROKEN)}) == 4
+    for short in (SERVED[-6:], SERVED[-8:].upper(), SERVED[-17:]):
+        assert terminal.run("trace", short).stdout == TOLD
+    assert "No call is called ffff00" in terminal.run("trace", "ffff00").stderr
+
+
 def test_trace_of_a_refused_call_of_a_stream_and_of_one_that_a_crash_ended(terminal: Terminal) -> None:
     record(terminal.cwd)
     refused = terminal.run("trace", REFUSED).stdout.splitlines()
@@ -56,10 +64,18 @@ def test_trace_tells_of_a_crashed_attempt_what_was_held_for_it(terminal: Termina
     assert "not over: it is under way, or ended with a crash" in said
 
 
+def test_no_name_steers_the_terminal(terminal: Terminal) -> None:
+    odd = call(BROKEN, "2026-11-28 08:00:00", 404, "model_not_found", route="x\x1b[2J\r\nanswer")
+    record(terminal.cwd, [odd])
+    assert "x\ufffd[2J\ufffd\ufffdanswer by" in terminal.run("trace", BROKEN).stdout
+
+
 def test_trace_as_json(terminal: Terminal) -> None:
     record(terminal.cwd)
     told = json.loads(terminal.run("trace", SERVED, "--json").stdout)
-    assert list(told) == "call at caller route status code ms waited_ms stream attempts refusals notes".split()
+    names = "call at caller route status code ms waited_ms stream attempts refusals notes".split()
+    assert list(told) == [*names, "plan", "ordered", "deadlines", "wait", "shared"]
+    assert told["wait"] == {"position": None, "expected_ms": None, "actual_ms": 1500.0}
     assert told["attempts"][1] == {
         "provider": "groq",
         "model": "llama-3.1-8b-instant",
@@ -69,6 +85,8 @@ def test_trace_as_json(terminal: Terminal) -> None:
         "ms": 349.2,
         "detail": "",
         "resend": False,
+        "pick": None,
+        "content_by_ms": None,
         "at": "2026-11-27T09:58:56.000Z",
         "tier": 1,
         "role": "",
@@ -87,7 +105,7 @@ def test_a_beginning_that_many_have_names_them(terminal: Terminal) -> None:
     record(terminal.cwd)
     result = terminal.run("trace", SERVED[:8])
     assert (result.exit_code, result.stdout) == (1, "")
-    assert f"More than one call begins with {SERVED[:8]}" in result.stderr
+    assert f"More than one call begins or ends with {SERVED[:8]}" in result.stderr
     assert SERVED in result.stderr
     assert STREAMED in result.stderr
 
@@ -108,14 +126,42 @@ def test_an_empty_ledger_has_no_calls(terminal: Terminal) -> None:
     assert "none is recorded" in result.stderr
 
 
-@pytest.mark.parametrize("word", ["", "01a21c7", SERVED + "00"])
+@pytest.mark.parametrize("word", ["", "01a21", SERVED + "00"])
 def test_a_word_that_can_be_no_id_is_wrong_usage(terminal: Terminal, word: str) -> None:
     result = terminal.run("trace", word)
     assert result.exit_code == 2
-    assert "at least its first 8 characters" in result.stderr
+    assert "at least its last 6 or its first 8 characters" in result.stderr
 
 
 def test_a_running_gateway_is_asked(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     gateway = running(monkeypatch, {"story": None, "alike": False, "near": []})
     assert terminal.run("trace", SERVED).exit_code == 1
     assert gateway.asked == [("/admin/story", {"call": SERVED})]
+
+
+def test_what_a_gateway_remembers_beside_the_ledger_is_told(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(terminal.cwd)
+    story = json.loads(terminal.run("trace", SERVED, "--json").stdout)
+    story["attempts"][0] |= {
+        "pick": {"ready": 3, "load": 0.1, "active": 2, "pace_ms": 300.0},
+        "content_by_ms": 60_000.0,
+    }
+    story |= {
+        "plan": ["mistral/large", "groq/llama-3.1-8b-instant"],
+        "ordered": "fastest",
+        "deadlines": {"total_ms": 600_000.0, "content_ms": 30_000.0, "wait_ms": 20_000.0},
+        "wait": {"position": 4, "expected_ms": 1400.0, "actual_ms": 1500.0},
+        "shared": "miss",
+    }
+    running(monkeypatch, {"story": story, "alike": False, "near": []})
+    said = terminal.run("trace", SERVED).stdout.splitlines()
+    assert "waited 1.5 s for a key, at place 4 of the line, 1.4 s expected" in said
+    assert said[-4:] == [
+        "- planned (fastest first): mistral/large, groq/llama-3.1-8b-instant",
+        "- attempt 1: groq-2:df59b9 was chosen of 3 ready keys: 10 % of its limits used, 2 calls under way, answers "
+        "begin after 0.3 s; its first content was to come within 60.0 s",
+        "- shared answer: miss",
+        "- deadlines: 600 s in all, 30 s until its first content, 20 s waiting for a key",
+    ]

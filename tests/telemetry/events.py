@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
-from keyturn.core import Attempt, Call, Caller, Clock, Redactor, Secret, Trail, Usage
+from keyturn.core import Attempt, Call, Caller, Clock, Marks, Redactor, Secret, Trail, Usage
 from keyturn.dispatch import CallEnded, Events, Gateway, Strain
 from keyturn.stores import LiveStanding, NullLedger
 from tests.support import virtual
@@ -61,9 +62,18 @@ def make_gateway(clock: Clock | None = None) -> Gateway:
             {"provider": "groq", "state": "cooling"},
         ],
         inflight=3,
-        room=SimpleNamespace(waiting=2),
+        room=SimpleNamespace(
+            waiting=2, classes={"normal": 2}, promises=SimpleNamespace(open=4), refused={("batch", "late"): 3}
+        ),
+        headroom_gauges=lambda: [("senior_dev", 3.0, float("inf"))],
         keep_answer=0,
         strain=Strain(),
+        marks=Marks(),
+        adapting=SimpleNamespace(
+            narrowed=0,
+            watched=None,
+            steadiness=SimpleNamespace(opened=Counter(), held_back=Counter(), spared=Counter()),
+        ),
         generation=SimpleNamespace(sharing=None, prices=SimpleNamespace(of=lambda deployment: None)),
         ledger=NullLedger(),
         live=SimpleNamespace(standing=lambda: LiveStanding("memory", True, 1, 0)),

@@ -6,7 +6,9 @@ import asyncio
 import io
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
+from keyturn.core import Transition
 from keyturn.dispatch import Alarm
 from keyturn.telemetry import Telemetry
 from keyturn.telemetry.batches import FLUSH_EVERY, MOST_HELD, MOST_WAITING
@@ -75,6 +77,10 @@ def test_the_metrics_page_is_up_to_the_moment() -> None:
         assert 'keyturn_keys{provider="groq",state="healthy"} 2.0' in page
         assert "keyturn_inflight_requests 3.0" in page
         assert "keyturn_queue_waiters 2.0" in page
+        assert 'keyturn_queue_waiters_by_class{class="normal"} 2.0' in page
+        assert "keyturn_queue_promises 4.0" in page
+        assert 'keyturn_queue_refusals_total{class="batch",reason="late"} 3.0' in page
+        assert 'keyturn_headroom_requests{route="senior_dev",when="in_60_s"} +Inf' in page
         assert 'outcome="ok",status_class="2xx"} 1.0' in page
 
     virtual.run(main)
@@ -133,6 +139,27 @@ def test_what_the_process_is_under_is_in_the_figures() -> None:
         assert 'keyturn_shed_total{class="batch",reason="lag"} 2.0' in page
         assert 'keyturn_connections_refused_total{bound="per_ip"} 1.0' in page
         assert "\nkeyturn_memory_limit_bytes " not in page
+
+    virtual.run(main)
+
+
+def test_what_became_of_failing_providers_is_in_the_figures() -> None:
+    async def main() -> None:
+        gateway = make_gateway()
+        telemetry = Telemetry(gateway, io.StringIO())
+        gateway.marks.apply(Transition(("provider", "groq", ""), "cooling", 1007.0, "outage", 1, 1000.0))
+        gateway.adapting.steadiness.opened["groq"] += 2
+        gateway.adapting.steadiness.held_back["groq"] += 3
+        gateway.adapting.steadiness.spared["groq"] += 4
+        gateway.adapting.watched = SimpleNamespace(results={"won": 5})  # type: ignore[assignment]
+        page = (telemetry.metrics_page() or b"").decode()
+        telemetry.close()
+        assert 'keyturn_breaker_open{endpoint="",provider="groq"} 1.0' in page
+        assert 'keyturn_breaker_opened_total{provider="groq"} 2.0' in page
+        assert 'keyturn_retries_held_back_total{provider="groq"} 3.0' in page
+        assert 'keyturn_calls_spared_total{provider="groq"} 4.0' in page
+        assert 'keyturn_hedges_total{result="won"} 5.0' in page
+        assert "keyturn_learned_concurrency 0.0" in page
 
     virtual.run(main)
 

@@ -123,9 +123,15 @@ def trail_lines(trail: dict[str, Any]) -> Iterator[str]:
         again = " (sent again)" if attempt["resend"] else ""
         yield line + took + again + _used(attempt) + (f": {attempt['detail']}" if attempt["detail"] else "")
     if trail["waited_ms"]:
-        yield f"waited {trail['waited_ms'] / 1000:.1f} s for a key"
+        yield f"waited {trail['waited_ms'] / 1000:.1f} s for a key{_expected(trail.get('wait') or {})}"
     for line in (*trail["refusals"], *trail["notes"]):
         yield f"- {line}"
+
+
+def _expected(wait: dict[str, Any]) -> str:
+    """`, at place 4 of the line, 3.2 s expected`, as far as it is known."""
+    said = "" if wait.get("position") is None else f", at place {wait['position']} of the line"
+    return said + ("" if wait.get("expected_ms") is None else f", {wait['expected_ms'] / 1000:.1f} s expected")
 
 
 def _used(attempt: dict[str, Any]) -> str:

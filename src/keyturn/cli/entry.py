@@ -20,7 +20,7 @@ COMMANDS = {
     "models": ("models", "List the models that can be asked for."),
     "routes": ("routes", "List routes, and explain who would answer one."),
     "login": ("login", "Log in to a provider that allows it: OpenRouter, Hugging Face."),
-    "limits": ("limits", "List the limits that are declared."),
+    "limits": ("limits", "List limits and who says so; pin and clear them."),
     "chat": ("chat", "Ask one question and print the answer."),
     "connect": ("connect", "Point a tool at this gateway: Claude Code, Codex, Cursor, …"),
     "run": ("run", "Start a tool that asks this gateway."),
@@ -29,9 +29,12 @@ COMMANDS = {
     "config": ("configuration", "Show or check the configuration."),
     "doctor": ("doctor", "Say what is set up, what is missing and what is in the way."),
     "usage": ("usage", "Say what was used and what it cost."),
+    "top": ("top", "Watch how much each route can take, and when keys return."),
     "trace": ("trace", "Say what happened to one call."),
     "stores": ("stores", "Check, back up, migrate and prune what is remembered."),
+    "simulate": ("simulate", "Simulate a scenario, and compare with what is usual elsewhere."),
     "simulator": ("simulator", "Serve simulated providers."),
+    "drill": ("drill", "Rehearse failures against this configuration."),
     "bot": ("bot", "Run the Discord bot."),
     "watch": ("watch", "Answer files that are dropped into a folder."),
 }
@@ -40,7 +43,7 @@ COMMANDS = {
 HIDDEN = {"worker": "worker"}
 """The same of those that no person runs."""
 
-FAILED, CONFIG_INVALID = 1, 3
+FAILED, CONFIG_INVALID, INTERRUPTED = 1, 3, 130
 
 
 class Failure(click.ClickException):
@@ -87,6 +90,9 @@ class Commands(click.Group):
             if error.filename is None:
                 raise
             raise Failure(f"{error.filename}: {error.strerror}") from error
+        except KeyboardInterrupt as error:
+            click.echo("Ended by Ctrl-C.", err=True)
+            raise SystemExit(INTERRUPTED) from error
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -103,7 +109,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 def main(ctx: click.Context) -> None:
     """One endpoint that never runs out of keys. Without a command, on a terminal: a menu.
 
-    Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 configuration invalid.
+    Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 configuration invalid, 130 ended by Ctrl-C.
     """
     if ctx.invoked_subcommand is not None:
         return

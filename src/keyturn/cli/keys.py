@@ -57,6 +57,72 @@ def list_keys(provider: str | None, as_json: bool, **place: Any) -> None:
     print_table(
         head, [(row["key"], row["state"], row["until"] or "", row["reason"] or "", _limits(row)) for row in rows]
     )
+    if gateway is not None:
+        for group in gateway.ask("/admin/keys/groups"):
+            if wanted in (None, group["provider"]):
+                click.echo(_grouped(group))
+
+
+def _grouped(group: dict[str, Any]) -> str:
+    """What was found out of a quota group, in a sentence or two."""
+    names = ", ".join(group["keys"])
+    if group["state"] == "inferred":
+        said = f"{names} are one quota group: they share one quota at {group['provider']}, so more keys of that account"
+        return f"{said} do not help. `keyturn keys groups` says why, `keyturn keys ungroup KEY` undoes it."
+    said = f"{names} seem to share one quota at {group['provider']}; `keyturn keys groups` says why"
+    return f"{said}. If they do, declare it: QUOTA_GROUP_<P>."
+
+
+@command.command()
+@click.argument("provider", required=False)
+@place_options
+@json_option
+def groups(provider: str | None, as_json: bool, **place: Any) -> None:
+    """Show which keys were found to share one quota, and what speaks for it."""
+    from .live import find_gateway
+
+    config = read_config(Place(**place))
+    gateway = find_gateway(config, "this is what the last one found out")
+    if gateway is not None:
+        rows = gateway.ask("/admin/keys/groups")
+    else:
+        from keyturn.config import DataFolder
+        from keyturn.dispatch import groups_kept
+
+        rows = groups_kept(config, DataFolder(config.data))
+    wanted = provider_named(provider, {*config.providers})
+    rows = [row for row in rows if wanted in (None, row["provider"])]
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        click.echo("no keys were found to share a quota; those that you declared yourself are not listed here")
+    for row in rows:
+        click.echo(f"{', '.join(row['keys'])} ({row['state']})")
+        for said in row["evidence"]:
+            click.echo(f"    {said}")
+
+
+@command.command()
+@click.argument("key")
+@place_options
+def ungroup(key: str, **place: Any) -> None:
+    """Undo a quota group that was found out: KEY shares with nobody, which is remembered."""
+    from keyturn.config import DataFolder
+
+    from .live import find_gateway
+
+    config = read_config(Place(**place))
+    found = keys_named(config, key)
+    gateway = find_gateway(config, "the next one will know")
+    if gateway is not None:
+        shown = gateway.ask("/admin/keys/ungroup", {"key": key})["keys"]
+    else:
+        from keyturn.dispatch import refuse_apart
+
+        freed = set(refuse_apart(DataFolder(config.data), [each.fingerprint for each in found]))
+        shown = [each.shown for group in config.credentials.values() for each in group if each.fingerprint in freed]
+    click.echo(f"taken apart: {', '.join(shown) or 'nothing, it was in no group that was found out'}")
 
 
 def _limits(row: dict[str, Any]) -> str:

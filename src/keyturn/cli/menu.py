@@ -20,6 +20,12 @@ class Entry(NamedTuple):
 
 
 KEY = ("Which key, by its label such as groq-2?", True)
+PIN = (
+    ("Of which provider?", True),
+    ("For which model, or a pattern such as '*'?", True),
+    ("Which limit, such as requests/minute?", True),
+    ("How much of it?", True),
+)
 ENTRIES = (
     Entry("Run the gateway", ("serve",)),
     Entry(
@@ -45,11 +51,23 @@ ENTRIES = (
         "Quota",
         below=(
             Entry("What is used and free, by key", ("keys", "list")),
-            Entry("The limits that are declared", ("limits", "list"), (("Of which provider? Empty: all", False),)),
+            Entry("The limits, and who says so", ("limits", "list"), (("Of which provider? Empty: all", False),)),
+            Entry("Pin a limit, whatever anybody else says", ("limits", "pin"), PIN),
+            Entry("How much each route can take, refreshed each second", ("top",)),
+        ),
+    ),
+    Entry(
+        "Calls",
+        below=(
+            Entry("Who would answer a name, and why", ("routes", "explain"), (("Which model, role or alias?", True),)),
+            Entry("What happened to one call", ("trace",), (("Which call, by its id or the end of it?", True),)),
+            Entry("What was used and what it cost", ("usage",)),
         ),
     ),
     Entry("Models", ("models",)),
     Entry("Doctor: what is set up, missing, in the way", ("doctor",)),
+    Entry("Drill: what failures would do to your clients", ("drill",)),
+    Entry("Simulate a day of traffic", ("simulate",), (("Which scenario? Empty: list the examples", False),)),
 )
 QUIT, BACK = "Quit", "Back"
 
@@ -83,7 +101,11 @@ def _run(root: click.Group, entry: Entry) -> None:
     """Runs one line as if it had been typed; whatever becomes of it, the menu goes on."""
     args = [*entry.command]
     for question, needed in entry.asks:
-        said = click.prompt(question, default=None if needed else "", show_default=False)
+        said = click.prompt(
+            f"{question} (empty: {BACK.lower()})" if needed else question, default="", show_default=False
+        )
+        if needed and not said.strip():
+            return
         args += [said] if said else []
     click.echo(f"$ keyturn {shlex.join(args)}\n")
     try:

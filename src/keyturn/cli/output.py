@@ -19,6 +19,11 @@ def say(text: str) -> None:
     click.echo(text, err=True)
 
 
+def printable(text: str) -> str:
+    """*text* without what would steer a terminal: names of models and routes come from clients."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
+
+
 def print_json(value: object) -> None:
     """*value* as indented JSON."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
@@ -26,7 +31,7 @@ def print_json(value: object) -> None:
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Aligned columns under *head*."""
-    cells = [[*map(str, row)] for row in (head, *rows)]
+    cells = [[printable(str(cell)) for cell in row] for row in (head, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for row in cells:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

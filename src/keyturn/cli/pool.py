@@ -32,7 +32,8 @@ def open_pool(config: Config, folder: DataFolder | None = None) -> Gateway:
         await simulators[0](*exchange)
 
     apps = {row.local_app: demo for row in CATALOG.values() if row.local_app}
-    return build(config, clock=clock, apps=apps, disabled=DataFolder(config.data).disabled(), folder=folder)
+    data = DataFolder(config.data)
+    return build(config, clock=clock, apps=apps, disabled=data.disabled(), folder=folder, pins=data.pins())
 
 
 def own_folder(config: Config) -> DataFolder | None:

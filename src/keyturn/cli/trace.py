@@ -10,7 +10,7 @@ import click
 
 from .chat import trail_lines
 from .entry import FAILED
-from .output import json_option, print_json, say
+from .output import json_option, print_json, printable, say
 from .setup import Place, place_options, read_config
 
 
@@ -19,10 +19,11 @@ from .setup import Place, place_options, read_config
 @place_options
 @json_option
 def command(call: str, as_json: bool, **place: Any) -> None:
-    """Say what happened to one call: every attempt, refusal and change.
+    """Say what happened to one call: every attempt, refusal and change, how keys were chosen, and its deadlines.
 
-    CALL is its id, as the header x-keyturn-call, the log and `keyturn usage --by call` have it, or the first 8 or more
-    characters of it. Exits with 1 when no call is called so, or more than one.
+    CALL is its id, as the header x-keyturn-call, the log and `keyturn usage --by call` have it, or the last 6 or more
+    characters of it, or the first 8 or more: ids begin with their time, so those of one minute begin alike. Exits with
+    1 when no call is called so, or more than one.
     """
     from keyturn.dispatch import call_named
     from keyturn.errors import BadRequest
@@ -36,13 +37,13 @@ def command(call: str, as_json: bool, **place: Any) -> None:
     found = ask_story(read_config(Place(**place)), named)
     if found["story"] is None:
         for line in _unknown(call, found):
-            say(line)
+            say(printable(line))
         sys.exit(FAILED)
     if as_json:
         print_json(found["story"])
         return
     for line in _told(found["story"]):
-        click.echo(line)
+        click.echo(printable(line))
 
 
 def _told(story: dict[str, Any]) -> Iterator[str]:
@@ -51,6 +52,34 @@ def _told(story: dict[str, Any]) -> Iterator[str]:
     took = "" if story["ms"] is None else f", {story['ms']:,.0f} ms"
     yield f"{_time(story)}, {story['route'] or '-'}{caller}: {_status(story)}{took}"
     yield from trail_lines(story)
+    yield from _circumstances(story)
+
+
+def _circumstances(story: dict[str, Any]) -> Iterator[str]:
+    """What a gateway remembers of its latest calls: the plan, how keys were chosen, the deadlines."""
+    if len(story.get("plan") or ()) > 1:
+        how = "" if story["ordered"] == "in_order" else f" ({story['ordered']} first)"
+        yield f"- planned{how}: {', '.join(story['plan'])}"
+    for number, attempt in enumerate(story["attempts"], 1):
+        pick, limit = attempt.get("pick"), attempt.get("content_by_ms")
+        said = [f"{attempt['key']} was chosen of {_chosen(pick)}"] if pick is not None else []
+        if limit is not None:
+            said.append(f"its first content was to come within {limit / 1000:.1f} s")
+        if said:
+            yield f"- attempt {number}: {'; '.join(said)}"
+    if story.get("shared"):
+        yield f"- shared answer: {story['shared']}"
+    if (deadlines := story.get("deadlines")) is not None:
+        content, wait = deadlines["content_ms"] / 1000, deadlines["wait_ms"] / 1000
+        until = f"{content:.0f} s until its first content, " if deadlines["content_ms"] < deadlines["total_ms"] else ""
+        yield f"- deadlines: {deadlines['total_ms'] / 1000:.0f} s in all, {until}{wait:.0f} s waiting for a key"
+
+
+def _chosen(pick: dict[str, Any]) -> str:
+    from keyturn.core import Pick
+
+    pace = None if pick["pace_ms"] is None else pick["pace_ms"] / 1000
+    return Pick(pick["ready"], pick["load"], pick["active"], pace).said()
 
 
 def _status(story: dict[str, Any]) -> str:
@@ -65,7 +94,7 @@ def _time(row: dict[str, Any]) -> str:
 
 def _unknown(call: str, found: dict[str, Any]) -> Iterator[str]:
     if found["alike"]:
-        yield f"More than one call begins with {call}; the latest are:"
+        yield f"More than one call begins or ends with {call}; give more of its id, its last 6 characters for instance:"
     elif found["near"]:
         yield f"No call is called {call}; the latest are:"
     else:

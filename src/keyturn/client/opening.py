@@ -43,8 +43,8 @@ class Owned:
         self.signature = given.signature
         self.loop = asyncio.get_running_loop()
         self._folder = folder
-        disabled = DataFolder(given.config.data).disabled()
-        self.gateway: Gateway = build(given.config, disabled=disabled, folder=folder)
+        data = DataFolder(given.config.data)
+        self.gateway: Gateway = build(given.config, disabled=data.disabled(), folder=folder, pins=data.pins())
         self.watching = Watching(self.gateway, tells=given.log_events)
         self._users = 0
         self._opening: asyncio.Task[None] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -16,6 +16,7 @@ from keyturn.dispatch import (
     disk_findings,
     leftover,
     live_findings,
+    names_call,
     standing_findings,
     told_of,
     trail_told,
@@ -23,6 +24,9 @@ from keyturn.dispatch import (
 )
 from keyturn.errors import BadRequest, StoreError
 from keyturn.stores import By, Sink, UsageQuery
+
+if TYPE_CHECKING:
+    from .call_pages import Remembered
 
 Asked = TypeVar("Asked", bound=msgspec.Struct)
 Moment = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
@@ -63,10 +67,11 @@ class StoresRequest(msgspec.Struct):
 class LedgerPages:
     """Reads the stores of a gateway and, for the owner, keeps house in them."""
 
-    def __init__(self, gateway: Gateway, recorded: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, gateway: Gateway, recorded: Callable[[], Awaitable[bool]], remembered: Remembered) -> None:
         """*recorded* waits for what was recorded last; False when it could not be had in time."""
         self._gateway = gateway
         self._recorded = recorded
+        self._remembered = remembered
 
     async def usage(self, body: bytes) -> dict[str, object]:
         """Sums, and whether what was recorded last is in them. Raises BadRequest, StoreError."""
@@ -82,8 +87,7 @@ class LedgerPages:
         and StoreError when only the ledger could tell."""
         gateway = self._gateway
         call = call_named(_read(body, StoryRequest).call)
-        digits = call.replace("-", "")
-        trails = [each for name, each in gateway.recent.items() if name.replace("-", "").startswith(digits)]
+        trails = [each for name, each in gateway.recent.items() if names_call(call, name)]
         found: dict[str, object] = {"story": None, "alike": False, "near": []}
         if gateway.ledger.keeps:
             await self._recorded()
@@ -94,6 +98,10 @@ class LedgerPages:
                     raise
         if found["story"] is None and len(trails) == 1 and not found["alike"]:
             return {"story": trail_told(gateway, trails[0])}
+        if isinstance(story := found["story"], dict):
+            from .call_pages import completed
+
+            found = {**found, "story": completed(story, await self._remembered(str(story["call"])))}
         return found
 
     async def stores(self, body: bytes) -> dict[str, object]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import parse_qs
 
 import msgspec
 
 from keyturn import __version__
 from keyturn.config import DataFolder
-from keyturn.core import Call, Caller, Usage, nearest_models
+from keyturn.core import Call, Caller, Credential, Usage, call_of_size, nearest_models
 from keyturn.dispatch import Gateway, Reloader, cost, first_asked, matching, readiness
 from keyturn.errors import BadRequest, KeyturnError, ModelNotFound, UnknownPath
 from keyturn.providers import known
@@ -58,6 +58,9 @@ class AdminRequest(msgspec.Struct):
     caller: str | None = None
     needs: list[str] = []
     stream: bool = False
+    tokens: int | None = None
+    """Of its prompt and, *output*, the most of its answer: what it would be charged, and cost."""
+    output: int | None = None
 
 
 class Asked(NamedTuple):
@@ -101,7 +104,7 @@ class Pages:
         self._folder = folder
         self._reloader = reloader
         self._together = Together(gateway, observer.metrics_page, self._status, reloader, siblings)
-        self._ledger = LedgerPages(gateway, self._together.recorded)
+        self._ledger = LedgerPages(gateway, self._together.recorded, self._together.story)
 
     async def page(self, name: str, asked: Asked) -> Page:
         """The page called *name* in paths.py. Raises RequestError."""
@@ -122,6 +125,14 @@ class Pages:
             case "quota_stats":
                 await self._gateway.refresh()
                 return Page(self._gateway.quota_stats(asked.caller, _provider(asked.query)))
+            case "headroom":
+                return Page(await self._headroom(asked.caller, asked.query))
+            case "call":
+                from .call_pages import call_told
+
+                return Page(await call_told(self._gateway, asked.caller, asked.argument, self._together.story))
+            case "admin_headroom":
+                return Page(await self._watched(asked.query))
             case "providers":
                 return Page({"object": "list", "data": self._gateway.providers(asked.caller)})
             case "home":
@@ -136,6 +147,21 @@ class Pages:
                 return _metrics(await self._together.metrics())
             case _:
                 return await self._admin_page(name, asked.body)
+
+    async def _headroom(self, caller: Caller, query: bytes) -> dict[str, Any]:
+        """What each route can take, for calls of the size that *query* says."""
+        said = parse_qs(query.decode("latin-1"))
+        route = said.get("route", [None])[-1]
+        return await self._gateway.headroom(caller, route, _amount(said, "tokens"), _amount(said, "output"))
+
+    async def _watched(self, query: bytes) -> dict[str, Any]:
+        """What `keyturn top` shows."""
+        told = await self._headroom(OWNER, query)
+        minute = await self._together.minute()
+        calls = {route: {"calls": counts[0], "errors": counts[1]} for route, counts in minute.items()}
+        status = await self._together.status()
+        names = ("version", "pid", "ready", "draining", "inflight", "waiting")
+        return {**told, "minute": calls, "status": {name: status[name] for name in names}}
 
     async def _kept_response(self, name: str, asked: Asked) -> bytes:
         from .response_pages import ResponsePages
@@ -171,6 +197,10 @@ class Pages:
             case "admin_keys":
                 await gateway.refresh()
                 return Page(gateway.keys())
+            case "admin_limits" | "admin_limits_pin" | "admin_limits_clear":
+                from .limit_pages import LimitPages
+
+                return Page(await LimitPages(gateway, self._folder, self._together).page(name, body))
             case "admin_models":
                 return Page([{"id": row.id, "provider": row.provider} for row in await gateway.models(OWNER)])
             case "admin_explain":
@@ -196,6 +226,10 @@ class Pages:
                 return Page({"keys": await self._switch(_key_of(body), off=True)})
             case "admin_enable":
                 return Page({"keys": await self._switch(_key_of(body), off=False)})
+            case "admin_groups":
+                return Page(gateway.adapting.groups())
+            case "admin_ungroup":
+                return Page({"keys": await self._ungroup(_key_of(body))})
         raise AssertionError(f"paths.py serves {name}, but nothing answers it")
 
     def _status(self) -> dict[str, object]:
@@ -220,7 +254,8 @@ class Pages:
         caller = config.default_caller if asked.caller is None else names.get(asked.caller)
         if caller is None:
             raise BadRequest(f"no caller is called {asked.caller!r}; there are {', '.join(sorted(names))}")
-        call = Call("openai_chat", "chat", asked.route or "", {}, 0, asked.stream, needs=frozenset(asked.needs))
+        call = call_of_size(asked.route or "", asked.tokens or 0, asked.output)
+        call.stream, call.needs = asked.stream, frozenset(asked.needs)
         return await self._gateway.explain(call, caller)
 
     async def _reload(self) -> dict[str, object]:
@@ -230,13 +265,26 @@ class Pages:
         await self._together.reload()
         return {"reading": True}
 
-    async def _switch(self, key: str | None, *, off: bool) -> list[str]:
-        """Takes keys out of use or back into it, in all workers and for the next start."""
+    async def _ungroup(self, key: str | None) -> list[str]:
+        """Undoes quota groups that were found out, in all workers; the keys that were in them, as they are shown."""
+        named = [each.fingerprint for each in self._named(key)]
+        freed = set(self._gateway.adapting.ungroup(named))
+        await self._together.ungrouped(named)
+        return [each.shown for each in matching(self._gateway, None) if each.fingerprint in freed]
+
+    def _named(self, key: str | None) -> list[Credential]:
+        """The keys that *key* names. Raises BadRequest when there is none."""
         if key is None:
             raise BadRequest('name the key: {"key": "groq-2"}', param="key")
         found = matching(self._gateway, key)
         if not found:
-            raise BadRequest(f"no key is named {key[:200]!r}: give a label, a fingerprint or a provider", param="key")
+            raise BadRequest("no key is named so: give a label, a fingerprint or a provider", param="key")
+        return found
+
+    async def _switch(self, key: str | None, *, off: bool) -> list[str]:
+        """Takes keys out of use or back into it, in all workers and for the next start."""
+        found = self._named(key)
+        assert key is not None, "it names something"
         disabled = self._folder.disabled()
         for credential in found:
             disabled.pop(credential.fingerprint, None)
@@ -265,6 +313,16 @@ def _provider(query: bytes) -> str | None:
         return None
     row = known(found[0])
     return row.name if row is not None else found[0]
+
+
+def _amount(said: dict[str, list[str]], name: str) -> int | None:
+    """The number of tokens that `?name=` says, None when it says nothing. Raises BadRequest."""
+    text = said.get(name, [""])[-1]
+    if not text:
+        return None
+    if not text.isdecimal() or len(text) > 9 or not text.isascii() or not int(text):
+        raise BadRequest(f"`{name}` must be a whole number of tokens, 1 or more", param=name)
+    return int(text)
 
 
 def _question(body: bytes) -> Question:

@@ -21,6 +21,8 @@ Name = Literal[
     "cost_estimate",
     "providers",
     "quota_stats",
+    "headroom",
+    "call",
     "home",
     "healthz",
     "readyz",
@@ -29,14 +31,20 @@ Name = Literal[
     "admin_reset",
     "admin_disable",
     "admin_enable",
+    "admin_groups",
+    "admin_ungroup",
     "admin_models",
     "admin_status",
+    "admin_headroom",
     "admin_trace",
     "admin_explain",
     "admin_reload",
     "admin_usage",
     "admin_story",
     "admin_stores",
+    "admin_limits",
+    "admin_limits_pin",
+    "admin_limits_clear",
 ]
 
 
@@ -86,6 +94,8 @@ ENDPOINTS = (
     Endpoint("cost_estimate", "/v1/cost-estimate", "POST", "caller"),
     Endpoint("providers", "/v1/providers", "GET", "caller"),
     Endpoint("quota_stats", "/v1/quota-stats", "GET", "caller"),
+    Endpoint("headroom", "/v1/headroom", "GET", "caller"),
+    Endpoint("call", "/v1/calls/{id}", "GET", "caller"),
     Endpoint("home", "/", "GET", "nothing"),
     Endpoint("healthz", "/healthz", "GET", "nothing"),
     Endpoint("readyz", "/readyz", "GET", "nothing"),
@@ -94,14 +104,20 @@ ENDPOINTS = (
     Endpoint("admin_reset", "/admin/keys/reset", "POST", "admin"),
     Endpoint("admin_disable", "/admin/keys/disable", "POST", "admin"),
     Endpoint("admin_enable", "/admin/keys/enable", "POST", "admin"),
+    Endpoint("admin_groups", "/admin/keys/groups", "GET", "admin"),
+    Endpoint("admin_ungroup", "/admin/keys/ungroup", "POST", "admin"),
     Endpoint("admin_models", "/admin/models", "GET", "admin"),
     Endpoint("admin_status", "/admin/status", "GET", "admin"),
+    Endpoint("admin_headroom", "/admin/headroom", "GET", "admin"),
     Endpoint("admin_trace", "/admin/trace", "POST", "admin"),
     Endpoint("admin_explain", "/admin/explain", "POST", "admin"),
     Endpoint("admin_reload", "/admin/reload", "POST", "admin"),
     Endpoint("admin_usage", "/admin/usage", "POST", "admin"),
     Endpoint("admin_story", "/admin/story", "POST", "admin"),
     Endpoint("admin_stores", "/admin/stores", "POST", "admin"),
+    Endpoint("admin_limits", "/admin/limits", "GET", "admin"),
+    Endpoint("admin_limits_pin", "/admin/limits/pin", "POST", "admin"),
+    Endpoint("admin_limits_clear", "/admin/limits/clear", "POST", "admin"),
 )
 
 _LONGEST_ECHO = 200
@@ -113,6 +129,7 @@ _EXACT = {
 }
 _KEPT = tuple(spelling.encode() for spelling in spellings("/v1/responses/"))
 _ITEMS = b"/input_items"
+_CALLS = tuple(spelling.encode() for spelling in spellings("/v1/calls/"))
 _VARYING = {endpoint.path: endpoint for endpoint in ENDPOINTS if "{" in endpoint.path}
 
 
@@ -127,6 +144,8 @@ def find(raw_path: bytes) -> tuple[Endpoint, str]:
         return _VARYING[place.path], argument
     if raw_path.startswith(_KEPT) and (kept := _kept(raw_path)) is not None:
         return kept
+    if raw_path.startswith(_CALLS) and (call := _rest(raw_path, _CALLS)):
+        return _VARYING["/v1/calls/{id}"], call
     shown = repr(raw_path[:_LONGEST_ECHO])[2:-1]
     raise UnknownPath(f"nothing is served at {shown}; served are {_served()}")
 
@@ -149,6 +168,12 @@ def _kept(raw_path: bytes) -> tuple[Endpoint, str] | None:
     if not id or b"/" in id:
         return None
     return _VARYING[name], unquote(id.decode("latin-1"))
+
+
+def _rest(raw_path: bytes, beginnings: tuple[bytes, ...]) -> str:
+    """What follows one of *beginnings*, if it is one part of a path; else nothing."""
+    rest = raw_path[next(len(each) for each in beginnings if raw_path.startswith(each)) :]
+    return "" if b"/" in rest else unquote(rest.decode("latin-1"))
 
 
 def _served() -> str:

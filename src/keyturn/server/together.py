@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from keyturn.dispatch import Gateway, Reloader, recorded
+from keyturn.config import Pin
+from keyturn.dispatch import Gateway, Reloader, recorded, trail_told
 
 if TYPE_CHECKING:
+    from keyturn.dispatch import Choice
+
     from .siblings import Siblings
+    from .tally import Tally
 
 SUMMED = ("inflight", "waiting", "open")
 """What a status counts, and what is therefore the sum of all workers'."""
@@ -46,6 +50,10 @@ class Together:
         self._status = status
         self._reloader = reloader
         self._siblings = siblings
+        self.pinning = asyncio.Lock()
+        """Who holds it may change what is pinned: it is read, written down and obeyed as one step."""
+        self._tally: Tally | None = None
+        """Made by the first who watches."""
         if siblings is not None:
             siblings.answer = self._answer
 
@@ -86,6 +94,26 @@ class Together:
         answers = await self._siblings.ask("trace", call.encode())
         return next(iter(_told(answers.said).values()), None)
 
+    async def story(self, call: str) -> dict[str, object] | None:
+        """The whole story of one call from who answered it, as long as that remembers it."""
+        trail = self._gateway.recent.get(call)
+        if trail is not None or self._siblings is None:
+            return trail_told(self._gateway, trail) if trail is not None else None
+        answers = await self._siblings.ask("story", call.encode())
+        return next(iter(_told(answers.said).values()), None)
+
+    async def minute(self) -> dict[str, list[int]]:
+        """Route -> calls of all workers that ended in the last minute, and how many of these failed."""
+        sums = self._minute()
+        if self._siblings is None:
+            return sums
+        answers = await self._siblings.ask("minute")
+        for said in answers.said.values():
+            for route, counts in msgspec.json.decode(said, type=dict[str, list[int]]).items() if said else ():
+                before = sums.get(route, [0, 0])
+                sums[route] = [before[0] + counts[0], before[1] + counts[1]]
+        return sums
+
     async def reload(self) -> None:
         """Have all read their files again."""
         if self._reloader is not None:
@@ -98,10 +126,25 @@ class Together:
         if self._siblings is not None:
             await self._siblings.ask("switch", msgspec.json.encode(Switched(fingerprints, off)))
 
+    async def ungrouped(self, fingerprints: list[str]) -> None:
+        """Have the others take these keys apart too."""
+        if self._siblings is not None:
+            await self._siblings.ask("ungroup", msgspec.json.encode(fingerprints))
+
     async def reset(self, key: str | None) -> None:
         """Have the others forget cooldowns too: marks are shared, a login's refusals are not."""
         if self._siblings is not None:
             await self._siblings.ask("reset", msgspec.json.encode(key))
+
+    async def pinned(self, pins: Sequence[Pin]) -> None:
+        """Have the others obey these pinned limits too."""
+        if self._siblings is not None:
+            await self._siblings.ask("pin", msgspec.json.encode(pins))
+
+    async def cleared(self, choice: Choice) -> None:
+        """Have the others forget what was learned and reported too."""
+        if self._siblings is not None:
+            await self._siblings.ask("clear", msgspec.json.encode(choice))
 
     async def recorded(self) -> bool:
         """Wait until the ledger has what all recorded so far; False when that could not be had in time."""
@@ -122,6 +165,11 @@ class Together:
             case "trace":
                 trail = self._gateway.recent.get(content.decode())
                 return msgspec.json.encode(trail.told()) if trail is not None else b""
+            case "story":
+                trail = self._gateway.recent.get(content.decode())
+                return msgspec.json.encode(trail_told(self._gateway, trail)) if trail is not None else b""
+            case "minute":
+                return msgspec.json.encode(self._minute())
             case "recorded":
                 return COMPLETE if await recorded(self._gateway) else b""
             case "reload":
@@ -129,9 +177,26 @@ class Together:
                     self._reloader.reload()
             case "reset":
                 self._gateway.reset(msgspec.json.decode(content, type=str | None))
+            case "pin":
+                from keyturn.dispatch import pin_again
+
+                pin_again(self._gateway, msgspec.json.decode(content, type=tuple[Pin, ...]))
+            case "clear":
+                from keyturn.dispatch import Choice, clear_limits
+
+                clear_limits(self._gateway, msgspec.json.decode(content, type=Choice))
+            case "ungroup":
+                self._gateway.adapting.ungroup(msgspec.json.decode(content, type=list[str]))
             case "switch":
                 self._switch(msgspec.json.decode(content, type=Switched))
         return b""
+
+    def _minute(self) -> dict[str, list[int]]:
+        if self._tally is None:
+            from .tally import Tally
+
+            self._tally = Tally(self._gateway)
+        return self._tally.told()
 
     def _switch(self, switched: Switched) -> None:
         gateway = self._gateway

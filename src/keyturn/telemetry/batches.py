@@ -22,7 +22,7 @@ from keyturn.dispatch import CallEnded, Event, Gateway
 
 from .logs import Lines
 from .metrics import Labels, Metrics
-from .pressure import strain_gauges, strain_totals
+from .pressure import room_gauges, strain_gauges, strain_totals
 from .requests import LARGEST_PART, Recordings
 from .stores import price_of, store_gauges, store_totals
 
@@ -198,7 +198,10 @@ class Telemetry:
         for labels, count in states.items():
             yield "keyturn_keys", labels, count
         yield "keyturn_inflight_requests", (), gateway.inflight
-        yield "keyturn_queue_waiters", (), gateway.room.waiting
+        yield from room_gauges(gateway)
+        for route, now, later in gateway.headroom_gauges():
+            yield "keyturn_headroom_requests", (route, "now"), now
+            yield "keyturn_headroom_requests", (route, "in_60_s"), later
         if gateway.generation.sharing is not None:
             entries, size = gateway.generation.sharing.figures()
             yield "keyturn_cache_entries", (), entries

@@ -66,6 +66,7 @@ COUNTERS: Mapping[str, Shape] = {
         "Streams that did not reach their end, by whether the client had seen any of it.", ("provider", "phase")
     ),
     "keyturn_alarms_total": Shape("Times that something asked for the owner's attention; the log says what.", ()),
+    "keyturn_limits_learned_total": Shape("Limits that 429s taught, and their changes since.", ("provider",)),
     "keyturn_rotations_total": Shape("Moves of a round robin to its next key.", ("provider",)),
     "keyturn_config_reloads_total": Shape(
         "Times that a changed configuration was read: ok when it was taken over, else invalid.", ("result",)
@@ -82,6 +83,22 @@ COUNTERS: Mapping[str, Shape] = {
     "keyturn_shed_total": Shape(
         "Calls refused because the gateway itself is under strain: lag of its event loop, or memory.",
         ("class", "reason"),
+    ),
+    "keyturn_queue_refusals_total": Shape(
+        "Calls that could not wait for a credential, or waited in vain: never (none returns in time), predicted (its "
+        "turn would come too late), full (of the room), evicted (for callers with less of it), late.",
+        ("class", "reason"),
+    ),
+    "keyturn_breaker_opened_total": Shape("Times that a provider was left alone because it was down.", ("provider",)),
+    "keyturn_retries_held_back_total": Shape(
+        "Second tries that were not made because the provider's budget for them was spent.", ("provider",)
+    ),
+    "keyturn_calls_spared_total": Shape(
+        "Calls that left a provider alone because most of its answers were faults.", ("provider",)
+    ),
+    "keyturn_hedges_total": Shape(
+        "Second requests for slow calls: won (it answered first), lost, failed (neither did), left (the client did).",
+        ("result",),
     ),
     "keyturn_connections_refused_total": Shape(
         "Connections of clients refused at a bound: total, or per_ip.", ("bound",)
@@ -131,8 +148,17 @@ GAUGES: Mapping[str, Shape] = {
     "keyturn_config_valid": Shape("1 while the configuration files as they are now are in use, else 0.", ()),
     "keyturn_upstream_connections": Shape("HTTP connections to upstreams, in use and idle.", ()),
     "keyturn_queue_waiters": Shape("Calls waiting for a credential.", ()),
+    "keyturn_queue_waiters_by_class": Shape("The same, by class.", ("class",)),
+    "keyturn_queue_promises": Shape("Calls that were told when to come back, and are expected.", ()),
+    "keyturn_headroom_requests": Shape(
+        "Calls of middling size that the keys of a role, alias or route id would let through at once: now, and in 60 "
+        "s. +Inf where no limit is known.",
+        ("route", "when"),
+    ),
     "keyturn_cache_entries": Shape("Answers that are kept, where any route keeps them.", ()),
     "keyturn_cache_bytes": Shape("Bytes of the answers that are kept.", ()),
+    "keyturn_breaker_open": Shape("1 for a provider that is left alone because it is down.", ("provider", "endpoint")),
+    "keyturn_learned_concurrency": Shape("Quota groups and models that are sent fewer requests at once.", ()),
     "keyturn_loop_lag_seconds": Shape("How late the event loop was at most, in the last three seconds.", ()),
     "keyturn_resident_bytes": Shape("Memory of the process, where the system tells.", ()),
     "keyturn_memory_limit_bytes": Shape("Memory that the process may have, where there is a limit.", ()),

@@ -11,7 +11,7 @@ from typing import TextIO
 import msgspec
 
 from keyturn.core import FOREVER, Attempt, Redactor
-from keyturn.dispatch import CallEnded, Cooled, Event, Reloaded, Rotated
+from keyturn.dispatch import CallEnded, Cooled, Event, LimitLearned, Reloaded, Rotated
 
 LONGEST = 500
 """Characters of one field."""
@@ -41,6 +41,8 @@ class Lines:
             return self._rotated(event, wall)
         if isinstance(event, Reloaded):
             return self._reloaded(event, wall)
+        if isinstance(event, LimitLearned):
+            return self.note(event.text, wall, "limit_learned")
         return self.note(event.text, wall, "alarm")
 
     def note(self, text: str, wall: float, kind: str = "note") -> str:

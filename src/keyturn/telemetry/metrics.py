@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from keyturn.core import FOREVER, NANO, Attempt, Trail
-from keyturn.dispatch import Alarm, CallEnded, Cooled, Event, Rotated
+from keyturn.dispatch import Alarm, CallEnded, Cooled, Event, LimitLearned, Rotated
 
 from .catalog import COUNTERS, GAUGES, HISTOGRAMS, OPERATION
 
@@ -90,6 +90,8 @@ class Metrics:
             self._add("keyturn_alarms_total", ())
         elif isinstance(event, Rotated):
             self._add("keyturn_rotations_total", (event.provider,))
+        elif isinstance(event, LimitLearned):
+            self._add("keyturn_limits_learned_total", (event.provider,))
         else:
             self._valid = not event.problems
             self._add("keyturn_config_reloads_total", ("ok" if self._valid else "invalid",))
@@ -151,7 +153,7 @@ class Metrics:
         before: Attempt | None = None
         for attempt in trail.attempts:
             upstream += self._count_attempt(attempt, kind, trail.stream)
-            if before is not None and not attempt.resend:
+            if before is not None and not attempt.resend and before.meaning != "cancelled":  # one of two at once
                 self._moved(before.provider, attempt, before.meaning)
             elif before is None and trail.planned not in ("", attempt.provider):
                 self._moved(trail.planned, attempt, "passed_over")
