@@ -7,7 +7,7 @@ LOCK  := uv pip compile --quiet --universal --generate-hashes --python-version 3
          --no-emit-find-links --no-strip-extras --custom-compile-command "make lock" $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo bot watch test lint coverage bench torture clients lock clean
+.PHONY: help setup run demo bot watch test lint coverage bench torture faults clients lock clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -46,6 +46,9 @@ bench: setup ## measure the gateway against a bare relay, in one run (ARGS=--qui
 
 torture: setup ## run the long checks at full size
 	@$(BIN)/python -m tools.torture $(ARGS)
+
+faults: setup ## play the matrix of faults and write what came of it into docs/faults.md
+	@$(BIN)/python -m tools.faults $(ARGS)
 
 clients: setup ## run real tools and SDKs through the gateway, over simulated models (needs npm)
 	@$(BIN)/python -m tools.clients $(ARGS)
