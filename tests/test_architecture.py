@@ -49,7 +49,8 @@ CATALOG_IMPORTS = {"tomllib", "importlib.resources"}
 """What these need on top, to load data that is part of the package."""
 DATA_READERS = {"providers/registry.py", "providers/prices.py", "providers/equivalents.py"}
 
-CLOCK = "dispatch/clock.py"
+CLOCKS = {"dispatch/clock.py", "simulation/virtual.py"}
+"""Who makes time and chance: the real ones, and those of a simulation."""
 TIMED_CALLS = {"asyncio.sleep", "asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for", "os.urandom", "uuid.uuid4"}
 TIMED_CALLS |= {
     f"{name}.{now}" for name in ("datetime", "datetime.datetime", "date") for now in ("now", "utcnow", "today")
@@ -178,8 +179,8 @@ def purity(source: Source) -> Iterator[str]:
 
 
 def clock(source: Source) -> Iterator[str]:
-    """Only dispatch/clock.py touches time, randomness and timers; everything else takes a Clock, `now` or `draw`."""
-    if source.path == CLOCK:
+    """Only CLOCKS touch time, randomness and timers; everything else takes a Clock, `now` or `draw`."""
+    if source.path in CLOCKS:
         return
     for item in imports(source):
         if not item.level and item.module in {"time", "random", "sched"}:

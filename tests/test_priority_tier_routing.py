@@ -17,7 +17,7 @@ AUTO = {"OPENROUTER_CHAT_MODEL": MODEL, "GROQ_CHAT_MODEL": MODEL, "GEMINI_CHAT_M
 async def order_of(world: World, name: str) -> list[str]:
     """Who is asked for *name* while nobody answers, in order."""
     before = len(world.seen())
-    assert (await world.chat(name)).status >= 400
+    assert (await world.chat(name, timeout=2)).status >= 400  # it does not wait until somebody may be asked once more
     return asked(world)[before:]
 
 

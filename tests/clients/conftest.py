@@ -59,6 +59,7 @@ def environment(simulated: Upstreams) -> dict[str, str]:
         f"{name.upper()}_API_BASE": f"{simulated.url}/{name}/v1" for name in ("openai", "groq", "deepseek", "mistral")
     }
     return environ | {
+        "LEARNING_ENABLED": "false",  # what one test has a key refuse is no limit of the next
         "GROQ_API_KEY": "gsk_good",
         "DEEPSEEK_API_KEY_1": "sk-revoked-1",
         "DEEPSEEK_API_KEY_2": "sk-revoked-2",
