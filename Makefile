@@ -31,7 +31,7 @@ watch: setup ## watch a folder of tasks
 	@exec $(BIN)/keyturn watch $(ARGS)
 
 test: setup ## run the tests
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## check style, format and types
 	@$(BIN)/ruff check .

@@ -117,7 +117,7 @@ def test_a_row_is_in_the_journal_at_once_and_in_the_database_soon(tmp_path: Path
         kept.ended(ended("c"))
         assert in_journal(tmp_path) == lines(row, over(row), ended("c"))
         assert sink.taken == []
-        await later(0.15)
+        await later(0.6)
         assert sink.taken == lines(row, over(row), ended("c"))
         assert (kept.standing().waiting_bytes, kept.standing().recorded) == (0, 3)
         await kept.close()
@@ -425,7 +425,7 @@ def test_what_is_written_meanwhile_waits_for_the_next_visit(tmp_path: Path) -> N
 
         sink.apply = apply  # type: ignore[method-assign]
         kept.ended(ended("first"))
-        await later(1.0)
+        await later(5.0)
         assert 8 <= len(sink.asked) <= 11
         await kept.close()
 

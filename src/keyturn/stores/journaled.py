@@ -22,7 +22,7 @@ from .ledger import AttemptRow, CallRow, CallStory, Sink, Standing, UsageQuery, 
 
 BATCH = 2000
 """Lines that are handed over together at most."""
-PACE = 0.1
+PACE = 0.5
 """Seconds between two visits to the database at least, but for who asks at once."""
 RETRY = 1.0
 """Seconds after which a journal that could not be written is tried again."""
