@@ -202,7 +202,7 @@ def test_it_goes_on_while_the_gateway_is_away_and_ends_when_somebody_leaves() ->
 
 def test_the_terminal_is_given_back() -> None:
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=100, height=30)
+    console = Console(file=out, force_terminal=True, width=100, height=30, _environ={"TERM": "xterm"})
     with Screen(console) as screen:
         screen.show(told(), "")
     assert out.getvalue().startswith("\x1b[?1049h")
