@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyturn.core import Clock
 from keyturn.errors import KeyturnError
@@ -87,3 +87,15 @@ async def _closed(name: str, close: Close) -> None:
         await close()
     except (KeyturnError, OSError) as error:
         _log.warning("%s could not be closed: %s", name, error)
+
+
+async def ended(task: asyncio.Task[Any]) -> None:
+    """Wait until *task* is over; a cancellation that comes meanwhile is raised afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

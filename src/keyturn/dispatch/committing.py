@@ -9,6 +9,7 @@ from keyturn.errors import Draining, UpstreamRefused
 from keyturn.wire import dialect, upstream_message
 
 from .answering import CODES, SSE, refused, request_ids
+from .closing import ended
 from .reply import ByteStream, Reply
 from .run import Run
 
@@ -102,14 +103,7 @@ class Early:
 
     async def ended(self) -> None:
         """Wait until nothing is left of the call; a cancellation that comes meanwhile is raised afterwards."""
-        cancelled: asyncio.CancelledError | None = None
-        while not self._task.done():
-            try:
-                await asyncio.wait([self._task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
+        await ended(self._task)
 
     async def _news(self, until: float) -> None:
         """Wait until the call is answered, but no longer than that."""

@@ -11,6 +11,7 @@ from keyturn.core import TimerHandle
 from keyturn.errors import DeadlineExceeded, Draining, UpstreamInterrupted
 
 from .answering import request_ids
+from .closing import ended
 from .kept import lasting
 from .relay import RelayStream, interruption
 from .reply import Reply
@@ -139,14 +140,7 @@ class Flight:
 
     async def ended(self) -> None:
         """Wait until nothing is left of it; a cancellation that comes meanwhile is raised afterwards."""
-        cancelled: asyncio.CancelledError | None = None
-        while not self._task.done():
-            try:
-                await asyncio.wait([self._task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
+        await ended(self._task)
 
     async def _fly(self) -> None:
         reply = self.reply = await self.gateway.ask(self.run)
