@@ -11,6 +11,7 @@ from keyturn.core import (
     Deployment,
     Marks,
     Meaning,
+    Others,
     Outcome,
     Report,
     Seen,
@@ -19,7 +20,7 @@ from keyturn.core import (
     judge,
     scopes_of,
 )
-from keyturn.core.breaker import rejected_share
+from keyturn.core.breaker import nobody, rejected_share
 
 LLAMA, OTHER = Deployment("groq", "llama"), Deployment("groq", "other")
 SCOPE = ("provider", "groq", "")
@@ -33,10 +34,17 @@ class World:
         self.marks = Marks()
         self.breaker = Breaker(SCOPE)
 
-    def fails(self, began: float, ended: float | None = None, model: Deployment = LLAMA, **more: object) -> bool:
+    def fails(
+        self,
+        began: float,
+        ended: float | None = None,
+        model: Deployment = LLAMA,
+        others: Others = nobody,
+        **more: object,
+    ) -> bool:
         """Whether anything followed."""
         seen = Seen(model, began, began + 0.1 if ended is None else ended, **more)  # type: ignore[arg-type]
-        return self._apply(self.breaker.failed(self.marks, seen, lambda: 0.0))
+        return self._apply(self.breaker.failed(self.marks, seen, lambda: 0.0, others=others))
 
     def answers(self, began: float, model: Deployment = LLAMA) -> bool:
         return self._apply(self.breaker.answered(self.marks, Seen(model, began, began + 0.1)))
@@ -88,6 +96,33 @@ def test_one_broken_model_does_not_close_its_provider() -> None:
         assert not world.fails(number / 10, number / 10 + 5)
         if number % 3 == 0:
             world.answers(number / 10, OTHER)
+
+
+def test_a_few_broken_keys_do_not_close_it_while_others_can_be_asked() -> None:
+    world = World()
+    for number in range(60):
+        assert not world.fails(0.0, 1.0, key="ab"[number % 2], others=lambda beside: "c" not in beside)
+    assert world.fails(0.0, 1.0, key="c", others=lambda beside: "d" not in beside), "three have failed"
+
+
+def test_a_few_broken_keys_close_it_when_no_other_can_be_asked() -> None:
+    world = World()
+    for _ in range(19):
+        assert not world.fails(0.0, 1.0, key="a")
+    assert world.fails(0.0, 1.0, key="a", others=lambda beside: False)
+
+
+def test_a_key_whose_probe_failed_rests_while_another_can_be_asked() -> None:
+    world = World()
+    until = world.opened()
+    world.fails(until, key="a", others=lambda beside: "b" not in beside)
+    [rest] = [each for each in world.marks.every() if each.scope != SCOPE]
+    assert (rest.scope, rest.until) == (("key_model", "groq", "a", "llama"), until + 0.1 + 30)
+    world.fails(until + 8, key="b", others=lambda beside: False)
+    assert len(world.marks.every()) == 2, "somebody has to probe"
+    for _ in range(3):
+        world.answers(until + 16)
+    assert world.marks.every() == [], "it is over for all of them"
 
 
 def test_five_in_a_row_where_somebody_waits() -> None:

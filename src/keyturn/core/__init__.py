@@ -20,7 +20,7 @@ from .attempts import (
     stand_by,
     together,
 )
-from .breaker import Breaker, Seen, Throttle
+from .breaker import Breaker, Others, Seen, Throttle
 from .catalog import (
     AUTO,
     BLIND,
@@ -297,6 +297,7 @@ __all__ = [
     "Move",
     "Offer",
     "Origin",
+    "Others",
     "Outcome",
     "Pace",
     "Part",

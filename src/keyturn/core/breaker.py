@@ -7,7 +7,9 @@
 
 A fault is what an outage is made of: a 5xx, a timeout, a lost connection, an overload. Refused keys, limits and
 mistakes of clients say nothing of it and are not counted. Nor is a provider left alone because one of its models is
-broken while another answers: that model rests by itself.
+broken while another answers: that model rests by itself. Nor because of one or two broken keys, however many calls meet
+them at one moment: the share of faults counts once three keys have met one, or all that could be asked. A key that a
+probe finds failing rests then, so that the next probe asks another.
 
 Of faults in a row each began after the one before it had failed, so that what broke at one moment counts once. Three
 are enough when they are spread over more than ten seconds, as they are where the marks below let nothing but a probe
@@ -25,7 +27,7 @@ is slow or its client left, says nothing by itself.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from .cooldowns import FOREVER
@@ -54,6 +56,10 @@ WIDER = 8
 """Requests that may probe at a time once one was answered."""
 PROOF = 3
 """Answers that close it."""
+KEYS = 3
+"""Keys that must have met faults, as far as there are others, before the share of faults counts."""
+ASIDE = 30.0
+"""Seconds that a key rests whose probe failed, if another can be asked: several probes' time."""
 WORKS = 3
 """Answers by which a model shows that its provider works, when they are most of its attempts."""
 LONGEST_STEP = 60.0
@@ -71,6 +77,17 @@ class Seen(NamedTuple):
     """Seconds that the provider itself asks to wait."""
     code: str = ""
     """Of a fault without an answer: its kind."""
+    key: str = ""
+    """The fingerprint of the credential that was used."""
+
+
+Others = Callable[[Collection[str]], bool]
+"""Whether a key beside those with these fingerprints could be asked now."""
+
+
+def nobody(beside: Collection[str]) -> bool:
+    """Where a provider has one key only."""
+    return False
 
 
 class Breaker:
@@ -82,6 +99,7 @@ class Breaker:
         "_failed_at",
         "_opened",
         "_proofs",
+        "_rested",
         "_row",
         "_row_since",
         "_seen",
@@ -94,8 +112,8 @@ class Breaker:
         """*scope*: that of its mark. *covers*: whether it is the one for a model of its provider."""
         self.scope = scope
         self._covers = covers
-        self._seen: deque[tuple[float, Deployment, bool]] = deque(maxlen=MOST_SEEN)
-        """When each of the latest attempts ended, what it asked, and whether it was a fault."""
+        self._seen: deque[tuple[float, Deployment, str, bool]] = deque(maxlen=MOST_SEEN)
+        """When each of the latest attempts ended, what it asked by which key, and whether it was a fault."""
         self._row = 0
         self._unreached = 0
         """How many of them, the latest ones, could not even connect."""
@@ -106,19 +124,23 @@ class Breaker:
         self._proofs = 0
         self._answered: set[Deployment] = set()
         """What has answered since it opened."""
+        self._rested: set[ScopeKey] = set()
+        """Keys that rest since a probe of theirs failed."""
 
-    def failed(self, marks: Marks, seen: Seen, draw: Draw, longest: float = FOREVER) -> list[Transition]:
+    def failed(
+        self, marks: Marks, seen: Seen, draw: Draw, longest: float = FOREVER, others: Others = nobody
+    ) -> list[Transition]:
         """An attempt met a fault: what follows for the marks. *longest*: seconds that it may stay open at most."""
         mark = marks.get(self.scope)
         if mark is not None:
-            return self._not_yet(mark, seen, draw, longest)
-        self._seen.append((seen.now, seen.deployment, True))
+            return self._not_yet(mark, seen, draw, longest, others)
+        self._seen.append((seen.now, seen.deployment, seen.key, True))
         if seen.started > self._failed_at:
             self._row_since = self._row_since if self._row else seen.now
             self._row += 1
             self._unreached = self._unreached + 1 if seen.code in CONNECT else 0
             self._failed_at = seen.now
-        if not self._row_says_so(seen.now) and not self._mostly_faults(seen.now):
+        if not self._row_says_so(seen.now) and not self._mostly_faults(seen.now, others):
             return []
         self._seen.clear()
         self._row = self._unreached = 0
@@ -129,7 +151,7 @@ class Breaker:
         self._row = self._unreached = 0
         mark = marks.get(self.scope)
         if mark is None:
-            self._seen.append((seen.now, seen.deployment, False))
+            self._seen.append((seen.now, seen.deployment, seen.key, False))
             return []
         if seen.started <= mark.since:
             return []
@@ -137,10 +159,16 @@ class Breaker:
         self._answered.add(seen.deployment)
         self._proofs += 1
         if self._proofs >= PROOF:
-            return [Transition(self.scope, None, started=seen.started)]
+            return [Transition(self.scope, None, started=seen.started), *self._let_go(seen.now)]
         if self._proofs > 1:
             return []
         return [Transition(self.scope, "cooling", mark.until, REASON, mark.strikes, mark.since, width=WIDER)]
+
+    def forget(self) -> None:
+        """Nothing of what was seen counts any more."""
+        self._seen.clear()
+        self._row = self._unreached = 0
+        self._rested.clear()
 
     def wanted(self, now: float) -> None:
         """A call begins that would ask this provider first."""
@@ -148,7 +176,7 @@ class Breaker:
 
     def works(self, deployment: Deployment, now: float) -> bool:
         """Whether *deployment* was mostly answered well of late, whatever its provider's other models do."""
-        mine = [fault for ended, each, fault in self._seen if each == deployment and ended > now - SPELL]
+        mine = [fault for ended, each, _, fault in self._seen if each == deployment and ended > now - SPELL]
         bad = sum(mine)
         return len(mine) - bad >= WORKS and len(mine) > 2 * bad
 
@@ -159,17 +187,30 @@ class Breaker:
         enough = self._row >= IN_A_ROW or (self._row >= FEWER and now > self._row_since + SPREAD)
         return enough and len(self._wanted) == WANTED and self._wanted[0] > now - WINDOW
 
-    def _not_yet(self, mark: Mark, seen: Seen, draw: Draw, longest: float) -> list[Transition]:
+    def _not_yet(self, mark: Mark, seen: Seen, draw: Draw, longest: float, others: Others) -> list[Transition]:
         """A fault while it is open: of a probe, or of what was under way when it opened."""
         if seen.started <= mark.since:
             return []
         self._since(mark)
         again = self._open(mark.strikes + 1, seen, draw, longest)
         if not self._answered or seen.deployment in self._answered:
-            return [again]
+            return [again, *self._aside(seen, longest, others)]
         # The provider works, this model of it does not: it rests first, so that not all who wait for it are let go.
         rest = again._replace(scope=("deployment", *seen.deployment), reason="server_error")
-        return [rest, Transition(self.scope, None, started=seen.started)]
+        return [rest, Transition(self.scope, None, started=seen.started), *self._let_go(seen.now)]
+
+    def _aside(self, seen: Seen, longest: float, others: Others) -> list[Transition]:
+        """The key whose probe failed rests, as it may be what is broken, if another can be asked instead."""
+        if not seen.key or not others((seen.key,)):
+            return []
+        scope = ("key_model", seen.deployment.provider, seen.key, seen.deployment.model)
+        self._rested.add(scope)
+        return [Transition(scope, "cooling", seen.now + min(ASIDE, longest), REASON, 1, seen.now)]
+
+    def _let_go(self, now: float) -> list[Transition]:
+        """It is over: the keys of failed probes are as good as the others."""
+        rested, self._rested = self._rested, set()
+        return [Transition(scope, None, started=now) for scope in rested]
 
     def _open(self, step: int, seen: Seen, draw: Draw, longest: float) -> Transition:
         length = STEPS[min(step, len(STEPS)) - 1] + draw() * JITTER
@@ -181,18 +222,24 @@ class Breaker:
             self._opened, self._proofs = mark.since, 0
             self._answered.clear()
 
-    def _mostly_faults(self, now: float) -> bool:
-        """Whether most of the latest attempts were faults, and those of no model were mostly answered."""
-        counts: dict[Deployment, list[int]] = {}
+    def _mostly_faults(self, now: float, others: Others) -> bool:
+        """Whether most of the latest attempts were faults, those of no model were mostly answered, and it is not a few
+        keys that fail."""
+        models: dict[Deployment, list[int]] = {}
+        keys: dict[str, list[int]] = {}
         total = faults = 0
-        for ended, deployment, fault in self._seen:
+        for ended, deployment, key, fault in self._seen:
             if ended > now - WINDOW:
                 total += 1
                 faults += fault
-                counts.setdefault(deployment, [0, 0])[fault] += 1
+                models.setdefault(deployment, [0, 0])[fault] += 1
+                keys.setdefault(key, [0, 0])[fault] += 1
         if total < ENOUGH or faults < SHARE * total:
             return False
-        return not any(good >= WORKS and good > bad for good, bad in counts.values())
+        if any(good >= WORKS and good > bad for good, bad in models.values()):
+            return False
+        failing = [key for key, (_, bad) in keys.items() if bad]
+        return len(failing) >= KEYS or not others(failing)
 
     def _take_over(self, marks: Marks, now: float) -> list[Transition]:
         """What the outage has marked below it is its own from now on."""

@@ -91,6 +91,8 @@ def reset(gateway: Gateway, key: str | None) -> list[str]:
     owners = {owner for each in matching(gateway, key) for owner in _owners(each)}
     for name, credentials in gateway.config.credentials.items():
         whole = key is None or key == name
+        if whole:
+            gateway.adapting.steadiness.forget(name)
         cleared: set[Owner] = set()
         for mark in gateway.marks.of(name, counting=True):
             shared = mark.scope[0] in SHARED

@@ -13,6 +13,7 @@ from keyturn.core import (
     OUTAGE,
     Breaker,
     Budget,
+    Others,
     Outcome,
     ScopeKey,
     Seen,
@@ -93,7 +94,8 @@ class Steadiness:
             self._cool(exchange, [Transition(key, None, started=grant.attempt.started)])
         upstream = self._record(key, exchange, now) if fault else self._upstreams.get(key)
         deployment = grant.entry.candidate.deployment
-        seen = Seen(deployment, grant.attempt.started, now, outcome.wait_s, outcome.code)
+        used = grant.entry.candidate.credential.fingerprint
+        seen = Seen(deployment, grant.attempt.started, now, outcome.wait_s, outcome.code, used)
         if not fault:
             if upstream is not None:
                 upstream.throttle.accepted(now)
@@ -107,7 +109,24 @@ class Steadiness:
         upstream.throttle.failed(now)
         if self._breaks(exchange):
             longest = exchange.provider.longest_rests.get("server_error", FOREVER)
-            self._cool(exchange, upstream.breaker.failed(self._gateway.marks, seen, draw, longest))
+            changes = upstream.breaker.failed(self._gateway.marks, seen, draw, longest, self._others(grant, now))
+            self._cool(exchange, changes)
+
+    def _others(self, grant: Grant, now: float) -> Others:
+        """Who of the pool of *grant* could be asked instead."""
+        marks, entries = self._gateway.marks, grant.pool.entries
+
+        return lambda beside: any(
+            each.candidate.credential.fingerprint not in beside and marks.blocked(each.own_scopes, now) is None
+            for each in entries
+        )
+
+    def forget(self, provider: str) -> None:
+        """What *provider* has met so far does not count any more: its keys were reset."""
+        for key, upstream in self._upstreams.items():
+            if key[1] == provider:
+                upstream.breaker.forget()
+                upstream.throttle.clear()
 
     def _breaks(self, exchange: Exchange) -> bool:
         """Whether there are breakers: the other profiles say themselves how long what rests."""
