@@ -245,6 +245,44 @@ def test_the_story_of_a_call(opened: Opened) -> None:
     asyncio.run(main())
 
 
+def test_attempts_that_stand_flat_in_a_journal_are_taken_in_like_others(opened: Opened) -> None:
+    """A journal that an earlier version left behind has them, and the end of one may stand in both ways."""
+    rows = [began("a"), over(began("a")), over(began("b"), cost=None), began("c")]
+
+    async def main() -> None:
+        async with opened() as sink:
+            await sink.apply([*map(msgspec.json.encode, rows), *lines(over(began("c")))], "here")
+            for id in "abc":
+                found = await sink.story(f"call-{id}")
+                assert found is not None
+                assert found.attempts == (over(began(id), cost=None if id == "b" else 7),)
+
+    asyncio.run(main())
+
+
+def test_attempts_are_taken_in_together_and_alone(opened: Opened) -> None:
+    """Whatever they share with how many others, each row is what it was."""
+    details = ["", 'it said: ],[ and "no"', "ü\u2028"]
+    rows = [
+        over(began(f"{caller}{number}", caller=caller, at=NOON + number), meaning=meaning, input=number)
+        for caller, most in (("many", 30), ("two", 2), ("one", 1))
+        for number in range(most)
+        for meaning in (("ok",) if number % 7 else ("rate_limited",))
+    ]
+    for number, row in enumerate(rows):
+        row.detail = details[number % 3 if row.meaning != "ok" else 0]
+
+    async def main() -> None:
+        async with opened() as sink:
+            await sink.apply(lines(*rows), "here")
+            for row in rows:
+                found = await sink.story(row.call)
+                assert found is not None
+                assert found.attempts == (row,)
+
+    asyncio.run(main())
+
+
 def test_a_line_that_is_no_row_is_refused_and_nothing_of_its_batch_kept(opened: Opened) -> None:
     async def main() -> None:
         async with opened() as sink:

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from keyturn.config import DataFolder
 from keyturn.core import Trail
 from keyturn.simulator import Fault
 from keyturn.stores import AttemptRow, CallStory, UsageQuery
+from keyturn.stores.lines import attempt_of
 from tests.support import virtual
 from tests.support.world import World
 
@@ -114,7 +114,7 @@ def test_a_call_whose_client_leaves(tmp_path: Path) -> None:
 
 def row_of(line: AttemptRow | bytes) -> AttemptRow:
     assert isinstance(line, bytes)
-    return msgspec.json.decode(line, type=AttemptRow)
+    return attempt_of(line)
 
 
 def test_the_intent_is_on_record_before_the_first_byte_is_sent(tmp_path: Path) -> None:

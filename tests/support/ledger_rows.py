@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from keyturn.stores import AttemptRow, By, CallRow, UsageQuery, UsageRow
+from keyturn.stores.lines import line_of
 
 NOON = int(datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()) * 1000
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -75,7 +76,7 @@ def ended(
 
 def lines(*rows: AttemptRow | CallRow) -> list[bytes]:
     """As the journal has them."""
-    return [msgspec.json.encode(row) for row in rows]
+    return [line_of(row).rstrip() for row in rows]
 
 
 def summed(rows: Iterable[AttemptRow], query: UsageQuery) -> list[UsageRow]:

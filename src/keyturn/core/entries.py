@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Hashable
 from math import exp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .credentials import Block, credential_scope, model_scope, scopes_of
 from .model import Candidate
@@ -90,8 +91,8 @@ class Entry:
         )
         self.answer_headers: tuple[tuple[bytes, bytes], ...] | None = None
         """The response headers that name it, once they have been written."""
-        self.recorded: dict[tuple[str, str, str], str] = {}
-        """How the record of calls names it, by caller, route and role, once that has been written."""
+        self.recorded: dict[Hashable, Any] = {}
+        """How the record of calls names it, by who asks what, once that has been written."""
         self.active = 0
         """Attempts under way."""
         self.grade = 0

@@ -214,7 +214,7 @@ class Exchange:
         lost = replace(attempt, id=new_id(self.wall()), meaning=meaning, detail=detail, ended=now)
         run.trail.attempts.insert(run.trail.attempts.index(attempt), lost)
         run.progress.attempts += 1
-        attempt.started, attempt.resend, self.grant.begun = now, True, ""
+        attempt.started, attempt.resend, self.grant.begun = now, True, None
         if self.gateway.ledger.keeps:
             self.gateway.ledger.finish(outcome_line(self.gateway, run, self.grant, lost)[0])
 

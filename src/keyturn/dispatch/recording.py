@@ -6,7 +6,7 @@ would cost more than all else that the ledger does for a call.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -39,11 +39,10 @@ def intent(gateway: Gateway, run: Run, grant: Grant) -> bytes:
         price = run.generation.prices.of(deployment)
         held = None if price is None else price.of(Usage(likely, output))
     charged = budget.cost if budget is not None else 0
-    begun = grant.begun = _begun(gateway, run, grant, attempt)
+    own, named = grant.begun = _begun(gateway, run, grant, attempt)
     return (
-        f'["i",{begun},{likely},{output},{charged},"",null,null,null,0,0,0,false,'
-        f'{"null" if held is None else held},""]\n'
-    ).encode()
+        f"{own},{likely},{output},{charged},{'null' if held is None else held},null,null,0,0,0".encode() + named.begins
+    )
 
 
 def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple[bytes, int]:
@@ -57,31 +56,47 @@ def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple
     used = usage or _NOTHING
     charged = _paid(grant.budget, usage, cost)
     began, ended, first = attempt.started, attempt.ended or attempt.started, attempt.first_token
-    detail = _text(attempt.detail) if attempt.detail else '""'
-    begun = grant.begun if attempt is grant.attempt and grant.begun else _begun(gateway, run, grant, attempt)
+    begun = grant.begun if attempt is grant.attempt else None
+    own, named = begun or _begun(gateway, run, grant, attempt)
+    if attempt.meaning == "ok" and attempt.status == 200 and used.exact and not attempt.detail:
+        shared = named.ends_well
+    else:
+        shared = named.ends(attempt.meaning, attempt.status, used.exact, attempt.detail)
     line = (
-        f'["f",{begun},{used.input},{used.output},{charged},"{attempt.meaning}",'
-        f"{attempt.status or 'null'},{_ms(ended - began)},{'null' if first is None else _ms(first - began)},"
-        f"{used.cached},{used.written},{used.reasoning},{'true' if used.exact else 'false'},"
-        f"{'null' if cost is None else cost},{detail}]\n"
+        f"{own},{used.input},{used.output},{charged},{'null' if cost is None else cost},{_ms(ended - began)},"
+        f"{'null' if first is None else _ms(first - began)},{used.cached},{used.written},{used.reasoning}"
     )
-    return line.encode(), charged
+    return line.encode() + shared, charged
 
 
-def _begun(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> str:
-    """The members of an attempt's line that are known when it begins, from its id to `resend`."""
-    entry, who = grant.entry, (run.caller.name, run.trail.route, run.role)
-    named = entry.recorded.get(who)
+class Named:
+    """What the lines of many attempts share: who asked whom by which key. The ends that are the same are kept."""
+
+    __slots__ = ("_text", "begins", "ends_well")
+
+    def __init__(self, names: Iterable[str], tier: int, resend: bool) -> None:
+        self._text = f"{','.join(map(_text, names))},{tier},{'true' if resend else 'false'}"
+        self.begins = f'],["i",{self._text},"",null,false,""]]\n'.encode()
+        self.ends_well = self.ends("ok", 200, True, "")
+
+    def ends(self, meaning: str, status: int | None, exact: bool, detail: str) -> bytes:
+        """The second part of the line of an attempt that is over."""
+        told = f'"{meaning}",{status or "null"},{"true" if exact else "false"},{_text(detail)}'
+        return f'],["f",{self._text},{told}]]\n'.encode()
+
+
+def _begun(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple[str, Named]:
+    """What is known of an attempt's line when it begins: how its first part begins, and what stands in the second."""
+    entry, who = grant.entry, (run.caller.name, run.trail.route, run.role, attempt.tier, attempt.resend)
+    named: Named | None = entry.recorded.get(who)
     if named is None:
         if len(entry.recorded) >= MOST_NAMED:
             entry.recorded.clear()
         (provider, model), credential = entry.candidate
         names = (run.caller.name, run.trail.route[:LONGEST_NAME], run.role, provider, model[:LONGEST_NAME])
-        named = ",".join(map(_text, (*names, credential.shown, credential.fingerprint)))
+        named = Named((*names, credential.shown, credential.fingerprint), attempt.tier, attempt.resend)
         entry.recorded[who] = named
-    at = _wall_ms(gateway, attempt.started)
-    resend = "true" if attempt.resend else "false"
-    return f'"{attempt.id}","{run.trail.call}",{at},{named},{attempt.tier},{resend}'
+    return f'[["{attempt.id}","{run.trail.call}",{_wall_ms(gateway, attempt.started)}', named
 
 
 def _text(text: str) -> str:

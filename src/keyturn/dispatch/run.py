@@ -35,6 +35,7 @@ from .strain import class_of
 if TYPE_CHECKING:
     from .continuing import Seam
     from .generation import Generation
+    from .recording import Named
     from .switching import Awaited
 
 
@@ -259,7 +260,7 @@ class Grant:
         """What the attempt takes of a budget, if one applies."""
         self.sent = False
         """The whole request is on its way: what it reserved counts."""
-        self.begun = ""
+        self.begun: tuple[str, Named] | None = None
         """How the record of calls tells that its attempt began, once that has been written."""
 
     @property

@@ -22,9 +22,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
-from .ledger import AttemptRow, CallRow
+from .lines import is_row
 
 SEGMENT = 1024 * 1024
 """Bytes after which a new file is begun, and so about what is handed over again after a crash at most."""
@@ -35,9 +33,6 @@ PRIVATE_FILE = 0o600
 
 _BINARY = getattr(os, "O_BINARY", 0)
 """On Windows: a newline is one byte."""
-_encoder = msgspec.json.Encoder()
-_attempts = msgspec.json.Decoder(AttemptRow)
-_calls = msgspec.json.Decoder(CallRow)
 
 
 Alone = Callable[[], AbstractContextManager[bool]]
@@ -282,7 +277,7 @@ class Journal:
         end -= len(rest)
         whole = [line for line in lines if line]
         if segment.sifted:
-            found = [line for line in whole if _is_row(line)]
+            found = [line for line in whole if is_row(line)]
             self.torn += len(whole) - len(found)
             whole = found
         if end:
@@ -298,22 +293,6 @@ class Broken(OSError):
     def __init__(self, written: int) -> None:
         super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.written = written
-
-
-def line_of(row: AttemptRow | CallRow | bytes) -> bytes:
-    """*row* as it stands in a journal, with its newline; one that is a line already stays as it is."""
-    if isinstance(row, bytes):
-        return row
-    try:
-        return _encoder.encode(row) + b"\n"
-    except UnicodeEncodeError:  # half of a character, from a client or an upstream
-        return _encoder.encode([_plain(getattr(row, name)) for name in row.__struct_fields__]) + b"\n"
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, str):
-        return value.encode(errors="replace").decode()
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def written_in(path: Path) -> int:
@@ -339,12 +318,3 @@ def sync(path: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-
-
-def _is_row(line: bytes) -> bool:
-    """Whether *line* is whole."""
-    try:
-        (_calls if line.startswith(b'["c"') else _attempts).decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
-    return True

@@ -17,8 +17,9 @@ from keyturn.errors import LimiterUnavailable, RowsRefused, StoreAway, StoreErro
 
 from .disk_sync import DiskSync
 from .instance import instance_of
-from .journal import Broken, Full, Journal, line_of
+from .journal import Broken, Full, Journal
 from .ledger import AttemptRow, CallRow, CallStory, Sink, Standing, UsageQuery, UsageRow
+from .lines import line_of
 
 BATCH = 2000
 """Lines that are handed over together at most."""
@@ -458,9 +459,8 @@ class JournaledLedger:
     def _away(self, error: Exception) -> None:
         """The database took nothing; it is asked again after a while."""
         self._reachable = False
-        self._sink_trouble = (
-            f"the ledger's database cannot be written, and rows wait in {self._journal.folder}: {error}"
-        )
+        where = self._journal.folder
+        self._sink_trouble = f"the ledger's database cannot be written, and rows wait in {where}: {error}"
         self._say("database", self._sink_trouble)
         self._arm(self._backoff)
         self._backoff = min(self._backoff * 2, MOST_BACKOFF)

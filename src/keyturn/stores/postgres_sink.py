@@ -13,6 +13,7 @@ from keyturn.core import Clock, Secret
 from keyturn.errors import StoreError
 
 from .ledger import AttemptRow, CallRow, CallStory, ResponseRow, UsageQuery, UsageRow
+from .lines import in_two_parts
 from .postgres_errors import shown
 from .postgres_house import faults, keep_house
 from .postgres_link import LONG, PostgresLink, Session
@@ -43,7 +44,8 @@ class PostgresSink:
         """
         if not lines:
             return
-        rows = (b"[" + b",".join(lines) + b"]").replace(_NUL, _REPLACEMENT).decode("utf-8", "replace")
+        paired = map(in_two_parts, lines)
+        rows = (b"[" + b",".join(paired) + b"]").replace(_NUL, _REPLACEMENT).decode("utf-8", "replace")
 
         async def work(session: Session) -> None:
             await session.execute(statement("apply_attempts"), rows, instance)

@@ -1,13 +1,14 @@
 """The ledger's database in SQLite: takes in journal lines, answers what is asked of it, keeps house.
 
-A whole batch is handed over as one JSON text, and each table takes its part with one statement: nothing is bound row by
-row, so that the interpreter is free for the loop while SQLite works.
+A batch is handed over in a few JSON texts: attempts that share what does not differ in one, with that beside it, all
+others in another. Nothing is bound row by row, so that the interpreter is free for the loop while SQLite works.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,45 +18,44 @@ from keyturn.errors import RowsRefused, StoreError
 from . import sqlite_house as house
 from . import sqlite_questions as questions
 from .ledger import CallStory, ResponseRow, UsageQuery, UsageRow
+from .lines import BETWEEN, OWN, SHARED, shared_values, told_apart
 from .sqlite_file import SqliteFile, troubles
 
-_ATTEMPT = (
-    "id call at caller route role provider model key fingerprint tier resend input output charged meaning status ms "
-    "first_token_ms cached written reasoning exact cost detail"
-).split()
-"""The members of AttemptRow after its kind, in the order of its JSON; each is a column of the same name."""
-_MAY_LACK = {"status", "ms", "first_token_ms", "cost"}
-"""Those of AttemptRow that may be none."""
-_TEXTS = set("call caller route role provider model key fingerprint meaning detail code".split())
 _CALL = "at caller route status code ms waited_ms attempts stream".split()
-"""The same of CallRow after its id, up to its lists."""
+"""The members of CallRow after its id, up to its lists, in the order of its JSON; each is a column of the same name."""
+_TEXTS = {"caller", "route", "code"}
+FEW = 4
+"""Attempts that share so much or less are not worth a statement of their own."""
 
 
-def _values(names: list[str], may_lack: set[str]) -> str:
-    """The SQL of the members *names* of a line, which come after its id. One that is missing is empty, or 0."""
-    found = {name: f"json_extract(line, '$[{place}]')" for place, name in enumerate(names, 2)}
-    return ", ".join(
-        member if name in may_lack else f"coalesce({member}, {repr('') if name in _TEXTS else 0})"
-        for name, member in found.items()
-    )
-
-
-ATTEMPTS = f"""
-INSERT INTO attempts (instance, state, {", ".join(_ATTEMPT)})
-SELECT ?2, CASE json_extract(line, '$[0]') WHEN 'f' THEN 'final' ELSE 'open' END, json_extract(line, '$[1]'),
-    {_values(_ATTEMPT[1:], _MAY_LACK)}
+def _attempts(own: str, shared: str, first: int = 0) -> str:
+    """The statement that takes in attempts. *own* and *shared* say where the members of the two parts of a line are, by
+    their number; those that are shared are counted from *first*."""
+    members = {name: own.format(place) for place, name in enumerate(OWN)}
+    members |= {name: shared.format(place) for place, name in enumerate(SHARED, first)}
+    kind = members.pop("kind")
+    return f"""
+INSERT INTO attempts (instance, state, {", ".join(members)})
+SELECT ?2, CASE {kind} WHEN 'f' THEN 'final' ELSE 'open' END, {", ".join(members.values())}
 FROM (SELECT value AS line FROM json_each(?1) LIMIT -1)
 WHERE true
 ON CONFLICT (id) DO UPDATE SET state = excluded.state,
-    {", ".join(f"{name} = excluded.{name}" for name in _ATTEMPT[1:])}
+    {", ".join(f"{name} = excluded.{name}" for name in members if name != "id")}
 WHERE excluded.state = 'final' AND attempts.state <> 'final'
 """
 
+
+TOGETHER = _attempts("json_extract(line, '$[{}]')", "?{}", 3)
+ALONE = _attempts("json_extract(line, '$[0][{}]')", "json_extract(line, '$[1][{}]')")
 """The inner LIMIT keeps SQLite from making the text of a line anew for each of its members."""
 
+_CALLS = ", ".join(
+    f"coalesce(json_extract(line, '$[{place}]'), {repr('') if name in _TEXTS else 0})"
+    for place, name in enumerate(_CALL, 2)
+)
 CALLS = f"""
 INSERT INTO calls (id, {", ".join(_CALL)}, refusals, notes)
-SELECT json_extract(line, '$[1]'), {_values(_CALL, set())},
+SELECT json_extract(line, '$[1]'), {_CALLS},
     nullif(json_extract(line, '$[11]'), '[]'), nullif(json_extract(line, '$[12]'), '[]')
 FROM (SELECT value AS line FROM json_each(?1) LIMIT -1)
 WHERE true
@@ -150,18 +150,19 @@ _KEEP = "INSERT OR REPLACE INTO responses (id, caller, at, previous, input, resp
 
 
 def _apply(connection: sqlite3.Connection, lines: Sequence[bytes], instance: str) -> None:
-    calls: list[bytes] = []
-    attempts: dict[bytes, bytes] = {}
-    for line in lines:
-        if line.startswith(b'["c"'):
-            calls.append(line)
-        else:  # of an attempt that is over its intent says nothing any more
-            id = line[5 : line.find(b",", 5)]
-            if id not in attempts or (line.startswith(b'["f"') and attempts[id].startswith(b'["i"')):
-                attempts[id] = line
+    attempts, calls = told_apart(lines)
+    together: defaultdict[bytes, list[bytes]] = defaultdict(list)
+    for own, shared in attempts:
+        together[shared].append(own[1:])
+    alone: list[bytes] = []
     try:
-        if attempts:
-            connection.execute(ATTEMPTS, (_array(attempts.values()), instance))
+        for shared, each in together.items():
+            if len(each) > FEW:
+                connection.execute(TOGETHER, (_array(each, b"],", b"]"), instance, *shared_values(shared)))
+            else:
+                alone += [b"[" + own + BETWEEN + shared for own in each]
+        if alone:
+            connection.execute(ALONE, (_array(alone), instance))
         if calls:
             connection.execute(CALLS, (_array(calls),))
     except UnicodeDecodeError as error:
@@ -174,8 +175,8 @@ def _apply(connection: sqlite3.Connection, lines: Sequence[bytes], instance: str
         raise
 
 
-def _array(lines: Iterable[bytes]) -> str:
-    return f"[{b','.join(lines).decode()}]"
+def _array(lines: Iterable[bytes], between: bytes = b",", end: bytes = b"") -> str:
+    return f"[{between.join(lines).decode()}{end.decode()}]"
 
 
 def _back_up(connection: sqlite3.Connection, path: Path) -> None:

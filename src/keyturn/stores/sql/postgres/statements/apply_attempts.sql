@@ -1,29 +1,29 @@
 -- $1: a JSON array of journal rows, $2: the instance. The last word on each id is taken: an end before an intent.
 WITH line AS (
-    SELECT value AS v, place
+    SELECT value -> 0 AS own, value -> 1 AS shared, place
     FROM jsonb_array_elements($1::jsonb) WITH ORDINALITY AS given (value, place)
-    WHERE value ->> 0 IN ('i', 'f') AND value ->> 1 IS NOT NULL
+    WHERE value -> 1 ->> 0 IN ('i', 'f') AND value -> 0 ->> 0 IS NOT NULL
 ), latest AS (
-    SELECT DISTINCT ON (v ->> 1) v
+    SELECT DISTINCT ON (own ->> 0) own, shared
     FROM line
-    ORDER BY v ->> 1, v ->> 0, place DESC -- `f` sorts before `i`
+    ORDER BY own ->> 0, shared ->> 0, place DESC -- `f` sorts before `i`
 )
 INSERT INTO keyturn_attempts AS known (
     id, instance, state, call, at, caller, route, role, provider, model, key, fingerprint, tier, resend,
     input, output, charged, meaning, status, ms, first_token_ms, cached, written, reasoning, exact, cost, detail
 )
 SELECT
-    v ->> 1, $2, CASE v ->> 0 WHEN 'f' THEN 'final' ELSE 'open' END, v ->> 2, (v ->> 3)::bigint, v ->> 4, v ->> 5,
-    v ->> 6, v ->> 7, v ->> 8, v ->> 9, v ->> 10, (v ->> 11)::integer, (v ->> 12)::boolean,
-    (v ->> 13)::bigint, (v ->> 14)::bigint, (v ->> 15)::bigint, coalesce(v ->> 16, ''), (v ->> 17)::integer,
-    (v ->> 18)::double precision, (v ->> 19)::double precision, coalesce((v ->> 20)::bigint, 0),
-    coalesce((v ->> 21)::bigint, 0), coalesce((v ->> 22)::bigint, 0), coalesce((v ->> 23)::boolean, false),
-    (v ->> 24)::bigint, coalesce(v ->> 25, '')
+    own ->> 0, $2, CASE shared ->> 0 WHEN 'f' THEN 'final' ELSE 'open' END, own ->> 1, (own ->> 2)::bigint, shared ->> 1, shared ->> 2,
+    shared ->> 3, shared ->> 4, shared ->> 5, shared ->> 6, shared ->> 7, (shared ->> 8)::integer, (shared ->> 9)::boolean,
+    (own ->> 3)::bigint, (own ->> 4)::bigint, (own ->> 5)::bigint, coalesce(shared ->> 10, ''), (shared ->> 11)::integer,
+    (own ->> 7)::double precision, (own ->> 8)::double precision, coalesce((own ->> 9)::bigint, 0),
+    coalesce((own ->> 10)::bigint, 0), coalesce((own ->> 11)::bigint, 0), coalesce((shared ->> 12)::boolean, false),
+    (own ->> 6)::bigint, coalesce(shared ->> 13, '')
 FROM latest
 WHERE
-    ((v ->> 3)::bigint < (SELECT at FROM keyturn_kept_from)) IS NOT TRUE
-    OR EXISTS (SELECT 1 FROM keyturn_attempts AS there WHERE there.id = v ->> 1)
-ORDER BY v ->> 1
+    ((own ->> 2)::bigint < (SELECT at FROM keyturn_kept_from)) IS NOT TRUE
+    OR EXISTS (SELECT 1 FROM keyturn_attempts AS there WHERE there.id = own ->> 0)
+ORDER BY own ->> 0
 ON CONFLICT (id) DO UPDATE SET
     state = 'final', at = excluded.at, resend = excluded.resend, input = excluded.input, output = excluded.output, charged = excluded.charged,
     meaning = excluded.meaning, status = excluded.status, ms = excluded.ms,

@@ -1,0 +1,141 @@
+"""The lines of a journal: what a row becomes, and how it is read again. Each is JSON.
+
+    [["<id>","<call>",at,input,…],["f","<caller>","<route>",…]]    an attempt
+    ["c","<id>",at,…]                                               a call
+
+An attempt has two parts: what is its own, and what it shares with many others, by their text. So a database takes in
+together those that share theirs, and looks at that once. It may also stand flat, like a call; that is read as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from keyturn.errors import RowsRefused
+
+from .ledger import AttemptRow, CallRow
+
+FLAT = (b'["i"', b'["f"')
+BETWEEN = b"],["
+"""What the two parts meet with. It is in no id, so that where it comes first it is that."""
+
+
+class _Own(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    id: str
+    call: str
+    at: int
+    input: int
+    output: int
+    charged: int
+    cost: int | None
+    ms: float | None
+    first_token_ms: float | None
+    cached: int
+    written: int
+    reasoning: int
+
+
+class _Shared(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    kind: Literal["i", "f"]
+    caller: str
+    route: str
+    role: str
+    provider: str
+    model: str
+    key: str
+    fingerprint: str
+    tier: int
+    resend: bool
+    meaning: str
+    status: int | None
+    exact: bool
+    detail: str
+
+
+OWN, SHARED = _Own.__struct_fields__, _Shared.__struct_fields__
+"""The members of an `AttemptRow` in the two parts of its line, in order."""
+
+_encoder = msgspec.json.Encoder()
+_pairs = msgspec.json.Decoder(tuple[_Own, _Shared])
+_flat = msgspec.json.Decoder(AttemptRow)
+_calls = msgspec.json.Decoder(CallRow)
+_things = msgspec.json.Decoder(list[object])
+
+
+def line_of(row: AttemptRow | CallRow | bytes) -> bytes:
+    """*row* as it stands in a journal, with its newline; one that is a line already stays as it is."""
+    if isinstance(row, bytes):
+        return row
+    parts = _parts(row) if isinstance(row, AttemptRow) else [getattr(row, name) for name in row.__struct_fields__]
+    try:
+        return _encoder.encode(parts) + b"\n"
+    except UnicodeEncodeError:  # half of a character, from a client or an upstream
+        return _encoder.encode(_plain(parts)) + b"\n"
+
+
+def attempt_of(line: bytes) -> AttemptRow:
+    """The attempt that *line* tells. Raises msgspec.DecodeError when it tells none."""
+    if not line.startswith(b"[["):
+        return _flat.decode(line)
+    own, shared = _pairs.decode(line)
+    return AttemptRow(**msgspec.structs.asdict(own), **msgspec.structs.asdict(shared))
+
+
+def is_row(line: bytes) -> bool:
+    """Whether *line* is whole."""
+    try:
+        _calls.decode(line) if line.startswith(b'["c"') else attempt_of(line)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def told_apart(lines: Iterable[bytes]) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+    """The two parts of each attempt, and the calls. Of an attempt that is over only its end, of one that is told twice
+    the first. Raises RowsRefused when a line is neither."""
+    calls: list[bytes] = []
+    attempts: dict[bytes, tuple[bytes, bytes]] = {}
+    for line in lines:
+        if line.startswith(b'["c"'):
+            calls.append(line)
+            continue
+        own, _, shared = in_two_parts(line).partition(BETWEEN)
+        id = own[: own.find(b",")]
+        known = attempts.get(id)
+        if known is None or (known[1].startswith(b'"i"') and shared.startswith(b'"f"')):
+            attempts[id] = own, shared
+    return list(attempts.values()), calls
+
+
+def in_two_parts(line: bytes) -> bytes:
+    """*line*, or that of the same attempt if it stands flat. Raises RowsRefused."""
+    if not line.startswith(FLAT):
+        return line
+    try:
+        return line_of(_flat.decode(line))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RowsRefused(f"a line of the journal is no row ({error})") from error
+
+
+def shared_values(shared: bytes) -> list[object]:
+    """The values of the second part of a line, as `told_apart` gives it. Raises RowsRefused."""
+    try:
+        values = _things.decode(b"[" + shared.rstrip()[:-1])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RowsRefused(f"a line of the journal is no JSON ({error})") from error
+    if len(values) != len(SHARED):
+        raise RowsRefused(f"a line of the journal is no row (it shares {len(values)} values)")
+    return values
+
+
+def _parts(row: AttemptRow) -> list[list[object]]:
+    return [[getattr(row, name) for name in OWN], [getattr(row, name) for name in SHARED]]
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
