@@ -7,7 +7,7 @@ import random
 import pytest
 
 from keyturn.core import Kinship
-from keyturn.core.suspects import APART_FOR, MOST_PLACES, MOST_SUSPECTS, SUSPECTED_FOR
+from keyturn.core.suspects import APART_FOR, MOST_PLACES, MOST_SUSPECTS, SUSPECTED_FOR, UNSETTLED, Spot, Stated
 from keyturn.simulator.limiters import Kind
 from tests.support.quota_world import PLACE, Pool, Upstream, bursts, limiters, steady
 
@@ -82,6 +82,109 @@ def test_no_false_merge_in_100_random_independent_pools() -> None:
     assert sum(pool.refused for pool in pools.values()) > 2000, "hardly anything was put to the test"
 
 
+def in_trouble(seed: int) -> Pool:
+    """A pool in which nobody shares, at a provider that refuses everybody a quarter of the time."""
+    draw = random.Random(seed)
+    kind: Kind = draw.choice(("fixed", "rolling", "bucket"))
+    capacity, every = draw.choice((5, 8, 15, 30, 60)), draw.choice((75, 30, 12))
+    storms, now = [], 0.0
+    while now < 1200:
+        now += draw.expovariate(1 / every)
+        storms.append((now, now := now + draw.expovariate(3 / every)))
+    upstream = Upstream([0, 1], limiters(kind, [capacity] * 2), {}, storms, draw.random() < 0.7)
+    pool = Pool(upstream, seed, [capacity] * 2 if draw.random() < 0.4 else None, draw.choice((0.01, 0.2, 1.0)))
+    rate = draw.choice((0.6, 1.1, 1.6, 3.0)) * 2 * capacity / 60
+    pool.run(steady(rate, 250 / rate, draw.choice((None, draw))))
+    return pool
+
+
+def test_no_false_merge_where_everybody_is_refused_a_quarter_of_the_time() -> None:
+    pools = {seed: in_trouble(seed) for seed in range(60)}
+    assert {seed: pool.kin for seed, pool in pools.items() if pool.kin} == {}
+    assert sum(pool.refused for pool in pools.values()) > 2000, "hardly anything was put to the test"
+
+
+def overloaded(seed: int) -> Pool:
+    """Independent keys with equal limits, which the same traffic overloads at once."""
+    draw = random.Random(seed)
+    kind: Kind = draw.choice(("fixed", "rolling", "bucket"))
+    keys, capacity = draw.choice((2, 2, 3)), draw.choice((5, 8, 15, 30, 60))
+    upstream = Upstream(list(range(keys)), limiters(kind, [capacity] * keys), {}, (), draw.random() < 0.7)
+    known = draw.choice((None, [capacity] * keys, [2 * capacity] * keys))
+    pool = Pool(upstream, seed, known, draw.choice((0.01, 0.2, 3.0)))
+    rate = draw.choice((1.05, 1.6, 3.0)) * capacity * keys / 60
+    pool.run(steady(rate, 300 / rate))
+    return pool
+
+
+def test_no_false_merge_of_keys_that_are_overloaded_at_once() -> None:
+    pools = {seed: overloaded(seed) for seed in range(40)}
+    assert {seed: pool.kin for seed, pool in pools.items() if pool.kin} == {}
+    assert sum(pool.refused for pool in pools.values()) > 1000, "hardly anything was put to the test"
+
+
+def test_who_had_said_it_would_be_free_and_was_left_alone_tells() -> None:
+    kinship = Kinship()
+    refused(kinship, "a", 100.0, wait=10.0)
+    refused(kinship, "b", 100.0, wait=10.0)
+    found, now = [], 112.0
+    for leader, other in (("a", "b"), ("b", "a")) * 4:  # one call is given back every 10 s
+        admitted(kinship, leader, now)
+        for each in (leader, other):
+            found += kinship.refused(PLACE, each, now + 2.0, now + 2.0, wait=8.0, cost=10)
+        now += 12.0
+        if found:
+            break
+    assert [{kin.one, kin.other} for kin in found] == [{"a", "b"}]
+
+
+def test_who_says_so_and_lies_tells_nothing() -> None:
+    kinship = Kinship()
+    for now in range(100, 1000, 30):
+        for each in ("a", "b"):
+            refused(kinship, each, float(now), wait=2.0)
+            refused(kinship, each, now + 4.0, wait=2.0)  # it was said to be free, and nobody was admitted
+        admitted(kinship, "a" if now % 60 else "b", now + 20.0)
+        refused(kinship, "a", now + 21.0, wait=2.0)
+        refused(kinship, "b", now + 21.1, wait=2.0)
+
+
+def test_headers_that_several_keys_may_explain_say_nothing() -> None:
+    kinship = Kinship()
+    found = []
+    for each in "abc":
+        found += kinship.refused(PLACE, each, 100.0, 100.0, wait=30.0, cost=10)
+    for turn in range(10):
+        start = 200.0 + 61 * turn
+        for call in range(8):
+            for each in "ab":  # a shares with c: but b is used as much
+                found += kinship.admitted(PLACE, each, start + call, start + call, cost=10)
+        found += kinship.admitted(PLACE, "c", start + 9, start + 9, cost=10, stated=[Stated(20, 11)])
+    assert found == []
+
+
+def test_keys_that_have_nothing_to_do_with_each_other_have_leaders_of_their_own() -> None:
+    kinship = Kinship()
+    for each in "abcd":
+        refused(kinship, each, 100.0)
+    assert kinship.leads(PLACE) == (("a", "b", "c", "d"),)
+    for one in "ab":
+        for other in "cd":
+            kinship.keep_apart("acme", one, other, float("inf"))
+    refused(kinship, "a", 200.0)
+    assert kinship.leads(PLACE) == (("a", "b"), ("c", "d"))
+
+
+def test_it_is_open_who_shares_until_something_tells() -> None:
+    kinship = Kinship()
+    refused(kinship, "a", 100.0)
+    assert kinship.unsettled(PLACE, "a", ["a", "b"], 101.0)
+    admitted(kinship, "b", 102.0)
+    assert not kinship.unsettled(PLACE, "a", ["a", "b"], 103.0)
+    assert kinship.unsettled(PLACE, "a", ["a", "b", "c"], 103.0)
+    assert not kinship.unsettled(PLACE, "a", ["a", "b", "c"], 100.0 + UNSETTLED)
+
+
 def test_keys_that_run_out_together_are_told_apart_by_who_is_asked_first() -> None:
     pool = shared("fixed", 20, known=False, keys=1, others=(20,))
     pool.run(bursts(lambda: 60, 60, 600))
@@ -152,3 +255,15 @@ def test_the_word_of_the_owner_holds() -> None:
         refused(kinship, "a", float(now))
         refused(kinship, "b", now + 0.1)
     assert kinship.lead(PLACE) == ()
+
+
+def test_fixed_windows_are_known_by_when_they_end() -> None:
+    spot = Spot(100.0)
+    assert not spot.heard(160.0)
+    assert not spot.heard(160.4), "the same end again"
+    assert spot.heard(220.2)
+    assert spot.fixed
+    assert spot.began(200.0) == pytest.approx(160.2)
+    assert spot.began(221.0) == pytest.approx(220.2)
+    assert spot.heard(237.0)
+    assert not spot.fixed

@@ -14,6 +14,7 @@ from keyturn.config import DataFolder
 from keyturn.core import Kin
 from keyturn.dispatch import Alarm
 from keyturn.simulator import KeyRule
+from keyturn.simulator.limiters import Kind
 from tests.support import virtual
 from tests.support.world import World
 
@@ -102,6 +103,86 @@ def test_two_keys_of_one_project_are_found_within_200_calls(model: str, moments:
     play(story, {provider: TWO})
 
 
+GROQ = "groq/llama-3.1-8b-instant"
+MISTRAL = "mistral/mistral-small-latest"
+DEEPSEEK = "deepseek/deepseek-chat"
+WHOLE = "each key declared with the whole limit"
+IN_ORDER = "one after the other"
+
+
+def waves(size: int, every: float) -> list[float]:
+    """Calls that come *size* at a time."""
+    return [each // size * every for each in range(400)]
+
+
+def evenly(calls: float) -> list[float]:
+    """So many calls a minute."""
+    return [each * 60 / calls for each in range(400)]
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "rpm", "moments", "how"),
+    [
+        (GROQ, "rolling", 8, evenly(15), ()),
+        (GROQ, "rolling", 5, evenly(6), (WHOLE, IN_ORDER)),
+        (GROQ, "rolling", 20, evenly(36), (WHOLE,)),
+        (GROQ, "rolling", 30, waves(90, 75), ()),
+        (GEMINI, "fixed", 30, waves(90, 60), (WHOLE, IN_ORDER)),
+        (GEMINI, "fixed", 30, evenly(57), ()),
+        (DEEPSEEK, "bucket", 15, evenly(36), (IN_ORDER,)),
+        (GPT, "bucket", 8, evenly(15), (IN_ORDER,)),
+        (MISTRAL, "rolling", 20, waves(26, 60), ()),
+    ],
+)
+def test_the_worst_of_many_loads_tell_within_200_calls(
+    model: str, kind: Kind, rpm: int, moments: list[float], how: tuple[str, ...]
+) -> None:
+    provider = model.partition("/")[0]
+    environ = {f"LIMITS_{provider.upper()}": f"rpm={rpm}"} if WHOLE in how else {}
+    if IN_ORDER in how:
+        environ[f"ROTATION_MODE_{provider.upper()}"] = "sequential"
+
+    async def story(world: World) -> None:
+        alarms = watched(world)
+        before: list[int] = []
+
+        def told() -> bool:
+            if not world.upstream.own_429:
+                before.append(1)
+            return bool(alarms)
+
+        calls = await arrive(world, model, moments, told)
+        assert alarms, "not found"
+        assert calls - len(before) < 200, "calls from the first 429 on"
+        assert groups(world, provider) == 1
+
+    play(story, {provider: [KeyRule(rpm=rpm, project="one", limiter=kind)] * 2}, environ=environ)
+
+
+@pytest.mark.parametrize("model", [GROQ, GEMINI, GPT])
+def test_two_pairs_are_told_from_each_other(model: str) -> None:
+    provider = model.partition("/")[0]
+
+    async def story(world: World) -> None:
+        await arrive(world, model, evenly(32), lambda: groups(world, provider) == 2)
+        one, two, three, four = (each.group for each in world.gateway.config.credentials[provider])
+        assert one == two != three == four
+
+    play(story, {provider: [KeyRule(rpm=10, project=each) for each in ("one", "one", "two", "two")]})
+
+
+@pytest.mark.parametrize("model", [GROQ, GEMINI, DEEPSEEK])
+def test_independent_keys_that_are_always_overloaded_stay_apart(model: str) -> None:
+    provider = model.partition("/")[0]
+
+    async def story(world: World) -> None:
+        await arrive(world, model, evenly(50)[:220], lambda: False)
+        assert groups(world, provider) == 2
+        assert world.upstream.own_429 > 1
+
+    play(story, {provider: [KeyRule(rpm=10)] * 2})
+
+
 def test_three_keys_that_are_found_to_share_at_once_become_one_group() -> None:
     async def story(world: World) -> None:
         one, two, three = (each.fingerprint for each in world.gateway.config.credentials["gemini"])
@@ -150,7 +231,8 @@ def test_independent_keys_that_run_out_together_stay_apart() -> None:
         assert (alarms, groups(world)) == ([], 2)
         assert world.upstream.own_429 > 20
 
-    play(story, {"gemini": [KeyRule(rpm=10)] * 2})
+    # Else the first refusals, which name the limit, would be the last ones.
+    play(story, {"gemini": [KeyRule(rpm=10)] * 2}, environ={"LEARNING_ENABLED": "false"})
 
 
 def test_afterwards_one_429_rests_both_and_nobody_is_watched() -> None:
@@ -268,7 +350,7 @@ def test_a_broken_file_is_nothing(tmp_path: Path) -> None:
 
 
 def test_one_that_is_wrong_leaves_the_rest_of_the_group_together() -> None:
-    from keyturn.dispatch.kinship import Known, Remembered
+    from keyturn.dispatch.kept_groups import Known, Remembered
 
     remembered = Remembered([Known("gemini", ("a", "b", "c"), 0.0, ("why",))], [])
     assert [each.keys for each in remembered.refuse(["b"])] == [("a", "b", "c")]

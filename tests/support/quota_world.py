@@ -96,9 +96,9 @@ class Pool:
         self.calls += 1
         if self.calls % 20 == 0:
             self.kin += [(each, self.calls) for each in self.kinship.expire(now)]
-        self.go_on(now, self.size(self.draw), set(), now + 20.0)
+        self.go_on(now, self.size(self.draw), [], now + 20.0)
 
-    def go_on(self, now: float, cost: int, tried: set[int], until: float) -> None:
+    def go_on(self, now: float, cost: int, tried: list[int], until: float) -> None:
         key = self.pick(now, tried)
         if key is None:
             if now + 1.0 < until and not tried:
@@ -109,7 +109,7 @@ class Pool:
         self.last[key] = now + self.events * 1e-9
         self.at(now + self.latency / 2, lambda there: self.judge(there, sent, key, cost, tried, until))
 
-    def judge(self, there: float, sent: float, key: int, cost: int, tried: set[int], until: float) -> None:
+    def judge(self, there: float, sent: float, key: int, cost: int, tried: list[int], until: float) -> None:
         wait = self.upstream.ask(key, there, cost)
         stated = self.upstream.stated(key, there) if self.capacities is not None else []
         if wait is None:
@@ -122,7 +122,7 @@ class Pool:
         sent: float,
         key: int,
         cost: int,
-        tried: set[int],
+        tried: list[int],
         until: float,
         wait: float | None,
         stated: list[Stated],
@@ -133,17 +133,21 @@ class Pool:
         if wait is None:
             self.served += 1
             self.strikes[key] = 0
-            found = self.kinship.admitted(PLACE, name, sent, now, cost=cost, busy=busy, stated=stated)
+            after = str(tried[-1]) if tried else ""
+            found = self.kinship.admitted(PLACE, name, sent, now, cost=cost, busy=busy, stated=stated, after=after)
         else:
             self.refused += 1
             self.strikes[key] += 1
             length = wait if self.upstream.says_wait else LADDER[min(self.strikes[key], 3) - 1]
             self.cool[key] = max(self.cool[key], now + length * (1 + 0.05 * self.draw.random()))
             said = wait if self.upstream.says_wait else None
-            found = self.kinship.refused(PLACE, name, sent, now, wait=said, cost=cost, busy=busy, stated=stated)
+            full = [str(each) for each in range(len(self.cool)) if self.cool[each] <= now and self.is_full(each, now)]
+            found = self.kinship.refused(
+                PLACE, name, sent, now, wait=said, cost=cost, busy=busy, stated=stated, full=full
+            )
         self.kin += [(each, self.calls) for each in found]
         if wait is not None:
-            tried.add(key)
+            tried.append(key)
             if len(tried) < MOST_TRIES:
                 self.go_on(now, cost, tried, until)
 
@@ -155,7 +159,7 @@ class Pool:
             log.pop(0)
         return len(log) >= self.capacities[key]
 
-    def pick(self, now: float, tried: set[int]) -> int | None:
+    def pick(self, now: float, tried: list[int]) -> int | None:
         ready = [
             key
             for key in range(len(self.cool))
@@ -163,10 +167,10 @@ class Pool:
         ]
         if not ready:
             return None
-        lead = [int(each) for each in self.kinship.lead(PLACE)]
-        if lead:
+        groups = [[int(each) for each in group] for group in self.kinship.leads(PLACE)]
+        for lead in groups:
             if lead[0] in ready:
-                self.tested.clear()
+                self.tested.difference_update(lead)
                 return lead[0]
             untested = [each for each in lead[1:] if each in ready and each not in self.tested]
             if untested and (lead[0] in tried or self.cool[lead[0]] > now or self.is_full(lead[0], now)):

@@ -35,7 +35,7 @@ from .usage import call_named, moment, names_call, recorded, told_call, told_of,
 from .waiting import WaitingRoom
 
 if TYPE_CHECKING:
-    from .kinship import groups_kept, refuse_apart
+    from .kept_groups import groups_kept, refuse_apart
     from .pinning import pin_again, read_pin
     from .told_limits import Choice, choice_of, clear_limits, limit_rows, pins_but
 
@@ -124,7 +124,7 @@ _LATER = {
     "read_pin": "pinning",
 }
 """What is loaded when it is used: name -> file."""
-_LATER |= dict.fromkeys(("groups_kept", "refuse_apart"), "kinship")
+_LATER |= dict.fromkeys(("groups_kept", "refuse_apart"), "kept_groups")
 
 
 def __getattr__(name: str) -> object:

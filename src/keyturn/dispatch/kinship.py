@@ -1,23 +1,21 @@
 """Keys that share a quota without their owner having said so: noticed, told once, and treated as one quota group.
 
-Loaded with the first 429 in a pool of several keys, or when something was found out before. What is found out lies in
-`quota_groups.json` of the data folder, with what the owner said against it; keys are named there by fingerprint, so
-that a key with another value is another key.
+Loaded with the first 429 in a pool of several keys, or when something was found out before, which is in `kept_groups`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from math import inf, nextafter
 from typing import TYPE_CHECKING, Any
 
 from keyturn.config import Config, DataFolder
 from keyturn.core import (
     Credential,
+    Entry,
     Kin,
     Kinship,
     Outcome,
@@ -30,10 +28,12 @@ from keyturn.core import (
 )
 
 from .events import Alarm
+from .kept_groups import Known, Remembered, told
 
 if TYPE_CHECKING:
     from .exchange import Exchange
     from .gateway import Gateway
+    from .run import Grant, Run
 
 NAME = "kinship"
 """In `Adapting.alert`."""
@@ -41,80 +41,13 @@ PACE = 30.0
 """Seconds between two looks at what became of suspicions."""
 WIDEST = 256
 """Keys of a pool up to which it is counted who is busy."""
+SHORTEST_REST, LONGEST_REST = 5.0, 12.0
+"""Seconds that a suspected key rests after a refusal that does not say for how long: then it may be asked, and it is
+ready."""
+MOST_ASKED = 8
+"""Attempts of a call from which on it does not come back to suspected keys."""
 MINUTE = ("requests", "requests_minute")
 _log = logging.getLogger("keyturn")
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Keys of one provider that were found to share a quota, by fingerprint."""
-
-    provider: str
-    keys: tuple[str, ...]
-    since: float
-    """Unix seconds."""
-    evidence: tuple[str, ...]
-
-    def told(self) -> dict[str, Any]:
-        """As it is written down."""
-        return {
-            "provider": self.provider,
-            "keys": list(self.keys),
-            "since": self.since,
-            "evidence": list(self.evidence),
-        }
-
-
-@dataclass(slots=True)
-class Remembered:
-    """What `quota_groups.json` holds."""
-
-    groups: list[Known]
-    apart: list[tuple[str, frozenset[str]]]
-    """Provider, and keys of which the owner said that they do not share."""
-
-    @classmethod
-    def of(cls, folder: DataFolder | None) -> Remembered:
-        """What is written down; what cannot be read is left out."""
-        read = cls([], [])
-        found = folder.quota_groups() if folder is not None else {}
-        for row in _rows(found, "groups"):
-            provider, since = row.get("provider"), row.get("since")
-            keys, evidence = _texts(row.get("keys")), _texts(row.get("evidence"))
-            if isinstance(provider, str) and isinstance(since, int | float) and len(keys) > 1:
-                read.groups.append(Known(provider, keys, float(since), evidence))
-        for row in _rows(found, "apart"):
-            provider = row.get("provider")
-            if isinstance(provider, str):
-                read.apart.append((provider, frozenset(_texts(row.get("keys")))))
-        return read
-
-    def __bool__(self) -> bool:
-        return bool(self.groups or self.apart)
-
-    def told(self) -> dict[str, Any]:
-        """As it is written down."""
-        apart = [{"provider": provider, "keys": sorted(keys)} for provider, keys in self.apart]
-        return {"groups": [each.told() for each in self.groups], "apart": apart}
-
-    def refuse(self, fingerprints: Iterable[str]) -> list[Known]:
-        """The owner says that these keys share with nobody: the groups that they were in, which are gone."""
-        wrong = frozenset(fingerprints)
-        broken = [each for each in self.groups if wrong.intersection(each.keys)]
-        self.groups = [each for each in self.groups if each not in broken]
-        for each in broken:
-            self.apart.append((each.provider, frozenset(each.keys)))
-            rest = tuple(key for key in each.keys if key not in wrong)
-            if len(rest) > 1:
-                self.groups.append(replace(each, keys=rest))
-                self.apart[-1] = (each.provider, wrong.intersection(each.keys) | {rest[0]})
-                self.apart += [(each.provider, wrong.intersection(each.keys) | {key}) for key in rest[1:]]
-        return broken
-
-    def forbids(self, provider: str, keys: Iterable[str]) -> bool:
-        """Whether the owner said of some two of *keys* that they do not share."""
-        together = set(keys)
-        return any(name == provider and len(together & apart) > 1 for name, apart in self.apart)
 
 
 class Kindred:
@@ -149,25 +82,97 @@ class Kindred:
         if not refused and not (outcome.meaning == "ok" and self._kinship.watches(place)):
             return
         sent, cost = exchange.grant.attempt.started, exchange.estimate()
+        names = self._kinship.lead(place)
+        full = self._full(pool) if refused else []
+        stated = self._stated(exchange, outcome) if credential.group in names else ()
+        scope = entry.limit_scopes[0]
+        busy = _busy(pool, None if refused else names)
         earlier = exchange.run.trail.attempts[-2:-1]
         if earlier and earlier[0].ended == sent:
             sent = nextafter(sent, inf)  # the clock does not tell, but it was sent after that
-        names = self._kinship.lead(place)
-        stated = self._stated(exchange, outcome) if credential.group in names else ()
-        busy = _busy(pool, names)
         if refused:
             found = self._kinship.refused(
-                place, credential.group, sent, now, wait=outcome.wait_s, cost=cost, busy=busy, stated=stated
+                place,
+                credential.group,
+                sent,
+                now,
+                wait=outcome.wait_s,
+                cost=cost,
+                busy=busy,
+                stated=stated,
+                full=full,
+                bounded=any(each.metric == "requests" for each in self._gateway.live.limits(scope)),
             )
         else:
-            found = self._kinship.admitted(place, credential.group, sent, now, cost=cost, busy=busy, stated=stated)
+            owners = (each.candidate.credential for each in pool.entries) if earlier else ()
+            after = next((each.group for each in owners if each.shown == earlier[0].key), "")
+            found = self._kinship.admitted(
+                place, credential.group, sent, now, cost=cost, busy=busy, stated=stated, after=after
+            )
         self._take(found)
         self._follow(place, pool)
+        if refused and outcome.wait_s is None:
+            self._rest_less(place, credential.group, now)
 
-    def tests(self, provider: str, group: str, counted: str) -> bool:
-        """Whether it is just being found out whether *group* shares its quota of a model: until then nobody can say
-        how large its own is."""
-        return group in self._kinship.lead((provider, counted))
+    def _rest_less(self, place: tuple[str, str], group: str, now: float) -> None:
+        """*group* was refused, and nobody said for how long. What is refused again and again because of another key
+        must not rest for longer and longer; and who follows a leader is to be asked as soon as that is refused."""
+        names = next((each for each in self._kinship.leads(place) if group in each), ())
+        for name in names:
+            mark = self._gateway.marks.get(("group_model", place[0], name, place[1]))
+            if mark is None or (mark.state, mark.reason) != ("cooling", "rate_limited"):
+                continue
+            if not self._kinship.serves(place, name, now):
+                continue  # it may be spent for long
+            asked = group == names[0] != name and mark.since <= now - SHORTEST_REST
+            until = now if asked else now + LONGEST_REST
+            if mark.until > until:
+                strikes = min(mark.strikes, 2)
+                change = Transition(mark.scope, mark.state, until, mark.reason, strikes, mark.since, shorten=True)
+                self._gateway.cool(Verdict([change]), None)
+
+    def let_wait(self, run: Run, grant: Grant) -> None:
+        """A call was refused by a key that is suspected to share with others: when it has asked all of them that can be
+        asked now, it may ask them again, so that the leader is the first that serves it."""
+        pool, now = grant.pool, self._clock.mono()
+        _, provider, group, counted = grant.entry.scopes[2]
+        names = next((each for each in self._kinship.leads((provider, counted)) if group in each), ())
+        if not names or run.progress.attempts >= MOST_ASKED:
+            return
+        tried = run.progress.tried.get(pool.deployment, set())
+        orders = {each.order for each in pool.entries if each.candidate.credential.group in names}
+        if all(
+            pool.entries[each].block is not None and pool.entries[each].parked_until > now for each in orders - tried
+        ):
+            tried -= {each for each in orders if (pool.deployment, each) in run.progress.limited}
+
+    def suspects(self, entry: Entry) -> bool:
+        """Whether the key of *entry* is suspected to share its quota of a model with another one."""
+        _, provider, group, counted = entry.scopes[2]
+        return self._kinship.suspects((provider, counted), group)
+
+    def tests(self, pool: Pool, entry: Entry) -> bool:
+        """Whether it is just being found out whether the key of *entry* shares its quota of a model with others that
+        are used: until then nobody can say how large its own is."""
+        _, provider, group, counted = entry.scopes[2]
+        credential = entry.candidate.credential
+        if credential.declared or self._gateway.config.learning.groups == "off":
+            return False
+        used = (
+            each.candidate.credential.group
+            for each in (pool.entries if len(pool.entries) <= WIDEST else ())
+            if each.last_used >= 0 and not each.candidate.credential.declared
+        )
+        return self._kinship.unsettled((provider, counted), group, used, self._clock.mono())
+
+    def _full(self, pool: Pool) -> list[str]:
+        """Who is not asked because of what it is known to be allowed, and not because it was refused."""
+        marks, now = self._gateway.marks, self._clock.mono()
+        return [
+            each.candidate.credential.group
+            for each in (pool.entries if len(pool.entries) <= WIDEST else ())
+            if each.block in ("limit", "busy") and marks.blocked(each.own_scopes, now) is None
+        ]
 
     def _stated(self, exchange: Exchange, outcome: Outcome) -> list[Stated]:
         """What the answer's headers say of its limits per minute."""
@@ -204,8 +209,8 @@ class Kindred:
         elif place in self._led:
             self._let_go(place)
 
-    def _leads(self, place: tuple[str, str]) -> Callable[[], tuple[str, ...]]:
-        return lambda: self._kinship.lead(place)
+    def _leads(self, place: tuple[str, str]) -> Callable[[], tuple[tuple[str, ...], ...]]:
+        return lambda: self._kinship.leads(place)
 
     def _let_go(self, place: tuple[str, str]) -> None:
         """Nobody leads at *place* any more."""
@@ -264,7 +269,7 @@ class Kindred:
         earlier = [said for each in self.remembered.groups if each not in kept for said in each.evidence]
         self.remembered.groups = [*kept, replace(known, evidence=(*earlier, *evidence)[-8:])]
         self._carry_over(members, min(keys))
-        self._kinship.forget(kin.provider)
+        self._kinship.forget(kin.provider, {each.group for each in members})
         for place in [each for each in self._led if each[0] == kin.provider]:
             self._let_go(place)
         self._gateway.adopt(config)
@@ -407,45 +412,19 @@ class Kindred:
                 self._written(writing)
 
 
-def told(config: Config, remembered: Remembered, suggested: Iterable[Known] = ()) -> list[dict[str, Any]]:
-    """The quota groups that were found out, for people."""
-    shown = {each.fingerprint: each.shown for group in config.credentials.values() for each in group}
-    rows = []
-    for state, groups in (("inferred", remembered.groups), ("suggested", suggested)):
-        for known in groups:
-            since = datetime.fromtimestamp(known.since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-            keys = [shown[key] for key in known.keys if key in shown]
-            rows.append({**known.told(), "keys": keys, "since": since, "state": state})
-    return rows
-
-
-def groups_kept(config: Config, folder: DataFolder) -> list[dict[str, Any]]:
-    """The same while no gateway runs, as far as it is written down."""
-    return told(config, Remembered.of(folder))
-
-
-def refuse_apart(folder: DataFolder, fingerprints: Iterable[str]) -> list[str]:
-    """As `Kindred.ungroup`, while no gateway runs. Raises OSError."""
-    remembered = Remembered.of(folder)
-    broken = remembered.refuse(fingerprints)
-    if broken:
-        folder.write_quota_groups(remembered.told())
-    return [key for each in broken for key in each.keys]
-
-
 def _is_refusal(outcome: Outcome) -> bool:
     """Whether it says that a limit of a key, or of its project, is used up; how many calls at once is no such limit."""
     own = outcome.meaning in ("rate_limited", "daily_quota") and outcome.scope in ("key", "quota_group", "model")
     return own and not outcome.no_quota and "concurren" not in outcome.message.lower()
 
 
-def _busy(pool: Pool, names: tuple[str, ...]) -> dict[str, int]:
-    """The attempts of *names* that are under way at one model."""
-    counts = dict.fromkeys(names, 0)
-    for entry in pool.entries if names and len(pool.entries) <= WIDEST else ():
+def _busy(pool: Pool, names: Collection[str] | None) -> dict[str, int]:
+    """The attempts of *names* (None: of all) that are under way at one model."""
+    counts: dict[str, int] = {}
+    for entry in pool.entries if names != () and len(pool.entries) <= WIDEST else ():
         group = entry.candidate.credential.group
-        if group in counts:
-            counts[group] += entry.active
+        if names is None or group in names:
+            counts[group] = counts.get(group, 0) + entry.active
     return counts
 
 
@@ -455,12 +434,3 @@ def _in_group(credential: Credential, name: str | None) -> Credential:
         return credential
     name = name or credential.fingerprint
     return credential if credential.group == name else replace(credential, group=name)
-
-
-def _rows(found: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    rows = found.get(name)
-    return [each for each in rows if isinstance(each, dict)] if isinstance(rows, list) else []
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
