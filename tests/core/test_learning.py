@@ -110,7 +110,7 @@ def test_it_rises_after_three_full_windows_up_to_what_is_stated() -> None:
 def test_where_it_was_refused_it_waits_and_longer_each_time() -> None:
     rate = Lesson(60.0, -inf)
     waits, now = [], 0.0
-    for _ in range(8):
+    for _ in range(10):
         rate.lower(30, seen(now, 31))
         windows = 0
         while rate.whole <= 30:
@@ -120,7 +120,38 @@ def test_where_it_was_refused_it_waits_and_longer_each_time() -> None:
         waits.append(windows)
     assert waits[0] < 12
     assert waits == sorted(waits)
-    assert rate.patience == 60
+    assert rate.patience == 720, "half a day"
+    assert sum(waits[:7]) <= 12 * 60, "and never much longer than it is known already"
+
+
+def test_a_refusal_before_anything_more_was_tried_does_not_make_it_wait_for_hours() -> None:
+    """A provider in trouble refuses at the same place, and that proves nothing of its limit."""
+    rate, now = Lesson(60.0, -inf), 0.0
+    for _ in range(6):
+        rate.lower(30, seen(now, 31))
+        while rate.whole <= 30:
+            now += 60.0
+            rate.window_over(rate.whole, False, now, now)
+    rate.lower(30, seen(now, 31))
+    before = rate.patience
+    assert before > 60
+    rate.lower(28, seen(now + 600.0, 29))
+    assert rate.patience <= before
+
+
+def test_a_limit_that_was_raised_after_long_is_found_at_the_next_try() -> None:
+    rate, now = Lesson(60.0, -inf), 0.0
+    for _ in range(10):
+        rate.lower(30, seen(now, 31))
+        while rate.whole <= 30:
+            now += 60.0
+            rate.window_over(rate.whole, False, now, now)
+    windows = 0
+    while rate.whole < 60:
+        windows += 1
+        now += 60.0
+        rate.window_over(rate.whole, False, now, now)
+    assert windows <= 20
 
 
 def test_after_a_fall_far_below_what_was_let_through_it_tries_more_soon_and_ever_faster() -> None:

@@ -354,3 +354,57 @@ def test_a_rule_of_a_provider_wins() -> None:
     assert classify(Facts(400, {}, b'{"error":{"code":"E7"}}', NOW, rules=rules)).meaning == "not_found"
     assert classify(Facts(400, {}, b'{"error":"Once in a Blue Moon"}', NOW, rules=rules)).meaning == "overloaded"
     assert classify(Facts(499, {}, b"", NOW, rules=rules)).meaning == "bad_request"
+
+
+GROQ = (
+    "Rate limit reached for model `m` in organization `org_1` service tier `on_demand` on {what}: Limit {limit}, "
+    "Used 15, Requested 1. Please try again in 2s. Need more tokens? Upgrade at https://console.groq.com/settings/billing"
+)
+
+
+@pytest.mark.parametrize(
+    ("what", "limit", "stated"),
+    [
+        ("requests per minute (RPM)", "15", ("requests", "minute", 15)),
+        ("tokens per min (TPM)", "6000", ("tokens", "minute", 6000)),
+        ("requests per day (RPD)", "500", ("requests", "day", 500)),
+        ("requests per minute (RPM)", "0", None),
+        ("requests per minute (RPM)", "unknown", None),
+        ("images per minute", "5", None),
+    ],
+)
+def test_a_refusal_may_name_its_limit(what: str, limit: str, stated: tuple[str, str, int] | None) -> None:
+    body = {"error": {"message": GROQ.format(what=what, limit=limit), "code": "rate_limit_exceeded"}}
+    assert judge("groq", 429, body).stated == stated
+
+
+def violation(quota: str, value: str, metric: str = "requests") -> dict[str, str]:
+    name = f"generativelanguage.googleapis.com/generate_content_free_tier_{metric}"
+    return {"quotaMetric": name, "quotaId": quota, "quotaValue": value}
+
+
+@pytest.mark.parametrize(
+    ("violations", "stated"),
+    [
+        ([violation("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", "10")], ("requests", "minute", 10)),
+        ([violation("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "250")], ("requests", "day", 250)),
+        (
+            [violation("GenerateContentInputTokensPerModelPerMinute-FreeTier", "250000", "input_token_count")],
+            ("tokens", "minute", 250_000),
+        ),
+        ([violation("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "0")], None),
+        (
+            [
+                violation("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", "10"),
+                violation("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "250"),
+            ],
+            None,
+        ),
+    ],
+)
+def test_a_quota_that_was_hit_may_say_how_large_it_is(
+    violations: list[dict[str, str]], stated: tuple[str, str, int] | None
+) -> None:
+    error = {"code": 429, "message": "Quota exceeded", "status": "RESOURCE_EXHAUSTED"}
+    details = [{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": violations}]
+    assert judge("gemini", 429, {"error": {**error, "details": details}}).stated == stated

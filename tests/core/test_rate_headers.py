@@ -231,6 +231,30 @@ def test_headers(provider: str, headers: dict[str, str], expected: dict[str, Any
     assert limits(provider, headers) == expected
 
 
+@pytest.mark.parametrize(
+    ("left", "reset", "window"),
+    [
+        ("900", "8h14m0s", "day"),
+        ("999", "1m26.4s", "hour"),
+        ("999", "62s", "minute"),
+        ("0", "1m26.4s", "minute"),
+    ],
+)
+def test_a_limit_that_takes_longer_to_be_whole_than_a_minute_is_none_per_minute(
+    left: str, reset: str, window: str
+) -> None:
+    """Where no window is named; with nothing left it may be a debt."""
+    named = {
+        "x-ratelimit-limit-requests": "1000",
+        "x-ratelimit-remaining-requests": left,
+        "x-ratelimit-reset-requests": reset,
+    }
+    found = limits("some_server", named)["requests"]
+    assert (found["window"], found["limit"], found["remaining"]) == (window, 1000, int(left))
+    outright = limits("some_server", {f"{name}-minute": value for name, value in named.items()})["requests"]
+    assert outright["window"] == "minute", "what a header says outright is believed"
+
+
 def test_a_window_has_a_length() -> None:
     lengths = [window_seconds(name) for name in ("second", "10s", "minute", "300s fixed", "day", "", "whatever")]
     assert lengths == [1.0, 10.0, 60.0, 300.0, 86400.0, 0.0, 0.0]

@@ -75,6 +75,56 @@ def test_a_declared_number_is_a_ceiling_and_a_key_that_has_half_of_it_is_found()
     virtual.run(main)
 
 
+@pytest.mark.parametrize("learning", [True, False])
+def test_a_refusal_that_names_its_limit_is_believed_at_once(learning: bool) -> None:
+    async def main() -> None:
+        environ = {"LIMITS_GROQ": "rpm=20", "LEARNING_ENABLED": str(learning).lower()}
+        async with World({"groq": [KeyRule(rpm=10)]}, environ=environ) as world:
+            for _ in range(16):
+                await world.chat("groq/m", timeout=1.0)
+                await world.clock.sleep_until(world.clock.mono() + 1.0)
+            scope = world.gateway.pools.of(Deployment("groq", "m")).entries[0].limit_scopes[0]
+            book = world.gateway.live.meters.book
+            found = [(limit.capacity, limit.source) for limit in book.of(scope) if limit.metric == "requests"]
+            assert found == ([(10, "reported")] if learning else [(20, "declared")])
+            rows = [row for row in limit_rows(world.gateway) if row["holds"] and row["metric"] == "requests"]
+            assert [row["source"] for row in rows] == [found[0][1]]
+            assert bool(rows[0]["date"]) is learning
+            if learning:
+                refused = len(world.seen(status=429))
+                assert refused == 1
+                for _ in range(60):
+                    await world.chat("groq/m", timeout=1.0)
+                    await world.clock.sleep_until(world.clock.mono() + 3.0)
+                assert len(world.seen(status=429)) == refused
+
+    virtual.run(main)
+
+
+@pytest.mark.parametrize(("others", "most", "late"), [(1, 20, 120.0), (0, 160, 360.0)])
+def test_a_spent_quota_of_which_the_provider_says_nothing_is_asked_for_ever_more_rarely_and_found_full_again(
+    others: int, most: int, late: float
+) -> None:
+    """A call a minute from noon until after midnight. Alone it may as well be a provider in trouble: then a key is
+    never left alone for longer than five minutes."""
+
+    async def main() -> None:
+        keys = [KeyRule(rpd=20, day="fixed"), *(KeyRule() for _ in range(others))]
+        async with World({"mistral": keys}) as world:
+            clock, began = world.clock, world.clock.mono()
+            while clock.mono() < began + 12.25 * 3600.0:
+                await world.chat("mistral/m", timeout=2.0)
+                await clock.sleep_until(clock.mono() + 60.0)
+            first = next(iter(world.rules["mistral"]))
+            refused = world.seen(status=429)
+            assert {each.key for each in refused} == {first}
+            assert 8 <= len(refused) <= most
+            served = [each.started - began - 12 * 3600.0 for each in world.seen(status=200, key=first)]
+            assert 0.0 <= min(each for each in served if each > 0) <= late
+
+    virtual.run(main)
+
+
 def test_tokens_are_learned_where_the_answer_speaks_of_tokens() -> None:
     async def main() -> None:
         async with World({"openrouter": [KeyRule(tpm=600)]}) as world:

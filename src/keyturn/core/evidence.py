@@ -21,6 +21,8 @@ MOST_BYTES = 65536
 MOST_TEXT = 4096
 MOST_NODES = 200
 DEEPEST = 8
+MOST_VALUE = 1e15
+"""Above this a number is no limit."""
 
 TEXTS = frozenset(
     "message msg detail details title error errors error_description error_message raw description reasons".split()
@@ -67,6 +69,8 @@ class Evidence:
     """Ids of the quotas that were hit, lower case."""
     zero: bool = False
     """A quota of nothing."""
+    values: list[int] = field(default_factory=list)
+    """How large the quotas are."""
     named: bool = False
     """An aggregator names its upstream."""
     relayed: bool = False
@@ -268,6 +272,7 @@ def _take_text(key: str, value: str, found: Evidence, words: list[str], budget: 
         found.quotas += " " + value[:200].lower()
     elif key in ZEROES:
         found.zero = found.zero or value.strip() == "0"
+        _take_value(number(value.strip()), found)
     elif key == "provider_name":
         found.named = bool(value)
     elif key in FLAGS:
@@ -305,6 +310,12 @@ def _take_number(key: str, value: float, found: Evidence) -> None:
         found.delays.append(value / 1000.0)
     elif key in ZEROES:
         found.zero = found.zero or value == 0
+        _take_value(value, found)
+
+
+def _take_value(value: float | None, found: Evidence) -> None:
+    if value is not None and 0 < value < MOST_VALUE and value == int(value):
+        found.values.append(int(value))
 
 
 def _finish(found: Evidence, words: list[str]) -> None:

@@ -34,9 +34,11 @@ FEW = 5.0
 CLEAN = 3
 """Windows that are used up without a 429 before a limit rises."""
 FIRST_CALLS, MOST_CALLS = 60, 500
-LONGEST_PATIENCE = 60
+LONG_PATIENCE = 60
 """Before more is tried than what was refused once: windows without a 429, in which so many calls were let through; in
 the end as many calls, or windows, as the others say."""
+LONGEST_PATIENCE = 720
+"""The same where it was refused each time that more was tried: half a day of full use."""
 FULL = 0.85
 """The share from which on a window counts as used up."""
 LOW = 0.6
@@ -220,7 +222,8 @@ class Lesson:
         self._level, self.reached = level, max(1, int(min(level, self._most)))
         self.capacity = max(1.0, min(self._base, level) * DECREASE)
         again = self._before > 0 and abs(level - self._before) <= max(NEAR, ALIKE * self._before)
-        least, most = max(CLEAN, -(-FIRST_CALLS // level)), max(LONGEST_PATIENCE, -(-MOST_CALLS // level))
+        least, most = max(CLEAN, -(-FIRST_CALLS // level)), max(LONG_PATIENCE, -(-MOST_CALLS // level))
+        most = max(most, self._waited, LONGEST_PATIENCE if self._confirmed else 0)
         longer = self._waited * 2 if self._confirmed else self._waited
         if level < HALF * self._best and (not again or longer < least):
             self.patience = longer if again else max(CLEAN, least // 2) if self._best == inf else CLEAN

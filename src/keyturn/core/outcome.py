@@ -6,6 +6,7 @@ a class, never an exception.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -35,6 +36,13 @@ REFUSALS: frozenset[Meaning] = frozenset(
     ("rate_limited", "daily_quota", "insufficient_credit", "invalid_key", "forbidden", "overloaded")
 )
 """What a sentence in place of an answer may mean. It is never taken for the client's mistake."""
+WORDS = {"second": "second", "sec": "second", "minute": "minute", "min": "minute", "hour": "hour", "day": "day"}
+NAMED = re.compile(
+    r"\b(requests|tokens) per (second|sec|minute|min|hour|day)\b(?: \([a-z]{1,6}\))?: limit ([1-9][0-9]{0,14}), used "
+)
+"""`on requests per minute (RPM): Limit 30, Used 30, Requested 1` (OpenAI, Groq and their kind)."""
+QUOTA_WINDOWS = {"perminute": "minute", "perday": "day"}
+"""In the ids of Google's quotas, whose size stands beside them."""
 HONOURED = frozenset((403, 408, 429, 498, 503, 529))
 """The statuses whose `Retry-After` counts. Some providers send one with every answer; 403 is GitHub's second limit."""
 
@@ -82,6 +90,8 @@ class Outcome:
     """invalid_key by a code or a text that leaves no doubt."""
     no_quota: bool = False
     """A limit of 0: this model is not offered to this account."""
+    stated: tuple[str, str, int] | None = None
+    """Of a refusal: the limit that it names itself, by metric, window (`minute`, `day`) and capacity."""
 
     def as_json(self) -> dict[str, Any]:
         """The form that `keyturn classify` prints."""
@@ -170,7 +180,19 @@ def _outcome(
         found.message,
         finding is not None and finding.explicit,
         finding is not None and finding.zero,
+        _named(found) if meaning in ("rate_limited", "daily_quota") else None,
     )
+
+
+def _named(found: Evidence) -> tuple[str, str, int] | None:
+    """The limit that a refusal names with its number; None where it names none, or several."""
+    named = {(each[1], WORDS[each[2]], int(each[3])) for each in NAMED.finditer(found.text)}
+    quotas, sizes = found.quotas, set(found.values)
+    if quotas and len(sizes) == 1:
+        windows = [window for word, window in QUOTA_WINDOWS.items() if word in quotas]
+        if len(windows) == 1:
+            named.add(("tokens" if "token" in quotas else "requests", windows[0], sizes.pop()))
+    return named.pop() if len(named) == 1 else None
 
 
 def _flags(meaning: Meaning, scope: Scope, status: int | None) -> tuple[bool, bool, bool]:

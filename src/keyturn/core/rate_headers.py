@@ -36,6 +36,8 @@ PREFIXES = (
 )
 WINDOW_WORDS = ("second", "minute", "hour", "day", "week", "month")
 LENGTHS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0, "week": 604800.0, "month": 2.6e6}
+LONGEST_MINUTE = 63.0
+"""Seconds until a limit per minute is whole again, at most: providers round, and their clocks differ."""
 BY_LENGTH = {int(seconds): word for word, seconds in LENGTHS.items()}
 
 
@@ -115,6 +117,7 @@ def parse_limits(headers: Mapping[str, str], rules: Rules, now: float) -> dict[s
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     extra: dict[str, Any] = {}
     structured = policy = ""
+    assumed: dict[str, None] = {}
     endless: list[tuple[str, str]] = []  # Azure's -1: no limit, or none that it knows
     for name, value in headers.items():
         if "imit" not in name and "IMIT" not in name:  # most headers; cheaper than the look-up below
@@ -132,7 +135,11 @@ def parse_limits(headers: Mapping[str, str], rules: Rules, now: float) -> dict[s
         elif field == "cost":
             extra["query_cost_tokens"] = told["cost"]
         else:
-            window = window or rules.header_windows.get(metric, "minute")
+            if not window:
+                window = rules.header_windows.get(metric, "")
+                if not window:
+                    window = "minute"
+                    assumed[metric] = None
             row = rows.get((metric, window))
             if row is None:
                 row = rows[metric, window] = {"limit": None, "remaining": None, "reset_s": None, "window": window}
@@ -141,11 +148,27 @@ def parse_limits(headers: Mapping[str, str], rules: Rules, now: float) -> dict[s
                 endless.append((metric, window))
     for limit in endless:
         rows.pop(limit, None)
+    for metric in assumed:
+        _lengthen(rows, metric)
     if structured or policy:
         _read_structured(rows, structured, policy)
     if rows:
         extra.update(zip(_names(tuple(rows)), rows.values(), strict=True))
     return extra
+
+
+def _lengthen(rows: dict[tuple[str, str], dict[str, Any]], metric: str) -> None:
+    """A limit of which something is left, and which needs longer than a minute until all of it is free again, is none
+    per minute: some servers name no window and count days."""
+    row = rows.get((metric, "minute"))
+    if row is None or row["window"] != "minute" or not row["remaining"]:
+        return
+    seconds = row["reset_s"]
+    if seconds is None or seconds <= LONGEST_MINUTE:
+        return
+    longer = "hour" if seconds <= LENGTHS["hour"] else "day"
+    if (metric, longer) not in rows:
+        rows[metric, longer] = {**rows.pop((metric, "minute")), "window": longer}
 
 
 def _told(field: str, value: str, rules: Rules, now: float) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keyturn.core import PROFILES, Outcome, Report, judge, seconds_to_reset
@@ -20,18 +21,20 @@ def judged(exchange: Exchange, outcome: Outcome) -> None:
     if exchange.run.call.kind == "count" and outcome.meaning in ("rate_limited", "daily_quota", "overloaded"):
         return  # its limits are its own
     candidate = grant.entry.candidate
+    first_step = _first_step(exchange)
+    longer = gateway.adapting.lasting(exchange, outcome) if first_step is None else None
     verdict = judge(
         gateway.marks,
         Report(
             candidate,
             grant.entry.scopes,
-            outcome,
+            outcome if longer is None else replace(outcome, wait_s=longer),
             grant.attempt.started,
             gateway.clock.mono(),
             len(grant.pool.entries),
             len(exchange.run.deployments) > 1,
             seconds_to_reset(exchange.provider.rules, gateway.clock.wall()) if outcome.meaning != "ok" else None,
-            _first_step(exchange),
+            first_step,
             PROFILES[exchange.run.generation.config.cooldown],
             exchange.provider.longest_rests,
         ),

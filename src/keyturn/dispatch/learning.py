@@ -23,6 +23,7 @@ from keyturn.core import (
     TimerHandle,
     Window,
     limit_in_words,
+    seconds_to_reset,
 )
 
 from .declared import SECONDS, window_of
@@ -38,6 +39,13 @@ MOST = 5000
 """Limits that are being learned; then the oldest stays as it is."""
 FORGOTTEN_AFTER = 3600.0
 """Seconds after a 429 in which use is counted, as long as nothing was learned."""
+IN_VAIN = 5
+"""Refusals in a row, each after the rest that the one before brought, from which on it is no minute's limit."""
+LAST_STEP = 300.0
+"""Seconds that such a key rests by the table; from then on twice as long each time."""
+LONGEST_REST = 3600.0
+AFTER_MIDNIGHT = 30.0
+"""Seconds after the midnight at which most quotas of a day begin anew, as clocks differ."""
 SLOT = 0.5
 """Seconds of a slot of a minute: so exactly is known when a request was sent."""
 SECOND = Window("rolling", 1.0)
@@ -98,6 +106,38 @@ class Learning:
             self._learned(replace(limit, window=SECOND), learner.burst, now)
         if (change.rate or change.burst) and exchange.grant.pool.capped:
             exchange.run.generation.pools.cap(exchange.grant.pool, entry)
+
+    def told(self, exchange: Exchange, metric: str, window: str, capacity: int) -> None:
+        """A refusal named the limit that it was for: as good as a header, and believed as long."""
+        entry, pool = exchange.grant.entry, exchange.grant.pool
+        span = window_of(exchange.provider, metric, window)
+        # How much of it is left is for the rest that follows the refusal, which the owner may end.
+        changed = self._live.report(entry.limit_scopes[0], metric, span, capacity, self._clock.mono(), None)
+        if changed and pool.capped:
+            exchange.run.generation.pools.cap(pool, entry)
+
+    def lasting(self, exchange: Exchange) -> float | None:
+        """Seconds that a key is to rest which was refused each time that it was asked, after ever longer rests, while
+        others of its pool stand well: a quota of days or months is spent, of which its provider says nothing. None:
+        that is not so."""
+        gateway, grant, now = self._gateway, exchange.grant, self._clock.mono()
+        marks, entry = gateway.marks, grant.entry
+        mark = marks.get(entry.scopes[2])
+        if (
+            mark is None
+            or mark.reason != "rate_limited"
+            or mark.strikes < IN_VAIN
+            or grant.attempt.started < mark.since
+        ):
+            return None
+        own = entry.candidate.credential.group
+        others = (each for each in grant.pool.entries if each.candidate.credential.group != own)
+        if not any(marks.blocked(each.scopes, now) is None for each in others):
+            return None  # its provider is in trouble
+        wall = self._clock.wall()
+        midnights = (seconds_to_reset(exchange.provider.rules, wall), SECONDS["day"] - wall % SECONDS["day"])
+        longest = min(LONGEST_REST, *(left + AFTER_MIDNIGHT for left in midnights if left is not None))
+        return min(longest, LAST_STEP * 2.0 ** min(mark.strikes + 1 - IN_VAIN, 16))
 
     def hindered(self, limit: Limit) -> None:
         """A call was kept away by *limit*, which was learned."""

@@ -41,7 +41,8 @@ def reported(exchange: Exchange, outcome: Outcome) -> None:
         if metric and window in SECONDS and isinstance(capacity, int) and capacity > 0:
             left = remaining if isinstance(remaining, int) else None
             span = window_of(exchange.provider, metric, window)
-            changed = gateway.live.report(scope, metric, span, capacity, now, left) or changed
+            own = None if gateway.adapting.is_suspected(exchange) else left  # what another key used may be in it
+            changed = gateway.live.report(scope, metric, span, capacity, now, own) or changed
             if left is not None and gateway.config.learning.enabled and not gateway.adapting.unclear(exchange):
                 _others(gateway, Limit(scope, COUNTED[metric], span, capacity, "reported"), left, now)
     if changed and exchange.grant.pool.capped:
