@@ -35,7 +35,7 @@ from .catalog import (
     plain_of,
 )
 from .claims import Claim, Cost, actual_of, charged, claims
-from .concurrency import Bound, narrowed, overload, widened
+from .concurrency import FEW, Begun, Bound, Onset, narrowed, overload, slowed, widened
 from .cooldowns import FOREVER, PROFILES, State
 from .credentials import (
     OUTAGE,
@@ -165,7 +165,7 @@ from .strategies import (
     Weighted,
     strategy_named,
 )
-from .supply import KeySupply, Refill, Supply, returns_of
+from .supply import PROBE, KeySupply, Refill, Supply, returns_of
 from .tokens import Estimate, Estimator, call_of_size, charge
 from .turns import WEIGHTS, Place, Queue, Shares, Walk
 from .upstream import (
@@ -193,6 +193,7 @@ __all__ = [
     "AUTO",
     "BLIND",
     "FAULTS",
+    "FEW",
     "FOREVER",
     "GENERIC",
     "INFLIGHT",
@@ -208,6 +209,7 @@ __all__ = [
     "OUTAGE",
     "PAGE",
     "PRICE_TIERS",
+    "PROBE",
     "PROFILES",
     "QUOTAS",
     "RELEASED",
@@ -225,6 +227,7 @@ __all__ = [
     "Attempt",
     "Balanced",
     "Barrier",
+    "Begun",
     "Bound",
     "Boundary",
     "Breaker",
@@ -296,6 +299,7 @@ __all__ = [
     "ModelFacts",
     "Move",
     "Offer",
+    "Onset",
     "Origin",
     "Others",
     "Outcome",
@@ -449,6 +453,7 @@ __all__ = [
     "sent",
     "sent_twice",
     "slots_of",
+    "slowed",
     "stand_by",
     "standing",
     "strategy_named",

@@ -52,6 +52,7 @@ class Entry:
         "block",
         "candidate",
         "capped",
+        "ended",
         "flow",
         "free",
         "grade",
@@ -59,6 +60,7 @@ class Entry:
         "limit_scopes",
         "load",
         "load_until",
+        "onset_due",
         "order",
         "own_scopes",
         "pace",
@@ -95,6 +97,10 @@ class Entry:
         """How the record of calls names it, by who asks what, once that has been written."""
         self.active = 0
         """Attempts under way."""
+        self.ended = 0
+        """Attempts that are over."""
+        self.onset_due = -FOREVER
+        """From when it is worth a look how soon one of its streams began, also while hardly any is under way."""
         self.grade = 0
         """The place of its key priority among those of the pool, from 0."""
         self.spent = False

@@ -309,6 +309,7 @@ class Pool:
     def done(self, entry: Entry) -> None:
         """An attempt on *entry* is over."""
         entry.active -= 1
+        entry.ended += 1
         entry.load_until = -FOREVER
         flow = entry.flow
         if flow is not None:

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     """Learns from outcomes: of each that is no success, and of successes while its name stands in `Adapting.alert`."""
 
 
+LOOK_EVERY = 5.0
+"""Seconds between two looks at how soon a key's streams begin."""
+SPARED = LOOK_EVERY - 0.1
+"""By how much sooner it is looked at while more than three attempts are under way."""
+SPOKEN = ("chat", "completions")
+"""What kinds of streams begin with the first token; others are files."""
+
+
 class Adapting:
     """Belongs to one gateway and outlives its configurations."""
 
@@ -37,6 +45,8 @@ class Adapting:
         self.steadiness = Steadiness(gateway)
         """How failing providers are treated."""
         self.onlookers.append(self.steadiness.look)
+        self._kindred: Kindred | None = None
+        self.onlookers.append(self._together)
         self.onlookers.append(self._limited)
         self.strangers = Strangers()
         """What others use of our keys."""
@@ -45,8 +55,6 @@ class Adapting:
         """The limits that the owner pinned."""
         self.onlookers.append(self._crowded)
         self._narrowing: Narrowing | None = None
-        self.onlookers.append(self._together)
-        self._kindred: Kindred | None = None
         self.holding = 0
         """Calls that wait for who holds their prompt cache."""
         self.early: set[Early] = set()
@@ -64,10 +72,26 @@ class Adapting:
         return self._learning
 
     def _limited(self, exchange: Exchange, outcome: Outcome) -> None:
-        """A 429 of a key's own limit tells how large that is, where nobody else does."""
-        own = outcome.meaning == "rate_limited" and outcome.scope in ("key", "quota_group") and not outcome.no_quota
-        if own and exchange.run.generation.config.learning.enabled and not self.unclear(exchange):
+        """A refusal for a key's own limit tells how large that is: in its words, or by what was sent until then."""
+        own = outcome.meaning in ("rate_limited", "daily_quota") and outcome.scope in ("key", "quota_group")
+        if not own or outcome.no_quota or not exchange.run.generation.config.learning.enabled:
+            return
+        if outcome.stated is not None:
+            self.learning.told(exchange, *outcome.stated)
+        elif outcome.meaning == "rate_limited" and not self.unclear(exchange):
             self.learning.refused(exchange, outcome)
+
+    def lasting(self, exchange: Exchange, outcome: Outcome) -> float | None:
+        """Seconds that a key is to rest which was refused so often that it cannot be for a minute's limit; None: as
+        the table says."""
+        if (
+            outcome.meaning != "rate_limited"
+            or outcome.wait_s is not None
+            or outcome.scope not in ("key", "quota_group")
+        ):
+            return None
+        config = exchange.run.generation.config
+        return self.learning.lasting(exchange) if config.learning.enabled and config.cooldown == "adaptive" else None
 
     @property
     def narrowing(self) -> Narrowing:
@@ -90,6 +114,16 @@ class Adapting:
         ):
             self.narrowing.look(exchange, outcome)
 
+    def begun(self, exchange: Exchange, now: float) -> None:
+        """A stream has its first content: how soon that came tells whether calls wait there. To be told of all streams
+        of a key with more than three attempts under way, and of others now and then."""
+        entry = exchange.grant.entry
+        if now < entry.onset_due - SPARED:
+            return
+        entry.onset_due = now + LOOK_EVERY
+        if exchange.run.generation.config.steady.learned_concurrency and exchange.run.call.kind in SPOKEN:
+            self.narrowing.begun(exchange, now)
+
     @property
     def kindred(self) -> Kindred:
         """What finds out which keys share a quota; loaded with the first 429 in a pool of several keys."""
@@ -111,8 +145,16 @@ class Adapting:
         """Whether it is not clear just now whose quota was used up."""
         if self._kindred is None:
             return False
-        _, provider, group, counted = exchange.grant.entry.scopes[2]
-        return self._kindred.tests(provider, group, counted)
+        return self._kindred.tests(exchange.grant.pool, exchange.grant.entry)
+
+    def is_suspected(self, exchange: Exchange) -> bool:
+        """Whether the key may share its quota with another one."""
+        return self._kindred is not None and self._kindred.suspects(exchange.grant.entry)
+
+    def let_wait(self, exchange: Exchange) -> None:
+        """A key refused for a minute's limit: where others may share it, the call may come back to them."""
+        if self._kindred is not None:
+            self._kindred.let_wait(exchange.run, exchange.grant)
 
     def groups(self) -> list[dict[str, object]]:
         """The quota groups that were found out, and those that were only told of, with their evidence."""

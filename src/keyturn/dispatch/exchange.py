@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from keyturn.core import (
+    FEW,
     PAGE,
     Facts,
     HttpRequest,
@@ -67,6 +68,7 @@ class Exchange:
         "answered",
         "body",
         "chunks",
+        "crowd",
         "gateway",
         "grant",
         "held",
@@ -89,6 +91,8 @@ class Exchange:
         self.gateway = gateway
         self.run = run
         self.grant = grant
+        self.crowd = grant.entry.active
+        """How many attempts its key had under way when it began, itself included."""
         self.now = gateway.clock.mono
         self.wall = gateway.clock.wall
         self.redactor = gateway.redactor
@@ -167,6 +171,9 @@ class Exchange:
                 given_up(gateway, run, grant)
         if self.answered:
             reported(self, OK)
+            begun = grant.attempt.first_token
+            if begun is not None and (grant.entry.active > FEW or begun >= grant.entry.onset_due):
+                gateway.adapting.begun(self, begun)
             if self.timeouts.adaptive and self.provider.tool is None:
                 observed(gateway, run, grant)
             if run.place is not None:

@@ -253,8 +253,9 @@ class Gateway:
             if isinstance(move, Relay):
                 return answering.as_it_came(self, run, failed)
             run.remember(failed)
-            if failed.outcome.meaning == "rate_limited" and not self.adapting.unclear(exchange):
+            if failed.outcome.meaning == "rate_limited":
                 run.progress.met_limit(grant.entry)
+                self.adapting.let_wait(exchange)
             if isinstance(move, Refuse):
                 raise unanswered.stopped(run, move)
             resend = move.resend if isinstance(move, TryNext) else None

@@ -1,7 +1,8 @@
 """How many attempts are under way at once where an upstream has had too many: learned, and kept as a limit.
 
 A bound is a limit of metric `concurrency` and source `learned` in the live state, so that reservations hold it like
-any other, gateways tell each other, and a restart finds it. Loaded with the first sign of overload.
+any other, gateways tell each other, and a restart finds it. Streams that begin late are a sign too. Loaded with the
+first stream, or the first sign of overload.
 """
 
 from __future__ import annotations
@@ -10,7 +11,21 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from keyturn.core import FOREVER, INFLIGHT, Bound, Entry, Grounds, Limit, Outcome, Pool, narrowed, overload, widened
+from keyturn.core import (
+    FOREVER,
+    INFLIGHT,
+    Begun,
+    Bound,
+    Entry,
+    Grounds,
+    Limit,
+    Onset,
+    Outcome,
+    Pool,
+    narrowed,
+    overload,
+    widened,
+)
 
 if TYPE_CHECKING:
     from .exchange import Exchange
@@ -31,6 +46,8 @@ class Narrowing:
         self._clock = gateway.clock
         self._live = gateway.live
         self._bounds: OrderedDict[str, Bound] = OrderedDict()
+        self._onsets: OrderedDict[str, Onset] = OrderedDict()
+        """When streams begin, by what a bound would hold for; the one left alone for longest first."""
         self._tidied = -FOREVER
 
     def __len__(self) -> int:
@@ -47,12 +64,38 @@ class Narrowing:
         if outcome.meaning == "ok":
             if now >= self._tidied + TIDY_EVERY:
                 self._tidy(now)
-            if bound is not None and (exchange.stream is None or grant.open):  # a stream's end says nothing more
+            onset = self._onsets.get(scope)
+            told = exchange.stream is None or grant.open  # a stream's end says nothing more
+            if bound is not None and told and (onset is None or not onset.trying(now)):
                 self._set(scope, bound, widened(bound, _under_way(grant.pool, grant.entry) + (not grant.open), now))
         elif overload(outcome) and self._gateway.marks.get(grant.pool.scope[-1]) is None:  # an outage is no crowd
             after = narrowed(bound, _under_way(grant.pool, grant.entry) + 1, grant.attempt.started, now)
             if after is not None:
                 self._set(scope, bound, after, grant.attempt.id)
+
+    def begun(self, exchange: Exchange, now: float) -> None:
+        """A stream has its first content: from that follows whether calls wait at the upstream."""
+        grant, entry = exchange.grant, exchange.grant.entry
+        scope = entry.limit_scopes[0]
+        if self._live.standing().replicas > 1:  # how many the others have under way is not known here
+            self._onsets.pop(scope, None)
+            return
+        if self._gateway.marks.get(grant.pool.scope[-1]) is not None:  # an outage is no crowd
+            return
+        onset = self._onsets.setdefault(scope, Onset())
+        self._onsets.move_to_end(scope)
+        if len(self._onsets) > MOST:
+            self._onsets.popitem(last=False)
+        bound = self._bounds.get(scope)
+        together = [each for each in grant.pool.entries if each.limit_scopes[0] == scope]
+        beside = sum(each.active for each in together) - entry.active
+        size, attempt = exchange.run.call.text_bytes, grant.attempt
+        stream = Begun(size, exchange.crowd + beside, attempt.started, now)
+        after = onset.observe(stream, bound, sum(each.ended for each in together))
+        if after is not bound:
+            self._set(scope, bound, after, attempt.id)
+        if after is not None or onset.watchful:
+            entry.onset_due = -FOREVER
 
     def heard(self, limits: Iterable[Limit]) -> None:
         """Something became known of *limits*, which another process learned or forgot."""
