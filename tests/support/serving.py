@@ -28,7 +28,7 @@ from keyturn.simulator import Exchange, Simulator
 KEYTURN = Path(sys.executable).with_name("keyturn")
 PATIENCE = 20.0
 """Seconds that a process gets to start or to end, on a machine that is busy with other things."""
-SETTLING = 5.0
+SETTLING = 20.0
 """Seconds that requests under way get to end, once nobody waits for them."""
 TICK = 0.01
 
@@ -129,11 +129,13 @@ class Served:
 
 
 @contextmanager
-def serve(folder: Path, environ: Mapping[str, str], options: Sequence[str] = ()) -> Iterator[Served]:
+def serve(
+    folder: Path, environ: Mapping[str, str], options: Sequence[str] = (), program: Sequence[str] = (str(KEYTURN),)
+) -> Iterator[Served]:
     """`keyturn serve` on a free port in *folder*; ended by SIGTERM, which it must obey with exit code 0."""
     log = folder / "log.txt"
     published = folder / ".cache" / "gateway.json"
-    with start([str(KEYTURN), "serve", "--port", "0", *options], log, environ, cwd=folder) as process:
+    with start([*program, "serve", "--port", "0", *options], log, environ, cwd=folder) as process:
         yield Served(
             folder, wait_until_ready(process, log, lambda: json.loads(published.read_bytes())["url"], "/healthz")
         )

@@ -1,7 +1,8 @@
 """What `keyturn simulate` says and what a real gateway does on real sockets: the same scenario, as many answers.
 
 The real one is a `keyturn serve` in a process of its own before the simulator on a port, whose limiters are the same
-ones. Clients ask at the moments that the scenario says, in real time. Best of three, for the machine has other work.
+ones. Clients ask at the moments that the scenario says. Clients, gateway and simulator live by clocks that run five
+times as fast. Best of three, for the machine has other work.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random as randoms
+import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,9 @@ from keyturn.simulation.house import environment_of, files_of
 from keyturn.simulator import KeyRule, Simulator
 from tests.support.serving import Served, serve, simulate
 
+from .hurried import hurry
+
+SPEED = 5.0
 TRIES = 3
 MOST_APART, MOST_429 = 0.03, 5.0
 """Share of the calls served, and refusals by upstreams per 1,000 served, by which both may differ."""
@@ -50,7 +54,8 @@ def agreement(size: int, seed: int) -> list[str]:
         scenario = _scenario(size, seed + attempt)
         row = compare(scenario, Path()).rows[0]
         simulated = Came(row.asked, row.served, round(row.limited_per_1000 * row.served / 1000))
-        real = _real(scenario, seed + attempt)
+        with hurry(SPEED):
+            real = _real(scenario, seed + attempt)
         print(f"agreement: simulated {_said(simulated)}; on sockets {_said(real)}")
         found = _apart(simulated, real)
         if not found:
@@ -98,7 +103,9 @@ def _real(scenario: Scenario, seed: int) -> Came:
         (folder / "config").mkdir()
         for name, text in files_of(scenario).items():
             (folder / "config" / name).write_text(text)
-        with serve(folder, environ | {"GROQ_API_BASE": f"{upstreams.url}/groq/v1"}) as gateway:
+        hurried = (sys.executable, "-m", "tools.torture.hurried", str(SPEED))
+        address = {"GROQ_API_BASE": f"{upstreams.url}/groq/v1", "PYTHONPATH": str(Path.cwd())}
+        with serve(folder, environ | address, program=hurried) as gateway:
             seen = asyncio.run(_ask_all(gateway, arrivals(scenario, seeded(scenario.seed))))
         served = seen[200]
         print("  on sockets: " + ", ".join(f"{count} × {status}" for status, count in sorted(seen.items())))
@@ -108,11 +115,12 @@ def _real(scenario: Scenario, seed: int) -> Came:
 async def _ask_all(gateway: Served, calls: list[Asked]) -> Counter[int]:
     headers = {"authorization": f"Bearer {gateway.caller_key}"}
     seen: Counter[int] = Counter()
-    began = time.monotonic()
+    clock = SystemClock()
+    began = clock.mono()
     async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def ask(asked: Asked) -> None:
-            await asyncio.sleep(max(0.0, began + asked.at - time.monotonic()))
+            await clock.sleep_until(began + asked.at)
             patience = {"x-request-timeout-ms": str(round(asked.patience * 1000))}
             body = {"model": "simulated", "messages": [{"role": "user", "content": "word " * 10}], "max_tokens": 20}
             async with session.post(f"{gateway.base_url}/chat/completions", json=body, headers=patience) as answer:
