@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import pytest
 from openai import APIConnectionError, OpenAI
 
 from keyturn import AsyncClient, Client, transport_for_openai
+from keyturn.client import crossing
 from keyturn.client.crossing import Pump
 from keyturn.errors import Draining, KeyturnError, UpstreamInterrupted
-from tests.support.serving import Upstreams
+from tests.support.serving import PATIENCE, Upstreams
 
 MODEL = "groq/llama-3.1-8b-instant"
 HI: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
@@ -85,7 +87,7 @@ class Source:
 @pytest.mark.realtime
 def test_LIB_01_a_forked_process_begins_anew_and_takes_nothing_from_its_parent(elsewhere: Path) -> None:
     program = [sys.executable, "-c", FORKING]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=30, env=dict(os.environ))
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     said = done.stdout
     assert [
@@ -165,7 +167,7 @@ def test_LIB_01_a_stream_that_ctrl_c_interrupts_ends_upstream(elsewhere: Path, u
 @pytest.mark.realtime
 def test_LIB_01_the_end_of_another_loop_is_no_cancellation(elsewhere: Path, upstreams: Upstreams) -> None:
     upstreams.script({"stream": True, "pace": 0.3}, {"stream": False, "latency": 5.0})
-    opened, over = threading.Event(), threading.Event()
+    opened, over, told = threading.Event(), threading.Event(), threading.Event()
 
     async def owner() -> None:
         client = AsyncClient()
@@ -178,27 +180,34 @@ def test_LIB_01_the_end_of_another_loop_is_no_cancellation(elsewhere: Path, upst
         for task in left:  # as `asyncio.run` does it
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        while not told.is_set():  # noqa: ASYNC110 - set in another thread
+            await asyncio.sleep(0.01)
 
     async def main() -> None:
         async with AsyncClient() as client:
             stream = await client.chat("Hi", MODEL, stream=True)
             await anext(stream)
             call = asyncio.create_task(client.chat("Hi", MODEL))
-            await asyncio.sleep(0.05)
+            until = time.monotonic() + PATIENCE
+            while len(upstreams.seen()) < 2:
+                assert time.monotonic() < until, (upstreams.simulator.select(), call)
+                await asyncio.sleep(0.005)
             over.set()
             with pytest.raises(KeyturnError, match="the event loop that the pool lived on has ended"):
                 await call
             with pytest.raises(UpstreamInterrupted):
                 [text async for text in stream]
+        told.set()
 
     thread = threading.Thread(target=lambda: asyncio.run(owner()))
     thread.start()
     try:
-        assert opened.wait(5)
+        assert opened.wait(20)
         asyncio.run(main())
     finally:
         over.set()
-        thread.join(5)
+        told.set()
+        thread.join(20)
 
 
 @pytest.mark.realtime
@@ -239,3 +248,28 @@ def test_LIB_03_whatever_waits_for_the_clients_own_thread_is_refused_there(elsew
         assert client.completion(MODEL, HI, pre_request_callback=hook)
         assert ["in its own callback" in str(error) for error in seen] == [True, True, True]
         assert "".join(stream)
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_LIB_01_what_begins_on_a_loop_that_is_just_ending_is_told(
+    threaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `asyncio.run` ends: its tasks are cancelled, then the loop runs a little longer, then it is closed."""
+    monkeypatch.setattr(crossing, "LOOK_EVERY", 0.01)
+    loop = asyncio.new_event_loop()
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    begun = crossing.start(loop, never)
+    loop.run_until_complete(asyncio.sleep(0))
+    [task] = crossing._running
+    loop.close()
+    if threaded:
+        with pytest.raises(Draining):
+            crossing.result(begun)
+    else:
+        with pytest.raises(KeyturnError, match="the event loop that the pool lived on has ended"):
+            asyncio.run(crossing.awaited(begun))
+    crossing._running.discard(task)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -153,7 +153,7 @@ def test_LIB_01_a_forked_child_leaves_the_file_of_its_parent_alone_and_a_forgott
 ) -> None:
     """One program for both: the forgotten client's loop is over when it ends."""
     done = subprocess.run(
-        [sys.executable, "-c", ENDING_BADLY], capture_output=True, text=True, timeout=30, env=dict(os.environ)
+        [sys.executable, "-c", ENDING_BADLY], capture_output=True, text=True, timeout=60, env=dict(os.environ)
     )
     assert (done.returncode, done.stdout.count("You said: Hi")) == (0, 3), done.stderr
     assert recorded(elsewhere) == 2, "those of the parent, whose client was closed: the child keeps nothing"

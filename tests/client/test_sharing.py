@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from keyturn.client.remote import RemoteDoorway, counted
 from keyturn.config import DataFolder
 from keyturn.core import HttpRequest, Secret, UpstreamResponse
 from keyturn.errors import Draining, ModelNotFound, UpstreamInterrupted
-from tests.support.serving import Served, Upstreams, serve
+from tests.support.serving import PATIENCE, Served, Upstreams, serve
 
 from .conftest import environ_of
 
@@ -86,8 +87,12 @@ def test_LIB_01_clients_of_two_loops_share_one_pool(elsewhere: Path, upstreams: 
             async with await inner.acompletion(MODEL, HI, stream=True) as left:
                 await left.__anext__()
             upstreams.script({"latency": 5.0})
+            before = len(upstreams.seen())
             cancelled = asyncio.create_task(inner.chat("Hi", MODEL))
-            await asyncio.sleep(0.05)
+            until = time.monotonic() + PATIENCE
+            while len(upstreams.seen()) == before:
+                assert time.monotonic() < until, cancelled
+                await asyncio.sleep(0.005)
             cancelled.cancel()
             await asyncio.gather(cancelled, return_exceptions=True)
 
@@ -126,7 +131,7 @@ asyncio.run(client.close())
 def test_LIB_01_a_client_moves_on_when_its_loop_is_over(elsewhere: Path) -> None:
     """In a process of its own, for what is left of the first loop can no longer be closed, and says so."""
     program = [sys.executable, "-c", MOVING]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=30, env=dict(os.environ))
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, env=dict(os.environ))
     assert (done.returncode, done.stdout.count(SAID)) == (0, 2), done.stderr
     assert "UserWarning" not in done.stderr, "the data folder was taken over"
 

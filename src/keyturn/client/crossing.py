@@ -6,16 +6,22 @@ import asyncio
 import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, Generic, Protocol, TypeVar
 
+from keyturn.core import TimerHandle
+from keyturn.dispatch import SystemClock
 from keyturn.errors import Draining, KeyturnError, UpstreamInterrupted
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 MOST_AHEAD = 64
 """Items of a stream that are read before anybody takes them."""
+LOOK_EVERY = 1.0
+"""Seconds after which it is looked whether the other loop is still there: what is begun on one that is just ending is
+never answered."""
 CLOSED = "this client is closed: make another one"
 FORKED = "this was begun by the parent of this process: begin it anew here"
 ENDED = "the event loop that the pool lived on has ended; the call may have been made all the same"
@@ -74,7 +80,14 @@ def start(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any
 def result(crossing: Crossing[T]) -> T:
     """Waits in a thread without a loop; who is interrupted cancels what runs. Raises Draining when the loop ends."""
     try:
-        return crossing.result()
+        while True:
+            try:
+                return crossing.result(LOOK_EVERY)
+            except TimeoutError:
+                if crossing.done():
+                    raise
+                if crossing.loop.is_closed():
+                    crossing.cancel()
     except CancelledError:
         raise Draining(CLOSED) from None
     except BaseException:
@@ -86,6 +99,14 @@ def result(crossing: Crossing[T]) -> T:
 async def awaited(crossing: Crossing[T]) -> T:
     """Waits on another loop than the one it runs on; who is cancelled cancels what runs. Raises KeyturnError when the
     loop of *crossing* ends: that is no cancellation of who waits."""
+    clock, timers = SystemClock(), deque[TimerHandle](maxlen=1)
+
+    def look() -> None:
+        if crossing.loop.is_closed():
+            crossing.cancel()
+        timers.append(clock.call_at(clock.mono() + LOOK_EVERY, look))
+
+    look()
     try:
         return await asyncio.wrap_future(crossing)
     except asyncio.CancelledError:
@@ -94,6 +115,8 @@ async def awaited(crossing: Crossing[T]) -> T:
             raise KeyturnError(ENDED) from None
         crossing.abandon()
         raise
+    finally:
+        timers[0].cancel()
 
 
 def close_on(loop: asyncio.AbstractEventLoop, found: object) -> None:
