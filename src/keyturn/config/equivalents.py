@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, get_args
 
 from keyturn.core import Deployment, Equivalents
@@ -26,7 +27,15 @@ def find_equivalents(files: Files, filled: Filled, settings: Settings, providers
     own = [] if files.models is None else _own(files.models, settings, providers)
     if mode == "off":
         return Equivalents()
-    return Equivalents((*own, *shipped_equivalents()) if mode == "shipped" else own)
+    if mode == "shipped":
+        return Equivalents((*own, *shipped_equivalents())) if own else _shipped()
+    return Equivalents(own)
+
+
+@cache
+def _shipped() -> Equivalents:
+    """What nearly every configuration has; most of the time of reading one would be spent on it."""
+    return Equivalents(shipped_equivalents())
 
 
 def _mode(filled: Filled, settings: Settings) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
+from functools import cache
 
 from keyturn.providers import CATALOG
 
@@ -14,11 +16,7 @@ class Names:
     """Every spelling of every provider, in capitals as variables write them. The demo cannot be configured."""
 
     def __init__(self) -> None:
-        self._spellings: dict[str, str] = {}
-        for provider in CATALOG.values():
-            if not provider.local_app:
-                for spelling in (*provider.variables, provider.name, *provider.aliases):
-                    self._spellings.setdefault(_capitals(spelling), provider.name)
+        self._spellings = dict(_of_the_catalog())
 
     def add(self, name: str) -> None:
         """A provider that only this configuration knows."""
@@ -37,6 +35,16 @@ class Names:
     def nearest(self, spelling: str) -> str | None:
         """The known spelling most like this one."""
         return next(iter(get_close_matches(_capitals(spelling), self._spellings, n=1, cutoff=NEAR)), None)
+
+
+@cache
+def _of_the_catalog() -> Mapping[str, str]:
+    spellings: dict[str, str] = {}
+    for provider in CATALOG.values():
+        if not provider.local_app:
+            for spelling in (*provider.variables, provider.name, *provider.aliases):
+                spellings.setdefault(_capitals(spelling), provider.name)
+    return spellings
 
 
 def _capitals(name: str) -> str:

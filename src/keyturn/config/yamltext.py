@@ -36,6 +36,7 @@ class YamlDocument:
         self._dollar = next((chr(code) for code, sign in self._table.items() if sign == ord("$")), "")
         self._root = _compose(hidden, text)
         self._values = values
+        self._members: dict[int, tuple[dict[str, tuple[yaml.Node, yaml.Node]], list[yaml.MappingNode]]] = {}
         self._open: set[int] = set()
         self._seen: set[int] = set()
         self._copies = MOST_COPIES
@@ -73,14 +74,20 @@ class YamlDocument:
         return mark, node
 
     def _member(self, node: yaml.MappingNode, name: str | int) -> tuple[yaml.Node, yaml.Node] | None:
-        merged = None
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and self._text(key) == str(name):
-                return key, value
-            if key.tag == _SCALAR + "merge":
-                for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                    merged = merged or (self._member(source, name) if isinstance(source, yaml.MappingNode) else None)
-        return merged
+        if id(node) not in self._members:
+            own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+            merged: list[yaml.MappingNode] = []
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode):
+                    own.setdefault(self._text(key), (key, value))
+                if key.tag == _SCALAR + "merge":
+                    sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                    merged += [source for source in sources if isinstance(source, yaml.MappingNode)]
+            self._members[id(node)] = own, merged
+        own, merged = self._members[id(node)]
+        if str(name) in own:
+            return own[str(name)]
+        return next((found for source in merged if (found := self._member(source, name)) is not None), None)
 
     def _plain(self, node: yaml.Node, values: Mapping[str, str]) -> Any:
         if isinstance(node, yaml.ScalarNode):

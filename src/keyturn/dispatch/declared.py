@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import NamedTuple
 
 from keyturn.config import Cap, Config, LimitRule, LimitSpec, Rest
@@ -55,9 +56,28 @@ def window_name(window: Window) -> str:
 
 def rules_for(config: Config, model: str, provider: str, plan: str | None) -> list[LimitRule]:
     """The rules of limits.yaml that hold for *model*: the nearest of those for all plans, and of those for *plan*."""
-    spelled = model.lower()
+    return list(_nearest(_Rules(config.limit_rules.get(provider, ())), model.lower(), plan))
+
+
+class _Rules:
+    """A provider's rules, equal to themselves alone: comparing and hashing a thousand of them would take too long."""
+
+    __slots__ = ("every",)
+
+    def __init__(self, every: tuple[LimitRule, ...]) -> None:
+        self.every = every
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Rules) and other.every is self.every
+
+    def __hash__(self) -> int:
+        return id(self.every)
+
+
+@lru_cache(maxsize=64)  # a pool asks for each of its keys, and they have few plans
+def _nearest(rules: _Rules, spelled: str, plan: str | None) -> tuple[LimitRule, ...]:
     found: dict[str | None, LimitRule] = {}
-    for rule in config.limit_rules.get(provider, ()):
+    for rule in rules.every:
         if rule.plan not in (None, plan):
             continue
         pattern = rule.pattern.lower()
@@ -66,7 +86,7 @@ def rules_for(config: Config, model: str, provider: str, plan: str | None) -> li
                 found[rule.plan] = rule
         elif rule.plan not in found and fnmatchcase(spelled, pattern):
             found[rule.plan] = rule
-    return [found[each] for each in (None, plan) if each in found] if plan else list(found.values())
+    return tuple(found[each] for each in (None, plan) if each in found) if plan else tuple(found.values())
 
 
 def withheld(config: Config, deployment: Deployment, credential: Credential) -> bool:

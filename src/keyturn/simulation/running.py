@@ -163,8 +163,9 @@ async def _strategy(name: str, config: Config, upstreams: Upstreams, prepared: P
 
 @contextmanager
 def _calm_collector() -> Iterator[None]:
-    """The collector of garbage looks rarely: a run makes many objects and hardly any cycle."""
-    before = gc.get_threshold()
+    """The collector of garbage looks rarely: a run makes many objects and hardly any cycle. What the program around it
+    keeps from the collector stays so."""
+    before, frozen = gc.get_threshold(), gc.get_freeze_count()
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)
@@ -172,4 +173,5 @@ def _calm_collector() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
