@@ -30,6 +30,7 @@ bot: setup ## run the Discord bot
 watch: setup ## watch a folder of tasks
 	@exec $(BIN)/keyturn watch $(ARGS)
 
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup ## run the tests
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 

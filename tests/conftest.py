@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import os
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.postgres_server import postgres  # noqa: F401 - a fixture of every test that asks for it
 from tests.support.redis_server import redis_hub, redis_server  # noqa: F401
+from tests.support.scratch import scratch
 
 settings.register_profile(
     "repeatable", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -75,6 +77,11 @@ def _resolve_local(host: Any, *args: Any, **kwargs: Any) -> Any:
     return _resolve(host, *args, **kwargs)
 
 
+def _written(descriptor: int) -> None:
+    """Stands for `os.fsync`: no test cuts the power, and the disk would take a minute for what all of them write."""
+    os.fstat(descriptor)
+
+
 _cancel_all_tasks: Any = getattr(runners, "_cancel_all_tasks")  # noqa: B009 - private, so invisible to type stubs
 
 
@@ -105,17 +112,32 @@ def pytest_configure(config: pytest.Config) -> None:
     patch = pytest.MonkeyPatch()
     for name in [name for name in os.environ if OWNERS_SETTINGS.search(name)]:
         patch.delenv(name)
-    patch.setenv("PYTEST_DEBUG_TEMPROOT", os.environ.get("PYTEST_DEBUG_TEMPROOT") or tempfile.gettempdir())
-    own = tempfile.mkdtemp(prefix="keyturn-tests-")  # tests look what is left in it, and others run beside them
+    place = os.environ.get("PYTEST_DEBUG_TEMPROOT") or str(scratch(programs=True))
+    patch.setenv("PYTEST_DEBUG_TEMPROOT", place)
+    own = tempfile.mkdtemp(
+        prefix="keyturn-tests-", dir=place
+    )  # tests look what is left in it, and others run beside them
     patch.setattr(tempfile, "tempdir", own)
     config.add_cleanup(lambda: shutil.rmtree(own, ignore_errors=True))
     patch.setattr(socket, "socket", _LoopbackSocket)
     patch.setattr(socket, "getaddrinfo", _resolve_local)
+    patch.setattr(os, "fsync", _written)
     patch.setattr(runners, "_cancel_all_tasks", _note_tasks)
     errors = _AsyncioErrors(level=logging.ERROR)
     logging.getLogger("asyncio").addHandler(errors)
     config.add_cleanup(patch.undo)
     config.add_cleanup(lambda: logging.getLogger("asyncio").removeHandler(errors))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected stays to the end: the collector need not look through it again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -111,6 +111,6 @@ def test_TUI_01_on_a_terminal_it_opens(tmp_path: Path) -> None:
     while b"> " not in said:
         said += os.read(leader, 4096)
     os.write(leader, f"{QUITS}\n".encode())
-    assert process.wait(10) == 0
+    assert process.wait(20) == 0
     os.close(leader)
     assert b"Quit" in said

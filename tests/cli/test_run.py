@@ -98,7 +98,7 @@ def run(place: Path, *args: str, **more: str) -> subprocess.CompletedProcess[str
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=60,
     )
 
 
@@ -179,7 +179,7 @@ def test_signals_reach_the_tool_and_its_folder_goes(folder: Path) -> None:
     assert child != process.pid
     process.send_signal(signal.SIGINT)  # the terminal would send it to the tool too: that one decides
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=10)
+    out, _ = process.communicate(timeout=20)
     assert (out, process.returncode) == ("stopped\n", 7)
     assert sorted(path.name for path in folder.iterdir()) == before
     with pytest.raises(ProcessLookupError):

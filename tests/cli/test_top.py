@@ -280,7 +280,7 @@ def test_it_watches_a_running_gateway_until_q(tmp_path: Path) -> None:
         while b"senior_dev" not in said:
             said += os.read(leader, 4096)
         os.write(leader, b"q")
-        assert process.wait(10) == 0
+        assert process.wait(20) == 0
         os.close(leader)
         assert server.seen[0] == ("/admin/headroom", admin.reveal())  # type: ignore[attr-defined]
     finally:

@@ -36,6 +36,9 @@ FAULTS: tuple[dict[str, Any], ...] = ({"key": BROKEN, "status": 500}, {"key": SL
 """What makes a key broken and a key slow; a test that writes a script of its own puts its faults in front of these."""
 
 
+QUICKLY = 0.25
+"""Seconds within which the provider notices that a client has left."""
+TRIES = 8
 MOST_GENERATORS = 10
 """How many generators may be behind a stream of the asynchronous SDK."""
 
@@ -248,6 +251,22 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
                     await asyncio.wait(others, timeout=5)
 
     return asyncio.run(whole())
+
+
+def assert_let_go(upstreams: Upstreams, leave: Callable[[], float]) -> None:
+    """The one upstream request of *leave* ends within `QUICKLY` of the moment (monotonic seconds) that it returns.
+
+    It has a few tries: whoever runs at the same time may keep the processors for longer than that.
+    """
+    late: list[float] = []
+    while not late or late[-1] >= QUICKLY:
+        assert len(late) < TRIES, f"it took {late} s"
+        upstreams.forget()
+        left = leave()
+        [exchange] = upstreams.seen()
+        assert exchange.result == "cancelled"
+        assert exchange.ended is not None
+        late.append(exchange.ended - left)
 
 
 def say(text: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.serving import Served, Upstreams
 
-from .conftest import EACH_WAY, options_of, run, say
+from .conftest import EACH_WAY, assert_let_go, options_of, run, say
 from .in_process import InProcess
 
 EITHER_KIND = pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_a_limit_is_typed_and_says_when(call: Callable[..., Any], upstreams: Ups
 @EITHER_KIND
 @pytest.mark.realtime
 def test_the_sdk_tries_again_by_itself(call: Callable[..., Any], upstreams: Upstreams) -> None:
-    upstreams.script({"provider": "groq", "status": 429, "wait": 0.3, "times": 1})
-    headers = {"x-request-timeout-ms": "100"}
+    upstreams.script({"provider": "groq", "status": 429, "wait": 0.7, "times": 1})
+    headers = {"x-request-timeout-ms": "400"}
     message = call(lambda client: client.messages.create(**ASKED, extra_headers=headers), max_retries=2)
     assert message.content[0].text == HELLO
     assert [each.status for each in upstreams.seen()] == [429, 200]
@@ -148,9 +148,12 @@ def test_a_stream_that_is_cut_raises(call: Callable[..., Any], upstreams: Upstre
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_gives_up(call: Callable[..., Any], upstreams: Upstreams, stream: bool) -> None:
     upstreams.script({"provider": "groq", "does": "hang"})
-    with pytest.raises(anthropic.APITimeoutError):
-        call(lambda client: client.messages.create(**ASKED, stream=stream), timeout=0.2)
-    upstreams.settled()
+    for seconds in (0.2, 1.0, 4.0):  # on a busy machine the call may not have come upstream yet
+        with pytest.raises(anthropic.APITimeoutError):
+            call(lambda client: client.messages.create(**ASKED, stream=stream), timeout=seconds)
+        upstreams.settled()
+        if upstreams.seen():
+            break
     assert [each.result for each in upstreams.seen()] == ["cancelled"]
 
 
@@ -158,15 +161,16 @@ def test_a_client_that_gives_up(call: Callable[..., Any], upstreams: Upstreams, 
 @pytest.mark.realtime
 def test_a_stream_is_closed_early(gateway: Served | InProcess, upstreams: Upstreams) -> None:
     upstreams.script({"provider": "groq", "does": "hang", "at_chunk": 4})
-    with anthropic.Anthropic(**options_of(gateway, "anthropic")) as client:
-        with client.messages.stream(**ASKED) as stream:
-            assert next(iter(stream.text_stream))
-        left = time.monotonic()
-        upstreams.settled()
-    [seen] = upstreams.seen()
-    assert seen.result == "cancelled"
-    assert seen.ended is not None
-    assert seen.ended - left < 0.25
+
+    def leave() -> float:
+        with anthropic.Anthropic(**options_of(gateway, "anthropic")) as client:
+            with client.messages.stream(**ASKED) as stream:
+                assert next(iter(stream.text_stream))
+            left = time.monotonic()
+            upstreams.settled()
+            return left
+
+    assert_let_go(upstreams, leave)
 
 
 @EACH_WAY

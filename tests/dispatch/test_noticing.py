@@ -10,7 +10,7 @@ import pytest
 
 from keyturn.dispatch.noticing import Noticing
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 
 
 @pytest.mark.realtime

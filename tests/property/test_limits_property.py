@@ -203,7 +203,7 @@ class MetersAgainstLog(RuleBasedStateMachine):
 
 
 TestMetersAgainstLog = MetersAgainstLog.TestCase
-TestMetersAgainstLog.settings = settings(max_examples=150, stateful_step_count=40)
+TestMetersAgainstLog.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 # --- the upstream's own limiters

@@ -131,7 +131,7 @@ class Spending(RuleBasedStateMachine):
 
 
 TestSpending = Spending.TestCase
-TestSpending.settings = settings(max_examples=200, stateful_step_count=40)
+TestSpending.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 @given(

@@ -54,7 +54,7 @@ def test_a_probe_that_fails_leaves_the_next_one_to_another_key() -> None:
             while world.clock.mono() < start + 30:
                 await asyncio.gather(*(world.chat("groq/llama", timeout=1.0) for _ in range(10)))
                 await world.clock.sleep_until(world.clock.mono() + 1)
-            assert world.gateway.adapting.steadiness.opened["groq"] > 2
+            assert world.gateway.adapting.steadiness.opened["groq"] >= 2
             while (await world.chat("groq/llama", timeout=1.0)).status != 200:
                 await world.clock.sleep_until(world.clock.mono() + 1)
             assert world.clock.mono() < start + 30 + 2 * 8, "two probes at most find the ones that work"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from keyturn.dispatch import SystemClock, draw
 from keyturn.simulator import KeyRule, Simulator
-from tests.support.serving import KEYTURN, Served, ask, simulate, start, wait_until_ready
+from tests.support.serving import KEYTURN, PATIENCE, Served, ask, simulate, start, wait_until_ready
 
 MODEL = "groq/llama-3.1-8b-instant"
 KEYS = {"groq": {"gsk_revoked": KeyRule(state="invalid_key"), "gsk_good": KeyRule(), "gsk_other": KeyRule()}}
@@ -23,6 +26,12 @@ def chat(served: Served) -> int:
 def used(served: Served) -> int:
     rows = served.admin("GET", "keys")
     return sum(limit["used"] for row in rows for limit in row["limits"] if limit["metric"] == "requests")
+
+
+def marks(path: Path) -> int:
+    """How many marks are on the disk."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=PATIENCE)) as file:
+        return int(file.execute("SELECT count(*) FROM live_state WHERE kind = 'mark'").fetchone()[0])
 
 
 def test_a_gateway_killed_at_once_after_its_answers_forgets_none_of_them(tmp_path: Path) -> None:
@@ -50,6 +59,9 @@ def test_a_gateway_killed_at_once_after_its_answers_forgets_none_of_them(tmp_pat
             assert served.states()["groq-1"] == "invalid"
             before = used(served)
             assert before >= 10
+            until = time.monotonic() + PATIENCE
+            while not marks(tmp_path / ".cache" / "state.sqlite"):  # they are written behind the answers
+                assert time.monotonic() < until
             process.kill()
             process.wait()
         published.unlink()

@@ -90,7 +90,10 @@ def test_a_client_that_leaves_is_noticed_when_it_sent_its_next_request_meanwhile
         await asyncio.sleep(0.1)  # by now a watcher waits
         await peer.send(post(CHAT))
         peer.close()
-        await asyncio.sleep(0.25)
+        for _ in range(500):
+            if gateway.cancelled:
+                break
+            await asyncio.sleep(0.01)
         assert gateway.cancelled == 1
 
     run(test, hanging)
@@ -115,13 +118,20 @@ def test_a_client_that_leaves_the_end_of_its_answer_unread_is_cut(header: bytes)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             client.connect(sock.getsockname()[:2])
             client.sendall(post(CHAT, header))
-            await asyncio.sleep(0.1)
+            for _ in range(500):
+                await asyncio.sleep(0.01)
+                if any(each.transport.get_write_buffer_size() for each in server._state.connections):
+                    break
             (connection,) = server._state.connections
             assert 0 < connection.transport.get_write_buffer_size() <= 64 * 1024
-            clock.forward(max(READ_PATIENCE, KEEP_ALIVE) + 1)
             await asyncio.sleep(0.05)
-            clock.forward(max(READ_PATIENCE, KEEP_ALIVE) + 1)
-            await asyncio.sleep(0.05)
+            for _ in range(2):
+                clock.forward(max(READ_PATIENCE, KEEP_ALIVE) + 1)
+                await asyncio.sleep(0.05)
+            for _ in range(500):
+                if not server._state.connections:
+                    break
+                await asyncio.sleep(0.01)
             assert not server._state.connections
         finally:
             client.close()
@@ -155,7 +165,7 @@ def test_a_log_that_nobody_reads_does_not_keep_the_process_from_ending(tmp_path:
             while True:
                 os.write(own, b"x" * 4096)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(2.0) == 0
+        assert process.wait(20.0) == 0
     finally:
         process.kill()
         process.wait()

@@ -47,7 +47,7 @@ class Process:
             pass
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=10)
+        return http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=20)
 
     def ask(self, path: str = "/v1/chat/completions", body: bytes | None = CHAT) -> tuple[int, bytes]:
         connection = self.connect()
@@ -58,7 +58,7 @@ class Process:
         return answer
 
     def end(self) -> int:
-        return self.process.wait(10)
+        return self.process.wait(20)
 
 
 @contextmanager

@@ -339,7 +339,7 @@ def test_lines_of_workers_are_whole_and_marked(tmp_path: Path, as_json: bool, li
             os.write(writing, line)  # without its end: the process was killed
             os.close(writing)
         for thread in threads:
-            thread.join(10.0)
+            thread.join(20.0)
         log.say("of the owner")
         log.close(5.0)
     assert (tmp_path / "log").read_bytes() == copied * 1503 + b"of the owner\n"
@@ -353,7 +353,7 @@ def test_a_log_that_nobody_reads_holds_up_nobody() -> None:
         log.say("x" * 100)
     log.close(0.0)
     os.close(reading)  # and so the thread ends
-    log._thread.join(5.0)
+    log._thread.join(20.0)
     assert not log._thread.is_alive()
     os.close(writing)
 

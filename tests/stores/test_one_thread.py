@@ -57,5 +57,5 @@ def test_a_job_that_nobody_waits_for_any_more_before_it_began_is_left_out() -> N
 
 
 def test_it_works_while_a_program_ends() -> None:
-    done = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

@@ -23,6 +23,8 @@ from typing import Any
 
 import pytest
 
+from .scratch import scratch
+
 _SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -30,6 +32,7 @@ _SETTINGS = {
     "autovacuum": "off",
     "shared_buffers": "32MB",
     "max_connections": "60",
+    "dynamic_shared_memory_type": "mmap",  # lies in its folder: a killed server leaves nothing elsewhere
     "listen_addresses": "127.0.0.1",
     "timezone": "Asia/Kolkata",  # nothing of ours may depend on it
 }
@@ -105,7 +108,7 @@ class PostgresServer:
 def postgres() -> Generator[PostgresServer, None, None]:
     """The server of this test process; a test that stops it starts it again."""
     # Not in the folder of the tests: paths of sockets are short, and the server runs as another user.
-    place = Path("/tmp" if Path("/tmp").is_dir() else tempfile.gettempdir())
+    place = scratch(programs=False)
     _sweep(place)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))
     (folder / "owner").write_text(str(os.getpid()))

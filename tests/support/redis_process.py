@@ -19,7 +19,7 @@ from typing import Self
 
 import pytest
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 
 
 class RedisProcess:

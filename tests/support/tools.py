@@ -19,7 +19,7 @@ from keyturn.providers import CATALOG, Provider, Tool
 from .world import World
 
 VERSION = '[ "$1" = --version ] && { echo 1.2.3; exit 0; }\n'
-PATIENCE = 5.0
+PATIENCE = 20.0
 
 
 class Tools:
@@ -40,6 +40,10 @@ class Tools:
         """The lines in NOTES."""
         notes = Path(self.environ["NOTES"])
         return notes.read_text().splitlines() if notes.exists() else []
+
+    def forget(self) -> None:
+        """Empty NOTES."""
+        Path(self.environ["NOTES"]).unlink(missing_ok=True)
 
     def take_note(self, line: str) -> None:
         """Write a line there: what a program may wait for."""

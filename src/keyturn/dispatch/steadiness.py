@@ -127,6 +127,7 @@ class Steadiness:
             if key[1] == provider:
                 upstream.breaker.forget()
                 upstream.throttle.clear()
+                upstream.budget = Budget(flying=upstream.budget.flying)
 
     def _breaks(self, exchange: Exchange) -> bool:
         """Whether there are breakers: the other profiles say themselves how long what rests."""

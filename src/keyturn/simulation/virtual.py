@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from contextvars import Context
 from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
@@ -66,7 +67,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """
 
     _ready: deque[asyncio.Handle]
-    _scheduled: list[asyncio.TimerHandle]
+    _scheduled: list[tuple[float, int, asyncio.TimerHandle]]
+    """By when they are due, those for the same moment in the order in which they were set."""
     _timer_cancelled_count: int
 
     def __init__(self, *, start_wall: float, horizon: float, max_turns: int) -> None:
@@ -74,6 +76,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.now = START_MONO
         self.start_wall = start_wall
         self.turns = 0
+        self._timers = 0
         self.unhandled: list[Mapping[str, Any]] = []
         self._horizon = START_MONO + horizon
         self._max_turns = max_turns
@@ -81,6 +84,22 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def time(self) -> float:
         return self.now
+
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer._scheduled = True  # type: ignore[attr-defined]
+        self._timers += 1
+        heapq.heappush(self._scheduled, (when, self._timers, timer))
+        return timer
+
+    def call_soon(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
 
     def _run_once(self) -> None:
         self.turns += 1
@@ -90,13 +109,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if self._timer_cancelled_count > MOST_CANCELLED and 2 * self._timer_cancelled_count > len(timers):
             self._forget_cancelled()
             timers = self._scheduled
-        while timers and timers[0]._cancelled:
-            self._drop(heapq.heappop(timers))
+        while timers and timers[0][2]._cancelled:
+            self._drop(heapq.heappop(timers)[2])
         if not ready and not self._stopping:  # type: ignore[attr-defined]
             self._advance(timers)
         due = self.now + RESOLUTION
-        while timers and timers[0]._when < due:  # type: ignore[attr-defined]
-            handle = heapq.heappop(timers)
+        while timers and timers[0][0] < due:
+            handle = heapq.heappop(timers)[2]
             handle._scheduled = False  # type: ignore[attr-defined]
             ready.append(handle)
         for _ in range(len(ready)):
@@ -104,11 +123,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not each._cancelled:
                 each._run()
 
-    def _advance(self, timers: list[asyncio.TimerHandle]) -> None:
+    def _advance(self, timers: list[tuple[float, int, asyncio.TimerHandle]]) -> None:
         """Nothing is ready: move the clock to the next timer."""
         if not timers:
             raise Deadlock(f"deadlock at {self.now:g}: nothing is ready and no timer is set\n{self.describe()}")
-        when = timers[0]._when  # type: ignore[attr-defined]
+        when = timers[0][0]
         if when > self._horizon:
             raise Runaway(f"not done after {self._horizon - START_MONO:g} virtual seconds\n{self.describe()}")
         if when > self.now:
@@ -116,11 +135,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _forget_cancelled(self) -> None:
         left = []
-        for handle in self._scheduled:
-            if handle._cancelled:
-                handle._scheduled = False  # type: ignore[attr-defined]
+        for timer in self._scheduled:
+            if timer[2]._cancelled:
+                timer[2]._scheduled = False  # type: ignore[attr-defined]
             else:
-                left.append(handle)
+                left.append(timer)
         heapq.heapify(left)
         self._scheduled = left
         self._timer_cancelled_count = 0

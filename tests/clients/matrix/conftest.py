@@ -20,6 +20,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, 
     simulator = Simulator(SystemClock(), draw, models=models, keep_bodies=True)
     with simulate(simulator) as upstreams:
         environ = {"OPENAI_DIALECT": "openai_responses", "TIMEOUT_QUEUE_WAIT": "0.1"}
+        environ["LEARNING_ENABLED"] = "false"  # what one test has a key refuse is no limit of the next
         for upstream in UPSTREAMS.values():
             name = upstream.provider.upper()
             environ |= {f"{name}_API_KEY": f"key-of-{name}", f"{name}_API_BASE": upstreams.url + upstream.base}
