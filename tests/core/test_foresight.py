@@ -8,6 +8,7 @@ import pytest
 
 from keyturn.core import (
     MINUTE,
+    PROBE,
     Answers,
     CallerClass,
     Claim,
@@ -93,10 +94,39 @@ def test_of_a_day_that_refills_no_more_is_left_than_the_limiter_gives() -> None:
     assert 0.0 < wait < 122.0
     before, after, second = wait - 0.1, wait + 0.1, wait + 86_400 / (720 * 0.99) + 0.1
     assert calls_by([refill(meters, day, 0.0)], 0.0, 0.0, (0.0, before, after, second)) == [0, 0, 1, 2]
-    twelve = Supply([KeySupply(0.0, returns_of([refill(meters, day, 0.0)], 0.0), 12.0)])
+    twelve = Supply({KeySupply(0.0, returns_of([refill(meters, day, 0.0)], 0.0)): 12.0})
     assert twelve.time_for(1) > 20.0
     assert twelve.time_for(12) == pytest.approx(wait, abs=10.0)
     assert twelve.time_for(13) > wait
+
+
+def test_a_day_that_begins_anew_gives_no_more_at_once_than_its_minutes_allow() -> None:
+    """Nine calls at the reset, one of each key; then what a minute's limit lets through, until the day is used up."""
+    day = Limit("g", "requests", Window("calendar", 86_400.0, "UTC"), 50, "declared")
+    minute = Limit("g", "requests", MINUTE, 10, "declared")
+    meters = used(day, *([5.0] * 50))
+    resets = meters.row(day, 10.0).resets_in
+    returns = returns_of([refill(meters, day, 10.0), refill(meters, minute, 10.0)], 10.0)
+    key = KeySupply(0.0, returns)
+    supply, whole = Supply({key: 9.0}), minute.window.seconds * 122 / 120
+    assert key.calls(resets - 0.01) == 0.0
+    assert key.calls(resets + whole) == pytest.approx(11.0, abs=0.01)
+    assert key.calls(resets + 3600.0) == 50.0
+    assert [supply.time_for(calls) for calls in (1, 9)] == pytest.approx([resets, resets], abs=0.01)
+    for calls in (10, 99, 300, 450):
+        assert supply.time_for(calls) == pytest.approx(resets + (calls / 9 - 1) * whole / 10, rel=0.003)
+    assert supply.time_for(451) == pytest.approx(resets + 86_400.0, abs=0.01)
+    later = Supply({key: 9.0}, 100.0)  # as it stood a while ago
+    assert later.time_for(99) == pytest.approx(supply.time_for(99) - 100.0, rel=0.003)
+
+
+def test_a_key_that_rests_for_long_is_good_for_one_call_and_then_for_its_pace() -> None:
+    meters = Meters()
+    key = KeySupply(1000.0, returns_of([refill(meters, RPM, 0.0)], 0.0))
+    assert [key.calls(each) for each in (999.0, 1000.0)] == [0.0, pytest.approx(1.0)]
+    assert key.calls(1061.0) == pytest.approx(11.0)
+    tried = KeySupply(20.0, (*returns_of([refill(meters, RPM, 0.0)], 0.0), PROBE))
+    assert [tried.calls(each) for each in (19.0, 20.0, 5000.0)] == [0.0, 1.0, 1.0]
 
 
 def test_how_long_answers_take_is_learned_from_late() -> None:
@@ -117,7 +147,7 @@ def test_how_long_answers_take_is_learned_from_late() -> None:
 def test_a_supply_tells_when_so_many_are_taken() -> None:
     bucket = Limit("g", "requests", Window("bucket", 99.0), 100, "declared")
     refills = [refill(Meters(), bucket, 0.0)]
-    supply = Supply([KeySupply(0.0, returns_of(refills, 0.0)), KeySupply(10.0, returns_of(refills, 0.0), 2.0)])
+    supply = Supply({KeySupply(0.0, returns_of(refills, 0.0)): 1.0, KeySupply(10.0, returns_of(refills, 0.0)): 2.0})
     assert [supply.time_for(calls) for calls in (0, 99, 104)] == [0.0, 0.0, 5.0]
     assert 9.5 < supply.time_for(110) <= 10.0  # from there on the two others, with 109 calls each
     assert supply.time_for(3 * 109 + 3 * 7) == pytest.approx(17.0)
@@ -171,8 +201,17 @@ def test_the_work_before_a_call_is_what_its_fair_share_lets_others_have() -> Non
     assert work == 72.0
 
 
-def told(number: int, at: float, now: float = 0.0, caller: str = "a", size: int = 1, patience: float = 20.0) -> Promise:
-    return Promise(number, at, expected_until(at, now), HERE, "normal", caller, 1.0, 10, size, patience)
+def told(
+    number: int,
+    at: float,
+    now: float = 0.0,
+    caller: str = "a",
+    size: int = 1,
+    patience: float = 20.0,
+    content: int = 0,
+) -> Promise:
+    until = expected_until(at, now)
+    return Promise(number, at, until, HERE, "normal", caller, 1.0, 10, size, patience, content)
 
 
 def test_who_comes_back_takes_up_the_earliest_promise_that_is_due() -> None:
@@ -199,28 +238,80 @@ def test_promises_count_by_when_they_are_and_by_how_many_come() -> None:
         promises.make(told(number, 10.0 + number), 0.0)
     everything = promises.wants(HERE, {"normal": {"a": Weighed(1.0, 5.0, 1.0)}}, counts=True)
     assert everything["normal"]["a"] == Weighed(1.0, 105.0, 11.0)
-    soon = promises.wants(HERE, {}, counts=True, until=15.0)
+    soon = promises.wants(HERE, {}, counts=True, until=15.0, all_come=False)
     assert soon["normal"]["a"].work == 0.0  # nobody ever came back
+    assert promises.wants(HERE, {}, counts=False, until=14.1)["normal"]["a"].calls == 6.0
     for _ in range(40):
         promises.make(told(99, 0.5, caller="b"), 0.0)
         found = promises.due(told(99, 0.5, caller="b"), 0.5)
         assert found is not None
         promises.take_up(found)
-    assert promises.faith("b")[0] > 0.85
+    assert promises.faith("b") == (0.0, 1.0)  # not before all who were told so would have come
     assert not promises.concerns((Deployment("other", "m"),), 1.0)
     promises.expire(100.0)
     assert promises.open == 0
-    assert promises.faith("a")[1] == pytest.approx(0.95**10)
+    assert promises.faith("b")[0] > 0.9
+    assert promises.faith("a")[1] < 0.2
+
+
+def test_who_is_told_to_wait_for_hours_is_learned_apart_from_who_waits_for_seconds() -> None:
+    promises = Promises()
+    for number in range(100):
+        promises.make(told(number, 30.0, content=number), 0.0)
+        if number % 5 == 0:
+            found = promises.due(told(0, 0.0, content=number), 30.0)
+            assert found is not None
+            promises.take_up(found)
+    promises.expire(100.0)
+    least, most = promises.faith("a")
+    assert least < 0.2 < most < 0.28
+    assert promises.faith("a", 30_000.0) == (least, most)  # as long as nothing is known of these
+    for number in range(100):
+        promises.make(told(number, 30_100.0, 100.0), 100.0)
+    promises.expire(40_000.0)
+    assert promises.faith("a") == (least, most)
+    assert promises.faith("a", 30_000.0)[1] == 0.05  # some are always expected: they must not come all at once
+
+
+def test_the_very_call_takes_up_what_it_was_told_and_one_that_was_changed_only_just_then() -> None:
+    promises = Promises()
+    for number, at in ((1, 100.0), (2, 101.0), (3, 130.0)):
+        promises.make(told(number, at, content=number), 0.0)
+    found = promises.due(told(0, 0.0, content=1), 104.0)
+    assert found is not None
+    assert found.number == 1
+    assert promises.due(told(0, 0.0, content=9), 104.0) is None  # of the same size, and nobody's
+    found = promises.latest(told(0, 0.0, content=2), 104.0)
+    assert found is not None
+    assert found.number == 2
+    assert promises.latest(told(0, 0.0, content=9), 104.0) is None
+    found = promises.due(told(0, 0.0, content=9), 131.0)
+    assert found is not None
+    assert found.number == 3
+
+
+def test_sums_of_what_is_promised_are_right_at_every_moment() -> None:
+    promises, draw = Promises(), random.Random(2)
+    moments = [draw.choice((20.0, 900.0, 90_000.0)) * draw.random() for _ in range(500)]
+    for number, at in enumerate(moments):
+        assert promises.make(told(number, at, content=number), 0.0)
+    for moment in (0.0, 1.0, 19.0, 130.0, 700.0, 5000.0, 60_000.0, 90_001.0):
+        wants = promises.wants(HERE, {}, counts=False, until=moment).get("normal", {})
+        assert wants["a"].calls == sum(at // 2 <= moment // 2 for at in moments)
 
 
 def test_there_is_a_bound_to_what_is_promised() -> None:
     promises = Promises()
-    assert not promises.make(told(1, 4000.0), 0.0)
-    kept = sum(promises.make(told(number, 100.0, caller="loud"), 0.0) for number in range(10_100))
-    assert kept == promises.open == 5000  # it leaves room for others
-    assert sum(promises.make(told(number, 100.0, caller="quiet"), 0.0) for number in range(1100)) == 1000
-    for number in range(5000):
-        promises.make(told(number, 100.0, caller=f"c{number}"), 0.0)
-    assert promises.open == 10_000
-    promises.expire(1000.0)
+    assert not promises.make(told(1, 172_900.0), 0.0)
+    assert promises.make(told(1, 100_000.0), 0.0)
+    promises.expire(200_000.0)
+    now = 200_000.0
+    kept = sum(promises.make(told(n, now + 100.0, now, caller="loud", size=n), now) for n in range(33_000))
+    assert kept == promises.open == 32_000  # it leaves room for others
+    kept = sum(promises.make(told(n, now + 100.0, now, caller="quiet", size=n), now) for n in range(8000))
+    assert kept == 6400
+    for number in range(3000):
+        promises.make(told(number, now + 100.0, now, caller=f"c{number}"), now)
+    assert promises.open == 40_000
+    promises.expire(now + 1000.0)
     assert promises.open == promises.callers == 0

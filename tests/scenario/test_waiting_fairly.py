@@ -215,6 +215,46 @@ def test_a_quota_of_the_day_that_is_spent_everywhere_says_when_it_begins_anew() 
     virtual.run(main)
 
 
+def test_who_is_told_to_come_back_tomorrow_is_told_when_the_keys_will_bear_it() -> None:
+    """The day's quota is spent. Sixty more are told moments that are spread over the first minutes of the next day, all
+    of them come back then, and newcomers at the same time stand behind them."""
+
+    async def main() -> None:
+        environ = {"LIMITS_GEMINI": "rpd=50,rpm=6"}
+        async with World({"gemini": 4}, environ=environ, latency=0.1) as world:
+            model, clock = "gemini/gemini-2.5-flash", world.clock
+            while (await world.chat(model, timeout=100)).status == 200:
+                pass
+            resets = 43_200 - (clock.mono() - 1000) + 8 * 3600  # midnight in Los Angeles, from noon in UTC
+            told: list[float] = []
+            statuses: Counter[int] = Counter()
+
+            async def one(number: int) -> None:
+                answer = await world.chat(model, text="x" * number)
+                assert answer.status == 429
+                told.append(float(answer.headers["retry-after-ms"]) / 1000)
+                await clock.sleep_until(clock.mono() + told[-1])
+                statuses[(await world.chat(model, text="x" * number)).status] += 1
+
+            calls = []
+            for number in range(60):
+                calls.append(asyncio.create_task(one(number)))
+                await virtual.idle()
+            assert world.gateway.room.promises.open == 61
+            assert min(told) == pytest.approx(resets, abs=1)
+            assert 100 < max(told) - min(told) < 180
+            late = [sum(each <= min(told) + 30 * n for each in told) for n in range(1, 5)]
+            assert late == pytest.approx([15, 27, 39, 51], abs=6)
+            await clock.sleep_until(clock.mono() + resets + 60)
+            strangers = [asyncio.create_task(world.chat(model, text="y" * n)) for n in range(100, 110)]
+            await asyncio.gather(*calls)
+            assert statuses == {200: 60}
+            assert Counter(each.status for each in await asyncio.gather(*strangers))[429] >= 5
+            assert world.upstream.own_429 == 0
+
+    virtual.run(main)
+
+
 def obeying(load: float, callers: int, seconds: float, keys: int = 8, environ: str = "rpm=30") -> tuple[int, int, int]:
     """How many were refused, how many of them were answered when they came back, and what the upstream refused."""
     draw = random.Random(callers)

@@ -46,9 +46,12 @@ def _judged(name: str, row: Figures, day: Day) -> list[str]:
         found.append(f"{name}: {row.of_bound or 0:.1%} of the bound, at least {day.least:.0%} are due")
     if row.limited_per_1000 > day.most_429:
         found.append(f"{name}: {row.limited_per_1000:.2f} upstream 429s per 1,000 served")
-    if row.kept is not None and row.advised >= 50 and row.kept < LEAST_KEPT:
-        found.append(f"{name}: {row.kept:.1%} of {row.advised} that came back when told to were let in")
-    return found
+    return found + _kept(name, row)
+
+
+def _kept(name: str, row: Figures) -> list[str]:
+    few = row.kept is not None and row.advised >= 50 and row.kept < LEAST_KEPT
+    return [f"{name}: {row.kept:.1%} of {row.advised} that came back when told to were let in"] * few
 
 
 def _unknown(size: int, seed: int) -> list[str]:
@@ -68,7 +71,8 @@ def _loud(seed: int) -> list[str]:
     scenario, folder = read_scenario("one-loud-caller", Path())
     row, seconds = _run(scenario.model_copy(update={"seed": seed, "strategies": ("keyturn",)}), folder)
     _tell("one caller fifty times louder", row, seconds)
-    return [f"one loud caller: fairness {row.fairness:.3f}"] * (row.fairness < LEAST_FAIR)
+    unfair = row.fairness < LEAST_FAIR
+    return [f"one loud caller: fairness {row.fairness:.3f}"] * unfair + _kept("one loud caller", row)
 
 
 def _day(size: int, seed: int, calls: int) -> tuple[Scenario, Path]:

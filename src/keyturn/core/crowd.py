@@ -61,6 +61,10 @@ class Crowd:
                 self._group_of[rank, caller] = group, each
         return groups
 
+    def own(self, rank: CallerClass, caller: str) -> Weighed | None:
+        """What *caller* wants, in a crowd of a few; None: nothing."""
+        return self._wants.get(rank, {}).get(caller)
+
     def besides(self, rank: CallerClass, caller: str, own: Weighed | None) -> dict[CallerClass, dict[str, Weighed]]:
         """What everybody wants, *caller* by itself, which wants *own*; None: nothing."""
         found = dict(self._wants)

@@ -9,11 +9,11 @@ How many calls keys take by when: `supply`. The work that is done before a call:
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from heapq import heapify, heappop, heappush
-from math import exp, inf
+from math import exp, inf, sqrt
 from typing import NamedTuple
 
 from .crowd import Weighed
@@ -22,27 +22,40 @@ from .model import CallerClass, Deployment
 GRACE = 2.0
 LATENESS = 0.1
 """Who comes back is expected until so many seconds after, and until so much of its wait after, when it was told to."""
-LONGEST = 3600.0
-"""Seconds ahead that a promise is kept in mind at most."""
-MOST_PROMISES = 10_000
-MOST_OF_ONE = 1000
-"""Promises that one caller may have once half of all are made: nobody fills the book for the others."""
+LATEST = 300.0
+"""Seconds that a tenth of its wait counts for at most."""
+LONGEST = 172_800.0
+"""Seconds ahead that a promise is kept in mind at most: the day after the next reset of a day."""
+MOST_PROMISES = 40_000
+OF_WHAT_IS_FREE = 4
+"""A caller may have so many times as many promises as may still be made: nobody fills the book for the others."""
 FEW = 1000
 """Promises that are over and may still be remembered, beside as many as are open."""
 MOST_CALLERS = 1024
-"""Callers of whom it is remembered how many of them come back."""
+"""Callers of whom it is remembered how much they ask for; and of how many, for each of `HORIZONS`, how many of their
+calls come back."""
+HORIZONS = (60.0, 900.0, 3600.0, 21_600.0)
+"""Seconds: of those that are told to wait for about as long, it is learned together how many come back."""
 UNKNOWN = (0.0, 1.0)
 """What share that is, at least and at most, as long as nothing is known."""
-LEARNS = 0.05
-"""How much one that comes back, or does not, changes it."""
+REMEMBERS = 256
+"""Of about how many of late that is reckoned."""
+SURE = 1.5
+"""Standard deviations within which the true share is taken to be."""
+LEAST_EXPECTED = 0.05
+"""So many are always expected when moments are told: who did not come for long must not come all at once."""
 FOLLOWS = 0.125
 """How far the usual time of an answer moves towards the latest."""
 MOST_TIMED = 1024
 """Deployments of which it is remembered, streams apart."""
 DEMAND = 30.0
 """Seconds in which what was asked for loses two thirds of its weight."""
+LOOKED_AT = 32
+"""Promises to calls of one size that are compared with one that comes."""
 SPAN = 2.0
 """Seconds within which it is not told apart which of two promises is the earlier, in sums."""
+LEVELS = 6
+"""Sums are kept of spans, of eight spans together, of eight times as many, and so on: so often."""
 
 
 class Foreseen(NamedTuple):
@@ -111,7 +124,10 @@ class Demand:
 class Promise:
     """Somebody was told to come back at a moment (monotonic seconds). *number*: its place, as it first came."""
 
-    __slots__ = ("at", "caller", "cost", "deployments", "number", "open", "patience", "rank", "size", "until", "weight")
+    __slots__ = (
+        *("at", "caller", "came", "content", "cost", "deployments", "horizon", "number", "open", "patience", "rank"),
+        *("size", "until", "weight"),
+    )
 
     def __init__(
         self,
@@ -125,6 +141,7 @@ class Promise:
         cost: int,
         size: int,
         patience: float,
+        content: int = 0,
     ) -> None:
         self.number = number
         self.at = at
@@ -135,67 +152,98 @@ class Promise:
         self.weight = weight
         self.cost = cost
         self.size = size
-        """Bytes of its request: by that it is known again."""
+        """Bytes of its request."""
+        self.content = content
+        """What its request says, as a hash: by both it is known again."""
         self.patience = patience
         """Seconds that it would have waited."""
+        self.horizon = 0
+        """About how long it was told to wait: the place in `HORIZONS`."""
         self.open = True
+        self.came = False
 
     def __lt__(self, other: Promise) -> bool:
         return self.at < other.at
 
 
-class _Claim:
-    """What is promised to one caller of a class."""
+class _Sums:
+    """What is promised to one caller of a class, of those that were told to wait for about as long."""
 
-    __slots__ = ("_order", "_spans", "calls", "weight", "work")
+    __slots__ = ("_last", "_levels", "calls", "work")
 
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
+    def __init__(self) -> None:
         self.work = 0
         self.calls = 0
-        self._spans: dict[int, tuple[int, int]] = {}
-        """Work and calls, by the span of time that they are promised for."""
-        self._order: list[int] = []
-        """These spans, rising."""
+        self._last = 0
+        """The latest span that anything was promised for."""
+        self._levels: list[dict[int, tuple[int, int]]] = [{} for _ in range(LEVELS)]
+        """Work and calls, by the span of time that they are promised for; and of ever more spans together."""
 
     def change(self, promise: Promise, step: int) -> None:
         """*promise* is made (1), or over (-1)."""
-        span = int(promise.at // SPAN)
-        found = self._spans.get(span)
-        if found is None:
-            insort(self._order, span)
-        work, calls = found or (0, 0)
-        self.work += step * promise.cost
+        span, work = int(promise.at // SPAN), step * promise.cost
+        self._last = max(self._last, span)
+        self.work += work
         self.calls += step
-        if calls + step:
-            self._spans[span] = (work + step * promise.cost, calls + step)
-        else:
-            del self._spans[span]
-            del self._order[bisect_left(self._order, span)]
+        for sums in self._levels:
+            before, others = sums.get(span, (0, 0))
+            if others + step:
+                sums[span] = before + work, others + step
+            else:
+                del sums[span]
+            span >>= 3
 
-    def until(self, moment: float) -> tuple[float, float]:
+    def until(self, moment: float) -> tuple[int, int]:
         """Work and calls that are promised for no later than *moment*, or for the same span."""
-        if moment == inf:
-            return float(self.work), float(self.calls)
-        last = int(moment // SPAN)
-        work = calls = 0
-        for span in self._order:
-            if span > last:
-                break
-            more, others = self._spans[span]
-            work += more
-            calls += others
-        return float(work), float(calls)
+        if moment >= self._last * SPAN:
+            return self.work, self.calls
+        ends, work, calls = int(moment // SPAN) + 1, 0, 0
+        for sums in self._levels[:-1]:
+            begins = ends & ~7
+            for span in range(begins, ends):
+                found = sums.get(span)
+                if found is not None:
+                    work += found[0]
+                    calls += found[1]
+            ends >>= 3
+        for span, (more, others) in self._levels[-1].items():
+            if span < ends:
+                work += more
+                calls += others
+        return work, calls
+
+
+class _Claim:
+    """What is promised to one caller of a class."""
+
+    __slots__ = ("calls", "sums", "weight")
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+        self.calls = 0
+        self.sums: dict[int, _Sums] = {}
+        """By about how long they were told to wait."""
+
+    def change(self, promise: Promise, step: int) -> None:
+        """*promise* is made (1), or over (-1)."""
+        self.calls += step
+        sums = self.sums.get(promise.horizon)
+        if sums is None:
+            sums = self.sums[promise.horizon] = _Sums()
+        sums.change(promise, step)
+        if not sums.calls:
+            del self.sums[promise.horizon]
 
 
 class Promises:
-    """Who was told to come back, and when. At most 10,000, and once there are half as many, at most 1,000 of a caller:
+    """Who was told to come back, and when. At most 40,000, and of one caller four times as many as there is room for:
     others are told when, and not reckoned with.
 
-    Who comes back is known by its caller and the size of its request, and takes up the earliest promise that is due,
-    with the place that it had. A promise that nobody takes up is forgotten a little later. How many of a caller's calls
-    come back is learned. As long as it is not known, whoever is told when to come back is told it as if all did, and
-    whoever would rather wait here may do so as if nobody did: who comes back goes before it.
+    Who comes back is known by its caller and its request, and takes up the promise that is due, with the place that it
+    had; just then, also who has changed what the request says but not its size. A promise that nobody takes up is
+    forgotten a little later. How many of a caller's calls come back is learned, apart for those that were told to wait
+    for seconds and for hours. As long as it is not known, whoever is told when to come back is told it as if all did,
+    and whoever would rather wait here may do so as if nobody did: who comes back goes before it.
     """
 
     __slots__ = ("_by_call", "_count", "_due", "_faith", "_lines", "_of", "_pushed", "callers", "open")
@@ -215,15 +263,18 @@ class Promises:
         self._pushed = 0
         self._count: Counter[str] = Counter()
         """How many each caller has."""
-        self._faith: dict[str, tuple[float, float]] = {}
+        self._faith: dict[tuple[str, int], tuple[float, float, float, float]] = {}
+        """Of each caller and horizon: how many came back of late, of how many, and what share that is, at least and at
+        most. The one learned last stands last."""
 
     def make(self, promise: Promise, now: float) -> bool:
         """Keep *promise* in mind; False when it is too far ahead, or there are too many, or too many of its caller."""
         self.expire(now)
         if self.open >= MOST_PROMISES or promise.at > now + LONGEST:
             return False
-        if self.open >= MOST_PROMISES / 2 and self._count[promise.caller] >= MOST_OF_ONE:
+        if self._count[promise.caller] >= OF_WHAT_IS_FREE * (MOST_PROMISES - self.open):
             return False
+        promise.horizon = _horizon(promise.at - now)
         self.open += 1
         self._count[promise.caller] += 1
         line = self._lines.get(promise.deployments)
@@ -240,38 +291,59 @@ class Promises:
         self._pushed += 1
         heappush(self._due, (promise.until, self._pushed, promise))
         if len(self._due) > 2 * self.open + FEW:
+            for _, _, each in self._due:
+                if not each.open:
+                    self._learn(each)
             self._due = [each for each in self._due if each[2].open]
             heapify(self._due)
         return True
 
     def due(self, like: Promise, now: float) -> Promise | None:
-        """The earliest promise to a call *like* this that may be taken up now."""
+        """The promise to the very call that *like* is, if it may be taken up now; else the earliest to one of its size
+        that is due since just now."""
         self.expire(now)
         found = self._by_call.get(_mark(like))
-        return found[0] if found and found[0].at <= now + 0.002 else None
+        if found is None:
+            return None
+        ends = bisect_right(found, now + 0.002, key=_moment)
+        same = _same(found, ends, like)
+        if same is not None:
+            return same
+        begins = bisect_left(found, now - GRACE, key=_moment)
+        return found[begins] if begins < ends else None
 
     def latest(self, like: Promise, now: float) -> Promise | None:
-        """The latest promise to a call *like* this."""
+        """The latest promise to the very call that *like* is."""
         self.expire(now)
         found = self._by_call.get(_mark(like))
-        return found[-1] if found else None
+        return None if found is None else _same(found, len(found), like)
 
     def take_up(self, promise: Promise) -> None:
         """Somebody came back."""
         if self._close(promise):
-            self._learn(promise.caller, came=True)
+            promise.came = True
 
     def expire(self, now: float) -> None:
-        """Give up on who did not come back."""
+        """Give up on who did not come back. What share comes is learned only then, of who came as well: else those who
+        come would seem to be all at first, and none later."""
         due = self._due
-        while due and (due[0][0] <= now or not due[0][2].open):
+        while due and due[0][0] <= now:
             promise = heappop(due)[2]
-            if self._close(promise):
-                self._learn(promise.caller, came=False)
+            self._close(promise)
+            self._learn(promise)
 
-    def faith(self, caller: str) -> tuple[float, float]:
-        """What share of the calls of *caller* come back, lately: at least, and at most."""
-        return self._faith.get(caller, UNKNOWN)
+    def faith(self, caller: str, wait: float = 0.0) -> tuple[float, float]:
+        """What share of the calls of *caller* that were told to wait for about *wait* seconds come back, lately: at
+        least, and at most."""
+        return self._share(caller, _horizon(wait))
+
+    def _share(self, caller: str, horizon: int) -> tuple[float, float]:
+        """As long as nothing is known of those that wait so long, what is known of those that wait less counts."""
+        for each in range(horizon, -1, -1):
+            known = self._faith.get((caller, each))
+            if known is not None:
+                return known[2:]
+        return UNKNOWN
 
     def wants(
         self,
@@ -280,18 +352,21 @@ class Promises:
         *,
         counts: bool,
         until: float = inf,
+        all_come: bool = True,
     ) -> dict[CallerClass, dict[str, Weighed]]:
         """*waiting* with what is promised to calls that one of *deployments* may answer. *counts*: in tokens.
 
-        *until*: only what is promised for before that moment, and of that what surely comes back, as far as is known.
-        Else all that may come back.
+        *until*: only what is promised for before that moment. *all_come*: all that may come back; else only what surely
+        does, as far as is known.
         """
         found = {rank: dict(callers) for rank, callers in waiting.items()}
         for line in self._near(deployments):
             for (rank, caller), claim in self._lines[line].items():
                 callers = found.setdefault(rank, {})
                 known = callers.get(caller) or Weighed(claim.weight, 0.0, 0.0)
-                callers[caller] = known.plus(*self._promised(caller, claim, counts=counts, until=until))
+                callers[caller] = known.plus(
+                    *self._promised(caller, claim, counts=counts, until=until, all_come=all_come)
+                )
         return found
 
     def wants_of(
@@ -303,24 +378,32 @@ class Promises:
         *,
         counts: bool,
         until: float = inf,
+        all_come: bool = True,
     ) -> Weighed | None:
         """The same for one *caller*, of which *waiting* waits; None when it neither waits nor has a promise."""
         for line in self._near(deployments):
             claim = self._lines[line].get((rank, caller))
             if claim is not None:
                 waiting = waiting or Weighed(claim.weight, 0.0, 0.0)
-                waiting = waiting.plus(*self._promised(caller, claim, counts=counts, until=until))
+                waiting = waiting.plus(*self._promised(caller, claim, counts=counts, until=until, all_come=all_come))
         return waiting
 
     def _near(self, deployments: Iterable[Deployment]) -> dict[tuple[Deployment, ...], None]:
         """Who of those that anything is promised to may be answered by one of *deployments*."""
         return dict.fromkeys(line for each in deployments for line in self._of.get(each, ()))
 
-    def _promised(self, caller: str, claim: _Claim, *, counts: bool, until: float) -> tuple[float, float]:
+    def _promised(
+        self, caller: str, claim: _Claim, *, counts: bool, until: float, all_come: bool
+    ) -> tuple[float, float]:
         """Work and calls."""
-        faith = self.faith(caller)[until == inf]
-        work, calls = claim.until(until)
-        return (work if counts else calls) * faith, calls * faith
+        work = calls = 0.0
+        for horizon, sums in claim.sums.items():
+            share = self._share(caller, horizon)[all_come]
+            if share:
+                more, others = sums.until(until)
+                work += (more if counts else others) * share
+                calls += others * share
+        return work, calls
 
     def concerns(self, deployments: Iterable[Deployment], now: float) -> bool:
         """Whether anything is promised to calls that one of *deployments* may answer."""
@@ -356,15 +439,42 @@ class Promises:
                     del self._of[deployment]
         return True
 
-    def _learn(self, caller: str, *, came: bool) -> None:
-        least, most = self._faith.pop(caller, UNKNOWN)
-        self._faith[caller] = least + (came - least) * LEARNS, most + (came - most) * LEARNS
-        if len(self._faith) > MOST_CALLERS:
+    def _learn(self, promise: Promise) -> None:
+        key = promise.caller, promise.horizon
+        back, told, _, _ = self._faith.pop(key, (0.0, 0.0, 0.0, 0.0))
+        fades = 1.0 - 1.0 / REMEMBERS
+        back, told = back * fades + promise.came, told * fades + 1.0
+        self._faith[key] = back, told, *_bounds(back / told, told)
+        if len(self._faith) > MOST_CALLERS * (len(HORIZONS) + 1):
             del self._faith[next(iter(self._faith))]
+
+
+def _horizon(wait: float) -> int:
+    return bisect_left(HORIZONS, wait)
+
+
+def _bounds(share: float, number: float) -> tuple[float, float]:
+    """Between what the true share lies, probably, if it was *share* of *number* (Wilson's interval)."""
+    part = SURE * SURE / number
+    middle = (share + part / 2.0) / (1.0 + part)
+    off = SURE * sqrt(share * (1.0 - share) / number + part / number / 4.0) / (1.0 + part)
+    return middle - off, max(middle + off, LEAST_EXPECTED)
 
 
 def _mark(promise: Promise) -> tuple[object, ...]:
     return promise.deployments, promise.rank, promise.caller, promise.size
+
+
+def _moment(promise: Promise) -> float:
+    return promise.at
+
+
+def _same(among: list[Promise], ends: int, like: Promise) -> Promise | None:
+    """The last of the few before the place *ends* whose content is that of *like*."""
+    for place in range(ends - 1, max(ends - LOOKED_AT, 0) - 1, -1):
+        if among[place].content == like.content:
+            return among[place]
+    return None
 
 
 def _position(same: list[Promise], promise: Promise) -> int:
@@ -376,4 +486,4 @@ def _position(same: list[Promise], promise: Promise) -> int:
 
 def expected_until(at: float, now: float) -> float:
     """Until when who was told now to come back at *at* is expected."""
-    return at + GRACE + LATENESS * max(at - now, 0.0)
+    return at + GRACE + min(LATENESS * max(at - now, 0.0), LATEST)

@@ -1,28 +1,42 @@
 """How many calls some keys will take by when, from what their limits say.
 
 A supply is worked out only where it is asked: it keeps how each limit stood when it was made, and adds the keys up at
-the few moments of its grid that a binary search looks at.
+the few moments that a binary search looks at: those of a grid, those at which a key returns or a day begins anew, and
+ever more between two of them. From such a moment on a key takes no more than the pace of its short limits allows.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import accumulate
-from math import floor, inf
+from math import ceil, floor, inf
 from typing import NamedTuple
 
 from .counters import SHARE, Counter
 from .limitbook import Limit, LimitRow
 from .windows import slots_of
 
+FAR = 130.0
+"""Seconds from now after which limits of up to an hour are taken to give back evenly what they take."""
 GRID = (
     *(each * 0.5 for each in range(40)),
     *(float(each) for each in range(20, 64)),
-    *(float(each) for each in range(64, 130, 2)),
-    *(150.0, 183.0, 240.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21_600.0, 43_200.0, 90_000.0, 180_000.0),
+    *(float(each) for each in range(64, int(FAR), 2)),
+    *(150.0, 183.0, 240.0, 300.0, 450.0, 600.0, 900.0, 1350.0, 1800.0, 2700.0, 3600.0, 5400.0, 7200.0),
+    *(10_800.0, 21_600.0, 43_200.0, 90_000.0, 180_000.0, 360_000.0, 720_000.0),
 )
-"""Seconds from now at which a supply is worked out. Between two of them it is taken to grow evenly."""
+"""Seconds from now at which a supply is worked out."""
+FINE, FINEST = 0.002, 2.0
+"""Between these a time is looked for until it is known to so much of it, and to so many seconds. Within that a supply
+is taken to grow evenly."""
+MOST_MOMENTS = 8
+"""Far moments at which a key gets more that are told apart to `TICK`; of more, the first."""
+SHORT = 3600.0
+"""Seconds: a limit of at most so many sets the pace of a key."""
+TICK = 0.001
+"""Seconds: moments that are as near to each other are not told apart."""
 TINY = 1e-6
 """Units that are lost in rounding."""
 PLENTY = 1e9
@@ -48,75 +62,174 @@ class Return(NamedTuple):
     """Now; below 0 while there is a debt."""
     rate: float
     """That come back each second."""
-    times: Sequence[float]
+    times: tuple[float, ...]
     """Seconds from now at which more comes back, rising."""
-    sums: Sequence[float]
+    sums: tuple[float, ...]
     """How much has by each of them."""
     whole: float
     """Seconds after which what was taken first comes back once more, and all of it then; infinite: never."""
     capacity: float
 
-    def calls(self, ahead: float) -> float:
-        """How many calls can be taken in all by so many seconds *ahead*. A part of a unit is none."""
-        turn = int(ahead // self.whole) if ahead >= self.whole else 0
-        at = bisect_right(self.times, ahead - turn * self.whole if turn else ahead)
-        units = self.free + self.rate * ahead + (self.sums[at - 1] if at else 0.0)
-        return (max(floor(units + TINY), 0) + turn * self.capacity) / self.unit
+    @property
+    def pace(self) -> float:
+        """Calls a second that it bears for ever; infinite for one that is longer than an hour."""
+        if self.rate:
+            return self.rate / self.unit if self.capacity <= self.rate * SHORT else inf
+        return self.capacity / self.whole / self.unit if self.whole <= 2 * SHORT else inf
 
 
-class KeySupply(NamedTuple):
-    """One key, as it stands."""
+PROBE = Return(1.0, 1.0, 0.0, (), (), inf, 1.0)
+"""A key of which no more is known than that it may be tried once."""
 
-    blocked: float
-    """Seconds until it can be used at all."""
-    returns: Sequence[Return]
-    like: float = 1.0
-    """How many keys it stands for."""
+
+class KeySupply:
+    """One key, as it stood at a moment (monotonic seconds), from which all its times count."""
+
+    __slots__ = ("_levels", "_moments", "_pace", "at", "blocked", "first", "kinks", "returns")
+
+    def __init__(self, blocked: float, returns: Sequence[Return], at: float = 0.0) -> None:
+        self.at = at
+        self.blocked = blocked
+        """Seconds until it can be used at all."""
+        self.returns = tuple(sorted(returns, key=_lasts, reverse=True))
+        self.first = max(blocked, *(_first(each) for each in self.returns), 0.0)
+        """Before that it takes nothing."""
+        self.kinks: list[float] = []
+        """Just before far moments at which it gets more, and these."""
+        self._pace = min((each.pace for each in self.returns), default=inf)
+        self._moments: list[float] = []
+        """Far ones at which it gets more at once than it can take at once."""
+        self._levels: list[float] = []
+        """From each on it takes no more than this, and its pace since now."""
+        self._find_moments()
 
     def calls(self, ahead: float) -> float:
         """How many calls it will have taken in all so many seconds *ahead*, if it is used as soon as it can be."""
         if ahead < self.blocked:
             return 0.0
-        return min((each.calls(ahead) for each in self.returns), default=PLENTY) * self.like
+        allowed = _allowed(self.returns, ahead)
+        if not allowed or not self._moments:
+            return allowed
+        at = bisect_right(self._moments, ahead)
+        return min(allowed, self._levels[at - 1] + self._pace * ahead) if at else allowed
+
+    def _find_moments(self) -> None:
+        moments = {self.blocked} if self.blocked > FAR else set()
+        burst = min((each.capacity / each.unit for each in self.returns if each.pace < inf), default=1.0)
+        for each in self.returns:
+            if each.pace == inf:
+                least = burst * each.unit
+                steps = zip(each.times, each.sums, (0.0, *each.sums), strict=False)
+                moments.update(when for when, by, before in steps if when > FAR and by - before > least)
+        level = inf
+        for moment in sorted(moments):
+            if len(self.kinks) < 2 * MOST_MOMENTS:
+                begins = ceil(moment / TICK) * TICK
+                self.kinks += (begins - 2 * TICK, begins)
+            if self._pace == inf:
+                continue
+            before = self.calls(moment - TICK)
+            level = min(level, before + 1.0 - self._pace * moment)
+            self._moments.append(moment)
+            self._levels.append(level)
+
+
+def _lasts(limit: Return) -> float:
+    return limit.whole
+
+
+def _first(limit: Return) -> float:
+    """Seconds within which it lets nothing through; fewer than that is true where nobody knows."""
+    if limit.free >= 1.0 - TINY:
+        return 0.0
+    if limit.rate:
+        return (1.0 - TINY - limit.free) / limit.rate
+    at = bisect_left(limit.sums, 1.0 - TINY - limit.free)
+    return min(limit.times[at] if at < len(limit.times) else inf, limit.whole)
+
+
+def _allowed(returns: Iterable[Return], ahead: float) -> float:
+    """How many calls all of these limits let through by so many seconds *ahead*. A part of a unit is none."""
+    allowed = PLENTY
+    for unit, free, rate, times, sums, whole, capacity in returns:
+        if allowed * unit <= free:  # as it is, it lets through as many
+            continue
+        units, turned, left = free + rate * ahead, 0.0, ahead
+        if ahead >= whole:
+            turns = ahead // whole
+            turned, left = turns * capacity, ahead - turns * whole
+        if times:
+            at = bisect_right(times, left)
+            if at:
+                units += sums[at - 1]
+        calls = ((floor(units + TINY) if units > 0.0 else 0.0) + turned) / unit
+        if calls < allowed:
+            allowed = calls
+            if not allowed:
+                break
+    return allowed
 
 
 class Supply:
     """How many calls some keys will take by when."""
 
-    __slots__ = ("_calls", "_keys")
+    __slots__ = ("_calls", "_grid", "_keys")
 
-    def __init__(self, keys: Iterable[KeySupply]) -> None:
-        """As *keys* stand now."""
-        self._keys = tuple(keys)
-        self._calls: dict[int, float] = {}
-        """By the place in `GRID`, as far as somebody asked."""
+    def __init__(self, keys: Mapping[KeySupply, float], now: float = 0.0) -> None:
+        """As *keys* stand now, of each so many."""
+        self._keys = sorted(
+            ((key.first + key.at - now, now - key.at, key, many) for key, many in keys.items()), key=_soon
+        )
+        self._calls: dict[float, float] = {}
+        """By seconds from now, as far as somebody asked."""
+        kinks = {round(kink - past, 6) for _, past, key, _ in self._keys for kink in key.kinks}
+        self._grid: Sequence[float] = sorted({*GRID, *kinks}) if kinks else GRID
 
     def time_for(self, calls: float) -> float:
         """Seconds after which so many will have been taken; infinite when they never will."""
-        wanted, low, high = calls - 1e-9, -1, len(GRID)
+        grid = self._grid
+        wanted, low, high = calls - 1e-9, -1, len(grid)
         while high - low > 1:
             middle = (low + high) // 2
-            if self._by(middle) >= wanted:
+            if self._by(grid[middle]) >= wanted:
                 high = middle
             else:
                 low = middle
-        if high == len(GRID):
+        if high == len(grid):
             return inf
         if low < 0:
-            return GRID[0]
-        before, after = self._by(low), self._by(high)
-        return GRID[low] + min((calls - before) / (after - before), 1.0) * (GRID[high] - GRID[low])
+            return grid[0]
+        begins, ends = grid[low], grid[high]
+        while ends - begins > max(FINE * begins, FINEST):
+            between = (begins + ends) / 2.0
+            if self._by(between) >= wanted:
+                ends = between
+            else:
+                begins = between
+        if ends - begins < 3 * TICK:
+            return ends
+        before, after = self._by(begins), self._by(ends)
+        return begins + min((calls - before) / (after - before), 1.0) * (ends - begins)
 
-    def _by(self, place: int) -> float:
-        found = self._calls.get(place)
+    def _by(self, ahead: float) -> float:
+        found = self._calls.get(ahead)
         if found is None:
-            found = self._calls[place] = sum(each.calls(GRID[place]) for each in self._keys)
+            found = 0.0
+            for first, past, key, many in self._keys:
+                if first > ahead:
+                    break
+                found += key.calls(ahead + past) * many
+            self._calls[ahead] = found
         return found
 
 
-def returns_of(refills: Iterable[Refill], now: float) -> list[Return]:
+def _soon(key: tuple[float, float, KeySupply, float]) -> float:
+    return key[0]
+
+
+def returns_of(refills: Iterable[Refill], now: float) -> tuple[Return, ...]:
     """What limits give back from *now* on; those of calls at once are left out, as nobody knows when one ends."""
-    return [_return_of(each, now) for each in refills if each.limit.window.kind != "inflight"]
+    return tuple([_return_of(each, now) for each in refills if each.limit.window.kind != "inflight"])
 
 
 def _return_of(refill: Refill, now: float) -> Return:
@@ -126,16 +239,25 @@ def _return_of(refill: Refill, now: float) -> Return:
         rate = limit.capacity * SHARE / window.seconds
         return Return(unit, _left_of(own, row, rate, now), rate, (), (), inf, limit.capacity)
     if window.kind != "rolling":  # a day or a month: nothing comes back before its end
-        return Return(unit, row.free, 0.0, (row.resets_in,), (limit.capacity,), inf, limit.capacity)
+        ends = (row.resets_in, row.resets_in + window.seconds)
+        return Return(unit, row.free, 0.0, ends, (limit.capacity, 2 * limit.capacity), inf, limit.capacity)
+    free = limit.capacity - row.used - row.reserved
+    whole = _whole(window.seconds)
+    if not row.used:
+        return Return(unit, free, 0.0, (), (), whole, limit.capacity)
     own_used = 0 if own is None else own.used(now)
     back = [] if own is None else own.schedule(now)
     if row.used > own_used:  # by others: nobody knows when, but by when all is back
         back = sorted([*back, (row.resets_in, row.used - own_used)])
-    slots, guard = slots_of(window.seconds)
-    whole = window.seconds * (slots + guard + 1) / slots
-    sums = tuple(accumulate(units for _, units in back))
-    free = limit.capacity - row.used - row.reserved
-    return Return(unit, free, 0.0, tuple(when for when, _ in back), sums, whole, limit.capacity)
+    times = tuple([when for when, _ in back])
+    return Return(unit, free, 0.0, times, tuple(accumulate([units for _, units in back])), whole, limit.capacity)
+
+
+@lru_cache
+def _whole(seconds: float) -> float:
+    """After how long what a rolling window of *seconds* took first comes back."""
+    slots, guard = slots_of(seconds)
+    return seconds * (slots + guard + 1) / slots
 
 
 def _left_of(own: Counter | None, row: LimitRow, rate: float, now: float) -> float:

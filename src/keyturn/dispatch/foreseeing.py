@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from keyturn.core import (
+    PROBE,
     CallerClass,
     Cost,
     Crowd,
@@ -16,6 +17,7 @@ from keyturn.core import (
     Foreseen,
     KeySupply,
     Limit,
+    Mark,
     Promise,
     Refill,
     Supply,
@@ -26,7 +28,7 @@ from keyturn.core import (
     work_before,
 )
 
-from .lines import FOREVER, HOLDS, Bundle, Held, Line, Made, Supplies
+from .lines import FOREVER, HOLDS, Bundle, Held, Line, Made, Supplies, sort_of
 from .run import Grant, Run
 
 if TYPE_CHECKING:
@@ -36,13 +38,21 @@ if TYPE_CHECKING:
 TOKENS = frozenset({"tokens", "input_tokens", "output_tokens"})
 LOOKED_AT = 4
 """Keys of a deployment that are looked at for limits in tokens, and for the limit that a client is told."""
-MOST_KEYS = 24
-"""Keys of a deployment whose limits are looked at for its supply, at most; of all together about twice as many. The
-others of it are taken to be like them."""
+MOST_KEYS, MOST_OF_ONE = 128, 32
+"""Keys whose limits are looked at for a supply, of all deployments together and of each. Of more, some are looked at,
+and the others taken to be like them."""
+KEPT, KEPT_PARKED = 10.0, 300.0
+"""Seconds that it is believed how the limits of a key stand which is not used meanwhile; and of one that a limit keeps
+from being used."""
+DOUBTED = 2
+"""After so many failures in a row a key that rests is good for one call, as far as can be foreseen: the one that tries
+it."""
+MOST_KEPT = 4096
+"""Keys of which that is remembered."""
 MOST_DEPLOYMENTS = 8
 MOST_LINES = 64
-"""Lines of which it is kept in mind what was worked out: supplies, where nobody waits; crowds; whether
-tokens count."""
+"""Lines of which it is kept in mind what was worked out: supplies, where nobody waits; crowds; which limit is in the
+way; whether tokens count."""
 STEADY, LONGEST = 0.0005, 1.0
 """Seconds, for each caller and at most, that a large crowd is believed to be as it was, if few calls were compared
 with it since."""
@@ -56,12 +66,22 @@ LEAST_SERVED = 3
 """So many make a pace."""
 PARTS = (0.25, 0.5, 1.0)
 """Of the time that a call would wait: it is let in if its turn comes within one of them."""
-AHEAD = tuple(5.0 * 2**each for each in range(10))
-"""Seconds that promises are looked at ahead where many callers have some."""
+AHEAD = tuple(5.0 * 2 ** (each / 2) for each in range(31))
+"""Seconds that promises are looked at ahead where many callers have some: up to two days."""
+TRIES = 6
+"""Moments that are looked at for one when who was told to come back before leaves something, at most; of more, one
+after all of them is told."""
+MOST_TOLD = 1024
+"""Callers of whom it is remembered for when one was told last: the next looks from there."""
 ROUNDS = 3
 """How often it is looked at anew who will have come by a call's turn, and go before it."""
 NEAR = 0.5
 """Seconds by which that must change the turn to be looked at again."""
+WORTH, WORTH_IN_LINE, MOST_HELD = 0.05, 0.2, 30.0
+"""What was worked out is believed for so much of the wait that it tells, or for so much of it where others wait, so
+that everything that is taken is known; and at most for so many seconds."""
+ALIKE = 3
+"""Sorts of calls by their size that are told the same limit."""
 CANDIDATES = 16
 """Keys of which it is worked out when a call that is too large for all of them will fit."""
 
@@ -89,7 +109,13 @@ class Foreseeing:
         self._supplies: dict[tuple[Deployment, ...], Supplies] = {}
         self._counting: dict[tuple[Deployment, ...], tuple[float, bool]] = {}
         """Until when it is believed whether these count tokens, and whether they do."""
-        self._crowds: dict[tuple[tuple[Deployment, ...], bool, float], _Known] = {}
+        self._crowds: dict[tuple[tuple[Deployment, ...], bool, float, bool], _Known] = {}
+        self._told: dict[tuple[tuple[Deployment, ...], CallerClass, str], float] = {}
+        """For when one of a caller was told to come back last."""
+        self._keys: dict[tuple[Entry, int], tuple[float, tuple[float, ...], KeySupply]] = {}
+        """By key and size of calls: until when it is believed how its limits stand, and as long as it is not used."""
+        self._limiting: dict[tuple[tuple[Deployment, ...], int], tuple[float, dict[str, Any] | None]] = {}
+        """Until when it is believed which limit is in the way of calls of a size, and which it is."""
 
     def counts_tokens(self, run: Run) -> bool:
         """Whether limits in tokens hold for who may answer *run*. Believed for a second."""
@@ -108,25 +134,54 @@ class Foreseeing:
         self._counting[run.deployments] = now + HOLDS, counts
         return counts
 
-    def within(self, run: Run, line: Line, short: Exhausted, cost: Cost, patience: float) -> Foreseen:
-        """When it would be the turn of *run* if it began to wait in *line* for *patience* seconds at most.
+    def within(self, run: Run, line: Line, short: Exhausted, cost: Cost, patience: float, bare: Foreseen) -> Foreseen:
+        """When it would be the turn of *run* if it began to wait in *line* for *patience* seconds at most; *bare*: if
+        nobody came back meanwhile.
 
         Who was told to come back before that has the right of way, as far as it will come back.
         """
-        if not self._room.promises.concerns(line.deployments, self._clock.mono()):
-            return self.look(run, line, short, cost)
-        for part in PARTS:
-            seen = self.look(run, line, short, cost, ahead=part * patience)
-            if seen.wait is None or seen.wait <= part * patience:
-                break
+        seen = bare
+        if bare.wait is not None and self._room.promises.concerns(line.deployments, self._clock.mono()):
+            for part in PARTS:
+                if seen.wait is None or seen.wait <= part * patience:
+                    seen = self.look(run, line, short, cost, ahead=part * patience, all_come=False)
+                    if seen.wait is None or seen.wait <= part * patience:
+                        break
         return seen
 
-    def look(self, run: Run, line: Line, short: Exhausted, cost: Cost, *, ahead: float = 0.0) -> Foreseen:
+    def told(self, run: Run, line: Line, short: Exhausted, cost: Cost) -> Foreseen:
+        """What *run* has to expect when it comes again: the first moment, as far as is looked for it, by which the keys
+        take it beside all who wait and who were told to come back by then.
+
+        What these leave until then others will take who come meanwhile. So it does not count for later moments.
+        """
+        promises, now = self._room.promises, self._clock.mono()
+        if not promises.concerns(line.deployments, now):
+            return self.look(run, line, short, cost)
+        # of many callers each is told too rarely to begin where it was told last
+        key = (line.deployments, run.rank, run.caller.name if promises.callers <= FEW else "")
+        ahead = max(self._told.pop(key, now) - now, 0.0)
+        for _ in range(TRIES):
+            seen = self.look(run, line, short, cost, ahead=max(ahead, NEAR))
+            if seen.wait is None or seen.wait <= ahead + NEAR:
+                break
+            ahead = seen.wait
+        else:
+            seen = self.look(run, line, short, cost, ahead=FOREVER)
+        if seen.wait is not None:
+            self._told[key] = now + seen.wait
+            if len(self._told) > MOST_TOLD:
+                del self._told[next(iter(self._told))]
+        return seen
+
+    def look(
+        self, run: Run, line: Line, short: Exhausted, cost: Cost, *, ahead: float = 0.0, all_come: bool = True
+    ) -> Foreseen:
         """When it would be the turn of *run* if it began to wait in *line*. *ahead*: reckoning with those who were told
-        to come back within so many seconds; infinite: with all of them, as if they were sure to come."""
+        to come back within so many seconds: with all that may come, or only with those that surely do."""
         bundle = self._room.bundle(line)
         counts = self.counts_tokens(run) if bundle is None else bundle.shares.counts_tokens
-        wants = self._others_and(run, line, bundle, counts=counts, ahead=ahead)
+        wants = self._others_and(run, line, bundle, counts=counts, ahead=ahead, all_come=all_come)
         callers = [each for others in wants.values() for each in others.values() if each.calls]
         if not callers:
             return Foreseen(short.wait if short.wait < FOREVER else None, 1)
@@ -138,42 +193,47 @@ class Foreseeing:
         for _ in range(ROUNDS):
             if wait is None or wait <= coming + NEAR:
                 break
-            coming = wait
+            coming, before = wait, work
             work, _ = work_before(wants, rank, name, weight, own, coming)
+            if work <= before:
+                break
             wait = self._when(line, bundle, short, cost, usual, work)
         return Foreseen(wait, max(1, round(calls)))
 
     def _others_and(
-        self, run: Run, line: Line, bundle: Bundle[Grant] | None, *, counts: bool, ahead: float
+        self, run: Run, line: Line, bundle: Bundle[Grant] | None, *, counts: bool, ahead: float, all_come: bool
     ) -> dict[CallerClass, dict[str, Weighed]]:
         """What everybody wants who stands before *run*, its own caller by itself; its calls that come later do not.
-        *ahead*: see `look`."""
+        *ahead*, *all_come*: see `look`."""
         promises, now = self._room.promises, self._clock.mono()
         if not promises.concerns(line.deployments, now):
             ahead = 0.0
         elif promises.callers > FEW and 0.0 < ahead < FOREVER:  # else each patience makes a crowd of its own
             ahead = next((each for each in AHEAD if ahead <= each), ahead)
-        crowd = self._crowd(line, bundle, counts=counts, ahead=ahead)
+        crowd = self._crowd(line, bundle, counts=counts, ahead=ahead, all_come=all_come)
         rank, name = run.rank, run.caller.name
-        own = None if bundle is None else bundle.has(rank, name)
-        if ahead:
-            own = promises.wants_of(rank, name, own, line.deployments, counts=counts, until=now + ahead)
+        own = crowd.own(rank, name) if crowd.size <= FEW else None if bundle is None else bundle.has(rank, name)
         if run.place is not None and own is not None:  # those that came after it stand behind it
             own = self._room.earlier(line, (rank, name), run.place)._replace(weight=run.caller.weight)
-            if ahead and not run.came_back:
-                own = promises.wants_of(rank, name, own, line.deployments, counts=counts, until=now + ahead)
+        elif crowd.size <= FEW:
+            return crowd.besides(rank, name, own)
+        if ahead:
+            until = now + ahead
+            own = promises.wants_of(rank, name, own, line.deployments, counts=counts, until=until, all_come=all_come)
         return crowd.besides(rank, name, own)
 
-    def _crowd(self, line: Line, bundle: Bundle[Grant] | None, *, counts: bool, ahead: float) -> Crowd:
+    def _crowd(self, line: Line, bundle: Bundle[Grant] | None, *, counts: bool, ahead: float, all_come: bool) -> Crowd:
         """What everybody wants, as it is; of a large crowd as it was a moment ago."""
-        now, key = self._clock.mono(), (line.deployments, counts, ahead)
+        now, key = self._clock.mono(), (line.deployments, counts, ahead, all_come)
         known = self._crowds.get(key)
         if known is not None and known.left > 0 and now < known.until:
             known.left -= 1
             return known.crowd
         wants = {} if bundle is None else bundle.wants()
         if ahead:
-            wants = self._room.promises.wants(line.deployments, wants, counts=counts, until=now + ahead)
+            wants = self._room.promises.wants(
+                line.deployments, wants, counts=counts, until=now + ahead, all_come=all_come
+            )
         demand = self._room.demand
         for rank, callers in wants.items():
             for caller, each in callers.items():
@@ -208,10 +268,15 @@ class Foreseeing:
         self, line: Line, bundle: Bundle[Grant] | None, short: Exhausted, cost: Cost, usual: float, work: float
     ) -> float | None:
         """Seconds until so much *work* is done, where a call makes *usual* of it; None when nobody knows."""
-        now = self._clock.mono()
-        made = self._supply(line, bundle, cost, usual, now)
-        calls, taken = work / made.of, 0 if bundle is None else bundle.taken - made.taken
-        wait = made.supply.time_for(calls + taken) - (now - made.at)
+        now, supplies = self._clock.mono(), self._supplies_of(line, bundle)
+        taken, calls = 0 if bundle is None else bundle.taken, work / usual
+        made, wait = supplies.get(usual), -FOREVER
+        if made is not None:  # in calls of that size, whether limits count calls or tokens
+            wait = made.supply.time_for(work / min(usual, made.of) + taken - made.taken) - (now - made.at)
+        worth = WORTH if bundle is None else WORTH_IN_LINE
+        if made is None or now - made.at >= max(HOLDS, min(worth * wait, MOST_HELD)):
+            made = supplies.put(Made(self._made(line, bundle, cost, usual, now), now, usual, taken))
+            wait = made.supply.time_for(calls)
         wait = max(wait, short.wait if short.wait < FOREVER else 0.0, 0.0)
         if short.busy:
             served: deque[float] = deque() if bundle is None else bundle.served
@@ -222,51 +287,73 @@ class Foreseeing:
             wait = max(wait, calls * max(now - served[0], 1.0) / len(served))
         return wait if wait < FOREVER else None
 
-    def _supply(self, line: Line, bundle: Bundle[Grant] | None, cost: Cost, usual: float, now: float) -> Made:
-        """How many calls all keys that may answer will take, one of which takes *usual*."""
+    def _supplies_of(self, line: Line, bundle: Bundle[Grant] | None) -> Supplies:
+        """What was worked out for the keys that may answer those in *line*."""
         if bundle is not None:
-            supplies, taken = bundle.supplies, bundle.taken
-        else:
-            if line.deployments not in self._supplies and len(self._supplies) >= MOST_LINES:
-                self._supplies.clear()
-            supplies, taken = self._supplies.setdefault(line.deployments, Supplies()), 0
-        made = supplies.get(usual, now)
-        if made is None:
-            lines = (line,) if bundle is None else bundle.lines
-            deployments = tuple(dict.fromkeys(each for other in lines for each in other.deployments))
-            made = supplies.put(Made(self._made(deployments, cost, usual, now), now, usual, taken))
-        return made
+            return bundle.supplies
+        if line.deployments not in self._supplies and len(self._supplies) >= MOST_LINES:
+            self._supplies.clear()
+        return self._supplies.setdefault(line.deployments, Supplies())
 
-    def _made(self, deployments: tuple[Deployment, ...], cost: Cost, usual: float, now: float) -> Supply:
+    def _made(self, line: Line, bundle: Bundle[Grant] | None, cost: Cost, usual: float, now: float) -> Supply:
+        """How many calls all keys that may answer will take, one of which takes *usual*."""
+        lines = (line,) if bundle is None else bundle.lines
+        deployments = dict.fromkeys(each for other in lines for each in other.deployments)
         total = max(cost.input + cost.output, 1)
         units = {
             "tokens": usual,
             "input_tokens": usual * cost.input / total,
             "output_tokens": usual * cost.output / total,
         }
-        keys, some = [], deployments[:MOST_DEPLOYMENTS]
-        most = min(MOST_KEYS, 2 * MOST_KEYS // max(len(some), 1))
-        for deployment in some:
-            pool = self._pools.of(deployment)
+        pools = [self._pools.of(deployment) for deployment in tuple(deployments)[:MOST_DEPLOYMENTS]]
+        step = max(1, -(-sum(len(pool.entries) for pool in pools) // MOST_KEYS))
+        keys, sort = dict[KeySupply, float](), sort_of(usual)
+        same: dict[tuple[object, ...], KeySupply] = {}
+        for pool in pools:
             mark = self._marks.blocked(pool.scope, now)
             closed = 0.0 if mark is None else mark.until - now
-            step = max(1, -(-len(pool.entries) // most))
-            looked = pool.entries[::step]
+            least = -(-len(pool.entries) // MOST_OF_ONE)
+            looked = pool.entries[:: max(1, least, min(step, len(pool.entries) // LOOKED_AT))]
             like = len(pool.entries) / max(len(looked), 1)
             for entry in looked:
-                blocked = self._blocked(entry, now)
-                if blocked < FOREVER:
-                    keys.append(
-                        KeySupply(max(blocked, closed), returns_of(self._refills(entry, units, now), now), like)
-                    )
-        return Supply(keys)
+                mark = self._marks.blocked(entry.own_scopes, now)
+                rests = _rests(mark, now)
+                if rests < FOREVER:
+                    until = now + max(rests, closed) if rests or closed else 0.0
+                    doubted = mark is not None and mark.strikes >= DOUBTED
+                    key = self._stands(entry, sort, (until, doubted), units, now, same)
+                    keys[key] = keys.get(key, 0.0) + like
+        return Supply(keys, now)
 
-    def _blocked(self, entry: Entry, now: float) -> float:
-        """Seconds until no mark stands against *entry*; infinite when it cannot be used."""
-        mark = self._marks.blocked(entry.own_scopes, now)
-        if mark is None:
-            return 0.0
-        return FOREVER if mark.block == "dead" else max(mark.until - now, 0.0)
+    def _stands(
+        self,
+        entry: Entry,
+        sort: int,
+        rests: tuple[float, bool],
+        units: dict[str, float],
+        now: float,
+        same: dict[tuple[object, ...], KeySupply],
+    ) -> KeySupply:
+        """How the limits of *entry* stand, or stood a moment ago if it was not used since. *rests*: until when, and
+        whether it is doubted. *same*: what others that stand alike were found to; of many that are used up until their
+        day begins anew, a few are left."""
+        until, doubted = rests
+        used: tuple[float, ...] = (entry.last_used, entry.active, entry.parked_until, until, doubted)
+        known = self._keys.get((entry, sort))
+        if known is not None and now < known[0] and known[1] == used:
+            return known[2]
+        returns = returns_of(self._refills(entry, units, now), now)
+        if doubted:
+            returns += (PROBE,)
+        key = same.get((until, returns))
+        if key is None:
+            key = same[until, returns] = KeySupply(max(until - now, 0.0), returns, now)
+        if len(self._keys) >= MOST_KEPT:
+            self._keys.clear()
+        # at the same moments for all: those that stand alike do so again
+        kept = KEPT_PARKED if entry.block == "limit" and entry.parked_until > now else KEPT
+        self._keys[entry, sort] = (now // kept + 1.0) * kept, used, key
+        return key
 
     def _refills(self, entry: Entry, units: dict[str, float], now: float) -> list[Refill]:
         view, meters = self._live.view(now), self._live.meters
@@ -302,11 +389,30 @@ class Foreseeing:
     def _fits_in(self, entry: Entry, cost: Cost, now: float) -> float:
         """Seconds until a call of *cost* fits into *entry*; infinite when nobody knows."""
         limits = [limit for scope in entry.limit_scopes for limit in self._live.limits(scope)]
-        return max(self._live.wait(claims(limits, cost), now)[0], self._blocked(entry, now))
+        return max(
+            self._live.wait(claims(limits, cost), now)[0], _rests(self._marks.blocked(entry.own_scopes, now), now)
+        )
 
-    def limiting(self, run: Run, costs: dict[Deployment, Cost]) -> dict[str, Any] | None:
-        """Which limit keeps *run* waiting: that of the key that it would fit into first; None when no limit does."""
-        now, soonest = self._clock.mono(), FOREVER
+    def limiting(self, run: Run, costs: Callable[[], dict[Deployment, Cost]], cost: Cost) -> dict[str, Any] | None:
+        """Which limit keeps *run* waiting: that of the key that it would fit into first; None when no limit does.
+
+        Of calls that cost about as much as *cost* it is told as it was found for one of them a moment ago.
+        """
+        now, key = self._clock.mono(), (run.deployments, sort_of(cost.input + cost.output) // ALIKE)
+        if not run.progress.tried:
+            known = self._limiting.get(key)
+            if known is not None and now < known[0]:
+                return None if known[1] is None else dict(known[1])  # another adds to it
+        found, soonest = self._found_limiting(costs(), now)
+        if not run.progress.tried:
+            if len(self._limiting) >= MOST_LINES:
+                self._limiting.clear()
+            self._limiting[key] = now + max(min(soonest, MOST_HELD), HOLDS), found
+        return None if found is None else dict(found)
+
+    def _found_limiting(self, costs: dict[Deployment, Cost], now: float) -> tuple[dict[str, Any] | None, float]:
+        """The same, and in how many seconds it gives way."""
+        soonest = FOREVER
         found: tuple[Deployment, Limit] | None = None
         for deployment, cost in costs.items():
             for entry in self._returning(deployment, None, LOOKED_AT):
@@ -315,10 +421,11 @@ class Foreseeing:
                 if limit is not None and wait < soonest:
                     soonest, found = wait, (deployment, limit)
         if found is None:
-            return None
+            return None, 0.0
         deployment, limit = found
         scope = str(deployment) if "|" in limit.scope else deployment.provider
-        return {"scope": scope, "metric": limit.metric, "resets_at": round(self._clock.wall() + soonest, 3)}
+        resets_at = round(self._clock.wall() + soonest, 3)
+        return {"scope": scope, "metric": limit.metric, "resets_at": resets_at}, soonest
 
     def asked(self, run: Run, line: Line, cost: Cost) -> None:
         """*run* came, and could not be answered at once."""
@@ -363,4 +470,12 @@ class Foreseeing:
             cost.input + cost.output,
             run.call.size,
             run.patience,
+            hash((*run.call.members.values(), run.call.raw)),
         )
+
+
+def _rests(mark: Mark | None, now: float) -> float:
+    """Seconds until *mark* does not stand against a key any more; infinite when that cannot be used."""
+    if mark is None:
+        return 0.0
+    return FOREVER if mark.block == "dead" else max(mark.until - now, 0.0)

@@ -14,7 +14,7 @@ FOREVER = float("inf")
 TENTH = 0.1
 """Of a full room, what one caller may have when others want to come in."""
 HOLDS = 1.0
-"""Seconds that a supply, once worked out, is believed."""
+"""Seconds that a supply, once worked out, is believed at least."""
 MOST_SORTS = 8
 """Sizes of calls of which the supplies are kept."""
 MOST_SERVED = 1000
@@ -121,25 +121,24 @@ class Made(NamedTuple):
     supply: Supply
     at: float
     of: float
-    """What one call takes of it."""
+    """About how much one call takes of it."""
     taken: int
     """How many had got something by then."""
 
 
 class Supplies:
-    """The supplies of the same keys for calls of different sizes. Each is believed for a second."""
+    """The supplies of the same keys for calls of different sizes."""
 
     def __init__(self) -> None:
         self._made: dict[int, Made] = {}
 
-    def get(self, size: float, now: float) -> Made | None:
-        """That for calls of about *size*; None when there is none that is believed."""
-        made = self._made.get(_sort_of(size))
-        return made if made is not None and now < made.at + HOLDS else None
+    def get(self, size: float) -> Made | None:
+        """That for calls of about *size*; None when there is none."""
+        return self._made.get(sort_of(size))
 
     def put(self, made: Made) -> Made:
         """Keep *made* in mind."""
-        sort = _sort_of(made.of)
+        sort = sort_of(made.of)
         self._made.pop(sort, None)
         self._made[sort] = made
         if len(self._made) > MOST_SORTS:
@@ -147,7 +146,7 @@ class Supplies:
         return made
 
 
-def _sort_of(size: float) -> int:
+def sort_of(size: float) -> int:
     """Calls of one sort differ by less than a quarter in size."""
     return round(log(max(size, 1e-6)) / log(1.25))
 

@@ -176,7 +176,7 @@ class Reserving:
         bare = foreseeing.look(run, line, short, cost)
         if run.came_back or (bare.wait is not None and bare.wait > patience):
             return bare
-        seen = foreseeing.within(run, line, short, cost, patience)
+        seen = foreseeing.within(run, line, short, cost, patience, bare)
         if seen.wait is None or seen.wait <= patience:
             return seen
         return bare if foreseeing.came_back(run, line, within=patience) else seen
@@ -194,9 +194,9 @@ class Reserving:
         return "predicted" if late else ""
 
     def foreseen(self, run: Run, short: Exhausted) -> Foreseen:
-        """What *run* has to expect when it comes again: its turn is after all others who were told to. The wait is to a
-        little before that where others wait, so that it stands in line when its turn comes."""
-        seen = self._foreseeing.look(run, self._line(run), short, self._least(run), ahead=FOREVER)
+        """What *run* has to expect when it comes again, beside all others who were told to. The wait is to a little
+        before that where others wait, so that it stands in line when its turn comes."""
+        seen = self._foreseeing.told(run, self._line(run), short, self._least(run))
         if seen.wait is None or seen.position <= 1:
             return seen
         early = min(EARLY, run.patience / 4, seen.wait / 4)
@@ -212,7 +212,7 @@ class Reserving:
 
     def limiting(self, run: Run) -> dict[str, Any] | None:
         """Which limit is in the way of *run*: what it holds for, its metric, and when it gives way, in Unix seconds."""
-        return self._foreseeing.limiting(run, self._costs(run))
+        return self._foreseeing.limiting(run, lambda: self._costs(run), self._least(run))
 
     def fits_first(self, run: Run, kept: Held | None) -> Held | None:
         """The key that *run* will fit into first; None when nobody knows. *kept*: which that was before, if any."""
@@ -233,7 +233,7 @@ class Reserving:
 
     def _least(self, run: Run) -> Cost:
         """What *run* is charged by the first that may still be asked."""
-        return next(iter(self._costs(run).values()), SMALL)
+        return next((self._cost(run, each) for each in run.deployments if run.progress.open(each)), SMALL)
 
     def _refused(self, run: Run, short: Exhausted, why: str) -> Exhausted:
         """*run* does not wait."""
@@ -271,18 +271,17 @@ class Reserving:
 
     def _look(self, run: Run) -> Exhausted:
         """What keeps *run* from every candidate, without taking one that has just become free."""
-        now, short = self._clock.mono(), []
+        now, line, short = self._clock.mono(), self._line(run), []
         for deployment in run.deployments:
             if run.progress.open(deployment):
                 pool = self._pools.of(deployment)
                 cost = self._cost(run, deployment) if pool.limited else FREE
                 found = peek(pool, cost, run.progress.tried.get(deployment, ()), now, draw)
-                short.append(found if isinstance(found, Exhausted) else self._behind(run, deployment))
+                short.append(found if isinstance(found, Exhausted) else self._behind(deployment, self._room.due(line)))
         return together(short)
 
-    def _behind(self, run: Run, deployment: Deployment) -> Exhausted:
-        """What there is to expect where others wait already: faults, when these keep everybody away."""
-        due = self._room.due(self._line(run))
+    def _behind(self, deployment: Deployment, due: float) -> Exhausted:
+        """What there is to expect behind others, the first of whom waits *due* seconds: faults, if all is faulty."""
         found = peek(self._pools.of(deployment), SMALL, (), self._clock.mono(), draw)
         if isinstance(found, Exhausted):
             faulty = found.faults > 0 and not found.limits
@@ -297,11 +296,13 @@ class Reserving:
         """The first candidate in the order of the plan that may be asked now, none of *kept*; never waits."""
         now = self._clock.mono()
         short: dict[Deployment, Exhausted] = {}
+        due = None
         for deployment in run.deployments:
             if not run.progress.open(deployment):
                 continue
             if polite and self._room.wanted(deployment, self._generation.number):
-                short[deployment] = self._behind(run, deployment)
+                due = self._room.due(self._line(run)) if due is None else due
+                short[deployment] = self._behind(deployment, due)
                 continue
             pool = self._pools.of(deployment)
             cost = self._cost(run, deployment) if pool.limited else FREE
