@@ -50,8 +50,9 @@ def _judged(name: str, row: Figures, day: Day) -> list[str]:
 
 
 def _kept(name: str, row: Figures) -> list[str]:
-    few = row.kept is not None and row.advised >= 50 and row.kept < LEAST_KEPT
-    return [f"{name}: {row.kept:.1%} of {row.advised} that came back when told to were let in"] * few
+    if row.kept is None or row.advised < 50 or row.kept >= LEAST_KEPT:
+        return []
+    return [f"{name}: {row.kept:.1%} of {row.advised} that came back when told to were let in"]
 
 
 def _unknown(size: int, seed: int) -> list[str]:

@@ -31,7 +31,7 @@ GRID = (
 FINE, FINEST = 0.002, 2.0
 """Between these a time is looked for until it is known to so much of it, and to so many seconds. Within that a supply
 is taken to grow evenly."""
-MOST_MOMENTS = 8
+MOST_MOMENTS = 2
 """Far moments at which a key gets more that are told apart to `TICK`; of more, the first."""
 SHORT = 3600.0
 """Seconds: a limit of at most so many sets the pace of a key."""
