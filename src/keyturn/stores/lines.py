@@ -10,7 +10,6 @@ together those that share theirs, and looks at that once. It may also stand flat
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 import msgspec
 
@@ -23,43 +22,18 @@ BETWEEN = b"],["
 """What the two parts meet with. It is in no id, so that where it comes first it is that."""
 
 
-class _Own(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
-    id: str
-    call: str
-    at: int
-    input: int
-    output: int
-    charged: int
-    cost: int | None
-    ms: float | None
-    first_token_ms: float | None
-    cached: int
-    written: int
-    reasoning: int
-
-
-class _Shared(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
-    kind: Literal["i", "f"]
-    caller: str
-    route: str
-    role: str
-    provider: str
-    model: str
-    key: str
-    fingerprint: str
-    tier: int
-    resend: bool
-    meaning: str
-    status: int | None
-    exact: bool
-    detail: str
-
-
-OWN, SHARED = _Own.__struct_fields__, _Shared.__struct_fields__
+OWN = tuple("id call at input output charged cost ms first_token_ms cached written reasoning".split())
+SHARED = tuple("kind caller route role provider model key fingerprint tier resend meaning status exact detail".split())
 """The members of an `AttemptRow` in the two parts of its line, in order."""
 
+_types = {field.name: field.type for field in msgspec.structs.fields(AttemptRow)}
+_Own, _Shared = (
+    msgspec.defstruct(name, [(each, _types[each]) for each in part], array_like=True, forbid_unknown_fields=True)
+    for name, part in (("_Own", OWN), ("_Shared", SHARED))
+)
+
 _encoder = msgspec.json.Encoder()
-_pairs = msgspec.json.Decoder(tuple[_Own, _Shared])
+_pairs = msgspec.json.Decoder(tuple[_Own, _Shared])  # type: ignore[valid-type]
 _flat = msgspec.json.Decoder(AttemptRow)
 _calls = msgspec.json.Decoder(CallRow)
 _things = msgspec.json.Decoder(list[object])
