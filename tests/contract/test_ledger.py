@@ -265,7 +265,7 @@ def test_attempts_are_taken_in_together_and_alone(opened: Opened) -> None:
     details = ["", 'it said: ],[ and "no"', "ü\u2028"]
     rows = [
         over(began(f"{caller}{number}", caller=caller, at=NOON + number), meaning=meaning, input=number)
-        for caller, most in (("many", 30), ("two", 2), ("one", 1))
+        for caller, most in (("many", 200), ("two", 2), *((f"one-{place}", 1) for place in range(60)))
         for number in range(most)
         for meaning in (("ok",) if number % 7 else ("rate_limited",))
     ]
@@ -287,7 +287,9 @@ def test_a_line_that_is_no_row_is_refused_and_nothing_of_its_batch_kept(opened: 
     async def main() -> None:
         async with opened() as sink:
             good = over(began("a"))
-            for bad in (b'["f","torn', b"\xff\xfe"):
+            line = lines(over(began("b")))[0]
+            wrong = [line.replace(b",90,", some) for some in (b",", b',"",', b",9000000000000000000000,")]
+            for bad in (b'["f","torn', b"\xff\xfe", *wrong):
                 with pytest.raises(RowsRefused):
                     await sink.apply([*lines(good), bad], "here")
                 assert list(await sink.usage(EVER)) == []

@@ -138,6 +138,11 @@ class Meters:
     def wall_offset(self, seconds: float) -> None:
         self._shift.seconds = seconds
 
+    @property
+    def shift(self) -> Shift:
+        """What holds that: the same object for as long as these meters are."""
+        return self._shift
+
     def declare(self, scope: str, limits: Iterable[Limit]) -> None:
         """Replace the declared limits of *scope*. What was counted and reported so far stays."""
         self.amend(scope, lambda book: book.declare(scope, limits))

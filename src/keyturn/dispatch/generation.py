@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MOST_PRICES = 4096
 """Prices that are kept: models come from clients."""
+NOT_YET = Price(0.0, 0.0)
+"""Stands for one that nobody asked for so far."""
 
 
 class Prices:
@@ -39,11 +41,13 @@ class Prices:
         What the configuration says comes first; then what costs nothing: a route marked free, a tool or a server
         without keys; then the list of prices that is shipped, whatever the plan of the key.
         """
-        if deployment not in self._known:
-            if len(self._known) >= MOST_PRICES:
-                self._known.clear()
-            self._known[deployment] = self._look_up(deployment)
-        return self._known[deployment]
+        known = self._known.get(deployment, NOT_YET)
+        if known is not NOT_YET:
+            return known
+        if len(self._known) >= MOST_PRICES:
+            self._known.clear()
+        self._known[deployment] = price = self._look_up(deployment)
+        return price
 
     def _look_up(self, deployment: Deployment) -> Price | None:
         facts = facts_of(self._config.facts, deployment)

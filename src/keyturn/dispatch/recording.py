@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from keyturn.core import Attempt, Claim, Pick, Trail, Usage, charged
+from keyturn.core import Attempt, Pick, Trail, Usage, charged
 from keyturn.stores import CallRow
 
 from .run import Grant, Run
@@ -29,44 +29,42 @@ MOST_NAMED = 64
 
 def intent(gateway: Gateway, run: Run, grant: Grant) -> bytes:
     """The line of an `AttemptRow`: *grant* is about to be sent; what is held stands for what will be used."""
-    budget, attempt, deployment = grant.budget, grant.attempt, grant.entry.candidate.deployment
-    cost = run.costs.get(deployment)
+    budget, deployment = grant.budget, grant.entry.candidate.deployment
+    cost = run.costs.get(deployment) if run.costs else None
     # Nobody needed an estimate of this call: one in passing will do, as it counts only if this process dies.
     likely, output = (run.call.text_bytes // 4 or 1, 0) if cost is None else (cost.input, cost.output)
+    price = run.generation.prices.of(deployment)
+    own, named = _begun(gateway, run, grant, grant.attempt)
+    grant.begun = own, named, price
     if budget is not None:
-        held: int | None = budget.cost
+        held = f"{budget.cost},{budget.cost}"
     else:
-        price = run.generation.prices.of(deployment)
-        held = None if price is None else price.of(Usage(likely, output))
-    charged = budget.cost if budget is not None else 0
-    own, named = grant.begun = _begun(gateway, run, grant, attempt)
-    return (
-        f"{own},{likely},{output},{charged},{'null' if held is None else held},null,null,0,0,0".encode() + named.begins
-    )
+        held = "0,null" if price is None else f"0,{price.of(Usage(likely, output))}"
+    return f"{own},{likely},{output},{held},null,null,0,0,0{named.begins}".encode()
 
 
 def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple[bytes, int]:
     """The line of an `AttemptRow`: *attempt*, made with *grant*, is over; and what budgets are charged. Without usage
     nothing was delivered, and no tokens are counted."""
-    usage, cost = attempt.usage, None
-    if usage is not None:
-        cost = usage.cost
-        if cost is None and (price := run.generation.prices.of(grant.entry.candidate.deployment)) is not None:
-            cost = price.of(usage)
-    used = usage or _NOTHING
-    charged = _paid(grant.budget, usage, cost)
-    began, ended, first = attempt.started, attempt.ended or attempt.started, attempt.first_token
-    begun = grant.begun if attempt is grant.attempt else None
-    own, named = begun or _begun(gateway, run, grant, attempt)
-    if attempt.meaning == "ok" and attempt.status == 200 and used.exact and not attempt.detail:
-        shared = named.ends_well
+    if attempt is grant.attempt and grant.begun is not None:
+        own, named, price = grant.begun
     else:
-        shared = named.ends(attempt.meaning, attempt.status, used.exact, attempt.detail)
+        own, named = _begun(gateway, run, grant, attempt)
+        price = run.generation.prices.of(grant.entry.candidate.deployment)
+    usage = attempt.usage
+    input, output, cached, reasoning, exact, cost, written = usage or _NOTHING
+    if cost is None and usage is not None and price is not None:
+        cost = price.of(usage)
+    # Where no budget applies the price is what is charged: a budget that is set later in the month counts it.
+    paid = (cost or 0) if grant.budget is None else charged(grant.budget, usage)
+    began, ended, first = attempt.started, attempt.ended or attempt.started, attempt.first_token
     line = (
-        f"{own},{used.input},{used.output},{charged},{'null' if cost is None else cost},{_ms(ended - began)},"
-        f"{'null' if first is None else _ms(first - began)},{used.cached},{used.written},{used.reasoning}"
+        f"{own},{input},{output},{paid},{'null' if cost is None else cost},{_tenths(ended - began)},"
+        f"{'null' if first is None else _tenths(first - began)},{cached},{written},{reasoning}"
     )
-    return line.encode() + shared, charged
+    if attempt.meaning == "ok" and attempt.status == 200 and exact and not attempt.detail:
+        return f"{line}{named.ends_well}".encode(), paid
+    return f"{line}{named.ends(attempt.meaning, attempt.status, exact, attempt.detail)}".encode(), paid
 
 
 class Named:
@@ -76,13 +74,13 @@ class Named:
 
     def __init__(self, names: Iterable[str], tier: int, resend: bool) -> None:
         self._text = f"{','.join(map(_text, names))},{tier},{'true' if resend else 'false'}"
-        self.begins = f'],["i",{self._text},"",null,false,""]]\n'.encode()
+        self.begins = f'],["i",{self._text},"",null,false,""]]\n'
         self.ends_well = self.ends("ok", 200, True, "")
 
-    def ends(self, meaning: str, status: int | None, exact: bool, detail: str) -> bytes:
+    def ends(self, meaning: str, status: int | None, exact: bool, detail: str) -> str:
         """The second part of the line of an attempt that is over."""
         told = f'"{meaning}",{status or "null"},{"true" if exact else "false"},{_text(detail)}'
-        return f'],["f",{self._text},{told}]]\n'.encode()
+        return f'],["f",{self._text},{told}]]\n'
 
 
 def _begun(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple[str, Named]:
@@ -96,7 +94,8 @@ def _begun(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple[
         names = (run.caller.name, run.trail.route[:LONGEST_NAME], run.role, provider, model[:LONGEST_NAME])
         named = Named((*names, credential.shown, credential.fingerprint), attempt.tier, attempt.resend)
         entry.recorded[who] = named
-    return f'[["{attempt.id}","{run.trail.call}",{_wall_ms(gateway, attempt.started)}', named
+    at = int((attempt.started + gateway.live.wall_offset) * 1000)
+    return f'[["{attempt.id}","{run.trail.call}",{at}', named
 
 
 def _text(text: str) -> str:
@@ -160,16 +159,14 @@ def circumstances(trail: Trail) -> Iterator[str]:
 _NOTHING = Usage(0, 0)
 
 
-def _paid(budget: Claim | None, usage: Usage | None, cost: int | None) -> int:
-    """What budgets are charged. Where none applies it is the price: one that is set later in the month counts it."""
-    if budget is not None:
-        return charged(budget, usage)
-    return cost or 0
-
-
 def _ms(seconds: float) -> float:
     """Milliseconds, rounded to tenths: `round` takes three times as long."""
     return int(seconds * 10_000 + 0.5) / 10
+
+
+def _tenths(seconds: float) -> str:
+    """The same as JSON may have it: a float takes four times as long to write."""
+    return f"{int(seconds * 10_000 + 0.5)}e-1"
 
 
 def _wall_ms(gateway: Gateway, mono: float) -> int:

@@ -21,6 +21,7 @@ from keyturn.core import (
     Outcome,
     Plan,
     Pool,
+    Price,
     Progress,
     Request,
     ScopeKey,
@@ -260,7 +261,7 @@ class Grant:
         """What the attempt takes of a budget, if one applies."""
         self.sent = False
         """The whole request is on its way: what it reserved counts."""
-        self.begun: tuple[str, Named] | None = None
+        self.begun: tuple[str, Named, Price | None] | None = None
         """How the record of calls tells that its attempt began, once that has been written."""
 
     @property

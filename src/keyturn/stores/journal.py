@@ -103,28 +103,25 @@ class Journal:
         self._map: mmap.mmap | None = None
         """The newest segment in memory; None where it is written to with system calls."""
         self._room = 0
-        """Bytes of that, 0 without it."""
+        """Up to where lines may be written into that; 0 without it."""
         self._number = 0
         self._cut = False
         """The last write broke off in the middle of a line."""
-        self._waiting = 0
 
     def open(self) -> None:
         """Find what an earlier process left behind. Raises OSError."""
         self.folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         self._segments.clear()
-        self._waiting = 0
         for path in sorted(self.folder.glob("*.jsonl")):
             if path.stem.isdigit():
                 found = Segment(path, written_in(path), sifted=True)
                 self._segments.append(found)
-                self._waiting += found.size
                 self._number = max(self._number, int(path.stem))
 
     @property
     def waiting(self) -> int:
         """Bytes that are not in the database yet."""
-        return self._waiting
+        return sum(each.size - each.applied for each in self._segments)
 
     @property
     def unread(self) -> bool:
@@ -133,15 +130,12 @@ class Journal:
 
     def put(self, lines: bytes) -> bool:
         """Write whole *lines* as `append` does, if that needs nothing of the system; False: nothing was written."""
-        size = len(lines)
         segment = self._tail
-        end = segment.size + size
-        if end > self._room or self._waiting >= self.most:
+        end = segment.size + len(lines)
+        if end > self._room:
             return False
-        assert self._map is not None
-        self._map[segment.size : end] = lines
+        self._map.write(lines)  # type: ignore[union-attr]
         segment.size = end
-        self._waiting += size
         return True
 
     def append(self, lines: bytes) -> None:
@@ -149,20 +143,22 @@ class Journal:
         when only some were: their end is told."""
         if self.put(lines):
             return
-        if self._waiting >= self.most:
-            raise Full(errno.ENOSPC, f"{self._waiting:,} bytes wait, LEDGER_MOST_SPOOLED is {self.most:,}")
+        waiting = self.waiting
+        if waiting >= self.most:
+            raise Full(errno.ENOSPC, f"{waiting:,} bytes wait, LEDGER_MOST_SPOOLED is {self.most:,}")
+        if self._fill(lines):
+            return
         if self._map is not None:
             self._end()
         if self._file is None:
             self._begin(len(lines))
-            if self.put(lines):
+            if self._fill(lines):
                 return
         assert self._file is not None
         segment = self._tail
         data = b"\n" + lines if self._cut else lines
         written = os.write(self._file, data)
         segment.size += written
-        self._waiting += written
         if written == len(data):
             self._cut = False
             if segment.size >= self._segment:
@@ -186,10 +182,10 @@ class Journal:
     def applied(self, batch: Batch) -> None:
         """The lines of *batch* are in the database. A file all of whose lines are is removed."""
         segment = batch.segment
-        self._waiting -= batch.end - segment.applied
         self.taken += batch.end - segment.applied
         segment.applied = batch.end
         self._sweep()
+        self._widen()
 
     def again(self, batch: Batch) -> None:
         """The lines of *batch* were not taken: they are handed out once more."""
@@ -226,10 +222,24 @@ class Journal:
             # All of it is given out now: a page that the disk has no room for later would end the process.
             os.posix_fallocate(file, 0, self._segment)
             self._map = mmap.mmap(file, self._segment)
-            self._room = self._segment
+            self._widen()
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(file, 0)
+
+    def _fill(self, lines: bytes) -> bool:
+        """Write *lines* into the newest file as it is in memory, if it has the space."""
+        end = self._tail.size + len(lines)
+        if self._map is None or end > self._segment:
+            return False
+        self._map.write(lines)
+        self._tail.size = end
+        return True
+
+    def _widen(self) -> None:
+        """Let lines be written as far as the newest file and what may wait allow."""
+        if self._map is not None:
+            self._room = min(self._segment, self._tail.size + max(0, self.most - self.waiting))
 
     def _end(self) -> None:
         file, self._file = self._file, None

@@ -147,22 +147,25 @@ class JournaledLedger:
             self._arm(self._backoff)
 
     def intend(self, row: AttemptRow | bytes, *, paying: bool) -> Awaitable[None] | None:
-        line = line_of(row)
-        if self._put(line):
-            return None if self._disk is None else self._disk.synced(paying=paying)
-        self._buffer.append(line)
-        if self._spill():
-            return None if self._disk is None else self._disk.synced(paying=paying)
-        self._buffer.pop()
-        if paying:
-            raise _refusal()
-        return None
+        line = row if type(row) is bytes else line_of(row)
+        if not self._put(line):
+            self._buffer.append(line)
+            if not self._spill():
+                self._buffer.pop()
+                if paying:
+                    raise _refusal()
+                return None
+        return None if self._disk is None else self._disk.synced(paying=paying)
 
     def finish(self, row: AttemptRow | bytes) -> None:
-        self._note(line_of(row))
+        line = row if type(row) is bytes else line_of(row)
+        if not self._put(line):
+            self._note(line)
+        elif self._disk is not None:
+            self._disk.wake()
 
     def ended(self, row: CallRow) -> None:
-        self._note(line_of(row))
+        self.finish(line_of(row))
 
     async def flush(self) -> None:
         """Raises StoreError when what was recorded cannot be handed over just now."""
@@ -269,10 +272,7 @@ class JournaledLedger:
         return True
 
     def _note(self, line: bytes) -> None:
-        if self._put(line):
-            if self._disk is not None:
-                self._disk.wake()
-            return
+        """Write *line* at the end of the loop's turn, with what comes before it."""
         if self._failed_at is not None and len(self._buffer) >= MOST_KEPT:
             self._lost += 1
             return

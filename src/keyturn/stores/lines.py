@@ -9,7 +9,8 @@ together those that share theirs, and looks at that once. It may also stand flat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import msgspec
 
@@ -18,6 +19,8 @@ from keyturn.errors import RowsRefused
 from .ledger import AttemptRow, CallRow
 
 FLAT = (b'["i"', b'["f"')
+BEGUN = b'],["i",'
+"""In the line of an attempt that is not over. The quotes of a text are escaped, so that it is in no other."""
 BETWEEN = b"],["
 """What the two parts meet with. It is in no id, so that where it comes first it is that."""
 
@@ -36,6 +39,7 @@ _encoder = msgspec.json.Encoder()
 _pairs = msgspec.json.Decoder(tuple[_Own, _Shared])  # type: ignore[valid-type]
 _flat = msgspec.json.Decoder(AttemptRow)
 _calls = msgspec.json.Decoder(CallRow)
+_owns = msgspec.json.Decoder(list[tuple[tuple(_types[each] for each in OWN)]])  # type: ignore[misc]
 _things = msgspec.json.Decoder(list[object])
 
 
@@ -67,21 +71,31 @@ def is_row(line: bytes) -> bool:
     return True
 
 
-def told_apart(lines: Iterable[bytes]) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
-    """The two parts of each attempt, and the calls. Of an attempt that is over only its end, of one that is told twice
-    the first. Raises RowsRefused when a line is neither."""
+def told_apart(lines: Iterable[bytes]) -> tuple[dict[bytes, list[bytes]], list[bytes]]:
+    """The attempts, by the second part of their lines, which they share: the first part of each, without the bracket
+    before it. And the calls. Of an attempt that is over only its end, of one that is told twice the first. Raises
+    RowsRefused when a line is neither."""
     calls: list[bytes] = []
-    attempts: dict[bytes, tuple[bytes, bytes]] = {}
+    attempts: dict[bytes, bytes] = {}
     for line in lines:
-        if line.startswith(b'["c"'):
-            calls.append(line)
-            continue
-        own, _, shared = in_two_parts(line).partition(BETWEEN)
-        id = own[: own.find(b",")]
+        if line[1:2] != b"[":  # not as attempts are written now
+            if line.startswith(b'["c"'):
+                calls.append(line)
+                continue
+            line = in_two_parts(line)
+        id = line[2 : line.find(b",")]
         known = attempts.get(id)
-        if known is None or (known[1].startswith(b'"i"') and shared.startswith(b'"f"')):
-            attempts[id] = own, shared
-    return list(attempts.values()), calls
+        if known is None or BEGUN in known:
+            attempts[id] = line
+    together: dict[bytes, list[bytes]] = {}
+    for line in attempts.values():
+        end = line.find(BETWEEN)
+        own, shared = line[1:end], line[end + len(BETWEEN) :]
+        if shared in together:
+            together[shared].append(own)
+        else:
+            together[shared] = [own]
+    return together, calls
 
 
 def in_two_parts(line: bytes) -> bytes:
@@ -94,15 +108,24 @@ def in_two_parts(line: bytes) -> bytes:
         raise RowsRefused(f"a line of the journal is no row ({error})") from error
 
 
+def own_values(owns: Sequence[bytes]) -> list[tuple[object, ...]]:
+    """The values of first parts of lines, as `told_apart` gives them. Raises RowsRefused."""
+    try:
+        return cast("list[tuple[object, ...]]", _owns.decode(b"[%b]]" % b"],".join(owns)))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RowsRefused(f"a line of the journal is no row ({error})") from error
+
+
 def shared_values(shared: bytes) -> list[object]:
-    """The values of the second part of a line, as `told_apart` gives it. Raises RowsRefused."""
+    """The values of the second part of a line, as `told_apart` gives it, with the state of the attempt in the place of
+    its kind. Raises RowsRefused."""
     try:
         values = _things.decode(b"[" + shared.rstrip()[:-1])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RowsRefused(f"a line of the journal is no JSON ({error})") from error
     if len(values) != len(SHARED):
         raise RowsRefused(f"a line of the journal is no row (it shares {len(values)} values)")
-    return values
+    return ["final" if values[0] == "f" else "open", *values[1:]]
 
 
 def _parts(row: AttemptRow) -> list[list[object]]:

@@ -26,21 +26,22 @@ from .live import Learned, LiveStanding, Reservation
 class MemoryState:
     """The meters and marks of this process, behind the shape that a shared store has too."""
 
-    __slots__ = ("_listeners", "_marks", "_meters")
+    __slots__ = ("_listeners", "_marks", "_meters", "_shift")
 
     def __init__(self, marks: Marks, *, wall_offset: float = 0.0) -> None:
         self._marks = marks
         self._meters = Meters(self._wake)
-        self._meters.wall_offset = wall_offset
+        self._shift = self._meters.shift
+        self._shift.seconds = wall_offset
         self._listeners: list[Callable[[str], None]] = []
 
     @property
     def wall_offset(self) -> float:
-        return self._meters.wall_offset
+        return self._shift.seconds
 
     @wall_offset.setter
     def wall_offset(self, seconds: float) -> None:
-        self._meters.wall_offset = seconds
+        self._shift.seconds = seconds
 
     @property
     def meters(self) -> Meters:

@@ -1,15 +1,16 @@
 """The ledger's database in SQLite: takes in journal lines, answers what is asked of it, keeps house.
 
-A batch is handed over in a few JSON texts: attempts that share what does not differ in one, with that beside it, all
-others in another. Nothing is bound row by row, so that the interpreter is free for the loop while SQLite works.
+Attempts are handed over many in a statement, those that share what does not differ with that bound once. Row by row
+the interpreter would be asked for after each of them, and a busy loop gives it back late.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -18,36 +19,34 @@ from keyturn.errors import RowsRefused, StoreError
 from . import sqlite_house as house
 from . import sqlite_questions as questions
 from .ledger import CallStory, ResponseRow, UsageQuery, UsageRow
-from .lines import BETWEEN, OWN, SHARED, shared_values, told_apart
+from .lines import OWN, SHARED, own_values, shared_values, told_apart
 from .sqlite_file import SqliteFile, troubles
 
 _CALL = "at caller route status code ms waited_ms attempts stream".split()
 """The members of CallRow after its id, up to its lists, in the order of its JSON; each is a column of the same name."""
 _TEXTS = {"caller", "route", "code"}
+_SHARED = tuple("state" if name == "kind" else name for name in SHARED)
+_FIXED = {"id", "instance"}
 FEW = 4
 """Attempts that share so much or less are not worth a statement of their own."""
+MOST_VALUES = 999
+"""That may be bound to a statement, whatever SQLite was built with."""
 
 
-def _attempts(own: str, shared: str, first: int = 0) -> str:
-    """The statement that takes in attempts. *own* and *shared* say where the members of the two parts of a line are, by
-    their number; those that are shared are counted from *first*."""
-    members = {name: own.format(place) for place, name in enumerate(OWN)}
-    members |= {name: shared.format(place) for place, name in enumerate(SHARED, first)}
-    kind = members.pop("kind")
+@cache
+def _attempts(rows: int, each: tuple[str, ...], same: tuple[str, ...]) -> str:
+    """The statement that takes in attempts, bound to: what is the *same* in all of them, and what *each* has."""
+    members = [*same, *each]
+    places = [f"?{number}" for number in range(1, len(same) + 1)] + [f"column{n}" for n in range(1, len(each) + 1)]
+    row = f"({', '.join('?' * len(each))})"
     return f"""
-INSERT INTO attempts (instance, state, {", ".join(members)})
-SELECT ?2, CASE {kind} WHEN 'f' THEN 'final' ELSE 'open' END, {", ".join(members.values())}
-FROM (SELECT value AS line FROM json_each(?1) LIMIT -1)
+INSERT INTO attempts ({", ".join(members)})
+SELECT {", ".join(places)} FROM (VALUES {", ".join([row] * rows)})
 WHERE true
-ON CONFLICT (id) DO UPDATE SET state = excluded.state,
-    {", ".join(f"{name} = excluded.{name}" for name in members if name != "id")}
+ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in members if name not in _FIXED)}
 WHERE excluded.state = 'final' AND attempts.state <> 'final'
 """
 
-
-TOGETHER = _attempts("json_extract(line, '$[{}]')", "?{}", 3)
-ALONE = _attempts("json_extract(line, '$[0][{}]')", "json_extract(line, '$[1][{}]')")
-"""The inner LIMIT keeps SQLite from making the text of a line anew for each of its members."""
 
 _CALLS = ", ".join(
     f"coalesce(json_extract(line, '$[{place}]'), {repr('') if name in _TEXTS else 0})"
@@ -150,24 +149,21 @@ _KEEP = "INSERT OR REPLACE INTO responses (id, caller, at, previous, input, resp
 
 
 def _apply(connection: sqlite3.Connection, lines: Sequence[bytes], instance: str) -> None:
-    attempts, calls = told_apart(lines)
-    together: defaultdict[bytes, list[bytes]] = defaultdict(list)
-    for own, shared in attempts:
-        together[shared].append(own[1:])
-    alone: list[bytes] = []
+    together, calls = told_apart(lines)
+    alone: list[tuple[object, ...]] = []
     try:
-        for shared, each in together.items():
-            if len(each) > FEW:
-                connection.execute(TOGETHER, (_array(each, b"],", b"]"), instance, *shared_values(shared)))
+        for shared, owns in together.items():
+            values, rows = shared_values(shared), own_values(owns)
+            if len(rows) > FEW:
+                _insert(connection, rows, OWN, (instance, *values), ("instance", *_SHARED))
             else:
-                alone += [b"[" + own + BETWEEN + shared for own in each]
-        if alone:
-            connection.execute(ALONE, (_array(alone), instance))
+                alone += [(*own, *values) for own in rows]
+        _insert(connection, alone, (*OWN, *_SHARED), (instance,), ("instance",))
         if calls:
             connection.execute(CALLS, (_array(calls),))
     except UnicodeDecodeError as error:
         raise RowsRefused(f"a line of the journal is not text ({error.reason})") from error
-    except (sqlite3.IntegrityError, sqlite3.DataError) as error:
+    except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeEncodeError) as error:
         raise RowsRefused(f"a line of the journal is no row ({error})") from error
     except sqlite3.OperationalError as error:
         if "JSON" in str(error):
@@ -175,8 +171,26 @@ def _apply(connection: sqlite3.Connection, lines: Sequence[bytes], instance: str
         raise
 
 
-def _array(lines: Iterable[bytes], between: bytes = b",", end: bytes = b"") -> str:
-    return f"[{between.join(lines).decode()}{end.decode()}]"
+def _insert(
+    connection: sqlite3.Connection,
+    rows: Sequence[tuple[object, ...]],
+    each: tuple[str, ...],
+    values: tuple[object, ...],
+    same: tuple[str, ...],
+) -> None:
+    """Take in *rows*, of the columns *each*, and *values*, of the columns *same* in all of them. As many at a time as
+    may be, or a power of two: each number has a statement of its own, which SQLite keeps."""
+    most = (MOST_VALUES - len(same)) // len(each)
+    done = 0
+    while left := len(rows) - done:
+        number = min(most, 1 << (left.bit_length() - 1))
+        part = rows[done : done + number]
+        connection.execute(_attempts(number, each, same), [*values, *chain.from_iterable(part)])
+        done += number
+
+
+def _array(lines: Iterable[bytes]) -> str:
+    return f"[{b','.join(lines).decode()}]"
 
 
 def _back_up(connection: sqlite3.Connection, path: Path) -> None:
