@@ -218,7 +218,7 @@ print(client.chat("Hi", {MODEL!r}))
 
 
 def test_LIB_01_a_program_that_closes_nothing_ends_all_the_same(elsewhere: Path, upstreams: Upstreams) -> None:
-    upstreams.script({"stream": True, "pace": 0.3})
+    upstreams.script({"stream": True, "pace": 0.1})
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, env=dict(os.environ)
     )

@@ -89,7 +89,7 @@ class Peer:
     async def is_closed(self) -> bool:
         """Whether the server closes the connection, now or within a moment."""
         try:
-            return await asyncio.wait_for(self._reader.read(1), 0.3) == b""
+            return await asyncio.wait_for(self._reader.read(1), 0.15) == b""
         except ConnectionError:
             return True
         except TimeoutError:

@@ -86,7 +86,7 @@ def test_a_signal_ends_an_idle_server_with_code_0(tmp_path: Path, number: signal
 
 
 def test_running_answers_finish_and_new_calls_get_503(tmp_path: Path) -> None:
-    with server(tmp_path, 0.7) as running:
+    with server(tmp_path, 0.5) as running:
         plain = running.connect()  # asked before the stream, so it is under way when that begins to answer
         plain.request("POST", "/v1/chat/completions", CHAT, {"authorization": f"Bearer {KEY}"})
         stream = running.connect()

@@ -501,7 +501,7 @@ def test_a_transaction_has_its_time_and_no_more(postgres: PostgresServer) -> Non
     async def work(link: PostgresLink) -> None:
         assert await link.run(one) == 1  # to connect takes time as well
         with pytest.raises(StoreAway, match="it took too long: a lock"):  # the server gives up
-            await link.run(lambda session: session.execute("SELECT pg_sleep(60)"), 0.6)
+            await link.run(lambda session: session.execute("SELECT pg_sleep(60)"), 0.4)
 
         async def deaf(session: Session) -> None:
             await session.execute("SET LOCAL statement_timeout = 0")

@@ -194,7 +194,7 @@ def test_a_hang_in_the_middle_of_an_answer(loop: str, tools: Tools) -> None:
     tools.add("tool", f"echo half; {CHILD}; sleep 60")
 
     async def main(transport: ProcessTransport) -> None:
-        answer = await transport.send(tools.request("tool", timeout=1.0), ignore)
+        answer = await transport.send(tools.request("tool", timeout=0.6), ignore)
         chunks = answer.chunks()
         assert await anext(chunks) == b"half\n"
         with pytest.raises(TransportError) as raised:
