@@ -16,6 +16,7 @@ from keyturn.core import (
     Outcome,
     Report,
     absent_scope,
+    cleared,
     judge,
     scopes_of,
 )
@@ -224,3 +225,29 @@ def test_a_running_cooldown_is_never_shortened(story: list[tuple[str, float | No
         now += pause
         world.tell(outcome(meaning, wait), key, now)
         assert now + world.wait(key, now) >= min(before, float("inf")) - 1e-6 or before <= now
+
+
+@given(st.lists(st.tuples(MEANINGS, st.sampled_from("abc"), st.floats(0, 90), st.floats(0, 40)), max_size=20))
+def test_what_is_asked_of_all_marks_at_once_is_what_each_of_them_says(
+    story: list[tuple[str, str, float, float]],
+) -> None:
+    world, now = World(), 0.0
+    for meaning, name, wait, pause in story:
+        now += pause
+        world.tell(outcome(meaning, wait or None), credential(name), now, now - 5.0)
+        for each in "abcd":
+            candidate = Candidate(world.deployment, credential(each))
+            scopes = scopes_of(candidate)
+            marks = [world.marks.get(scope) for scope in scopes]
+            assert world.marks.stand(scopes) == any(marks)
+            known = (mark for mark in marks if mark is not None and mark.state != "counting")
+            rests = [mark.wait(now) for mark in known if mark.until > now]
+            blocked = world.marks.blocked(scopes, now)
+            assert (0.0 if blocked is None else blocked.wait(now)) == max(rests, default=0.0)
+            found = [
+                scope
+                for scope, mark in zip(scopes, marks, strict=True)
+                if (scope[0] != "provider" and mark is not None and now >= mark.since)
+                or (mark is None and scope[0] == "deployment" and world.marks.failing(scope))
+            ]
+            assert [change.scope for change in cleared(world.marks, scopes, now)] == found

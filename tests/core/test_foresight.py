@@ -154,6 +154,24 @@ def test_a_supply_tells_when_so_many_are_taken() -> None:
     assert supply.time_for(1e9) == float("inf")
 
 
+def test_a_supply_tells_the_same_whatever_it_was_asked_before() -> None:
+    draw = random.Random(4)
+    day = Limit("g", "requests", Window("calendar", 86_400.0, "UTC"), 60, "declared")
+    drip = Limit("g", "requests", Window("bucket", 86_400.0), 300, "declared")
+    keys: dict[KeySupply, float] = {}
+    for number in range(12):
+        limits = draw.sample((day, drip, RPM), 2)
+        meters = Meters()
+        for limit in limits:
+            meters.take(limit, draw.randrange(limit.capacity + 1), 5.0)
+        returns = returns_of([refill(meters, each, 10.0, draw.choice((1.0, 2.5))) for each in limits], 10.0)
+        keys[KeySupply(draw.choice((0.0, 4000.0 * draw.random())), returns, 10.0)] = 1.0 + number % 2
+    often = Supply(keys, 40.0)
+    for _ in range(400):
+        calls = draw.choice((3.0, 40.0, 900.0, 5000.0)) * draw.random()
+        assert often.time_for(calls) == Supply(keys, 40.0).time_for(calls)
+
+
 def test_callers_that_are_many_are_reckoned_with_in_groups_which_changes_hardly_anything() -> None:
     draw = random.Random(5)
     callers = {
@@ -298,6 +316,25 @@ def test_sums_of_what_is_promised_are_right_at_every_moment() -> None:
     for moment in (0.0, 1.0, 19.0, 130.0, 700.0, 5000.0, 60_000.0, 90_001.0):
         wants = promises.wants(HERE, {}, counts=False, until=moment).get("normal", {})
         assert wants["a"].calls == sum(at // 2 <= moment // 2 for at in moments)
+
+
+def test_sums_of_what_is_promised_stay_right_while_promises_are_made_and_are_over() -> None:
+    promises, draw, now = Promises(), random.Random(3), 0.0
+    open_ones: list[Promise] = []
+    for number in range(1500):
+        now += 5.0 * draw.random()
+        promises.expire(now)
+        open_ones = [each for each in open_ones if each.open]
+        if open_ones and draw.random() < 0.3:
+            promises.take_up(open_ones.pop(draw.randrange(len(open_ones))))
+        promise = told(number, now + draw.choice((20.0, 200.0)) * draw.random(), now, content=number)
+        assert promises.make(promise, now)
+        open_ones.append(promise)
+        moment = draw.choice((now, now + 30.0, now // 50 * 50 + 60, 1e9))
+        wants = promises.wants(HERE, {}, counts=False, until=moment, all_come=True).get("normal", {})
+        shares = [promises.faith("a", each)[1] for each in (20.0, 200.0)]
+        counted = sum(shares[each.horizon] for each in open_ones if each.at // 2 <= moment // 2)
+        assert wants["a"].calls == pytest.approx(counted)
 
 
 def test_there_is_a_bound_to_what_is_promised() -> None:

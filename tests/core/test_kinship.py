@@ -7,7 +7,16 @@ import random
 import pytest
 
 from keyturn.core import Kinship
-from keyturn.core.suspects import APART_FOR, MOST_PLACES, MOST_SUSPECTS, SUSPECTED_FOR, UNSETTLED, Spot, Stated
+from keyturn.core.suspects import (
+    APART_FOR,
+    MOST_PLACES,
+    MOST_SUSPECTS,
+    SUSPECTED_FOR,
+    UNSETTLED,
+    Spot,
+    Stated,
+    together,
+)
 from keyturn.simulator.limiters import Kind
 from tests.support.quota_world import PLACE, Pool, Upstream, bursts, limiters, steady
 
@@ -267,3 +276,25 @@ def test_fixed_windows_are_known_by_when_they_end() -> None:
     assert spot.began(221.0) == pytest.approx(220.2)
     assert spot.heard(237.0)
     assert not spot.fixed
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_who_is_suspected_together_is_never_out_of_date(seed: int) -> None:
+    draw, kinship, now = random.Random(seed), Kinship(), 0.0
+    names, places = "abcdef", [PLACE, (PLACE[0], "another")]
+    for _ in range(400):
+        now += draw.choice((0.0, 0.2, 3.0, 40.0))
+        name, place, what = draw.choice(names), draw.choice(places), draw.random()
+        if what < 0.55:
+            kinship.refused(place, name, now - 0.1, now, wait=draw.choice((None, 20.0)), cost=5)
+        elif what < 0.9:
+            kinship.admitted(place, name, now - 0.1, now, cost=5)
+        elif what < 0.94:
+            kinship.keep_apart(place[0], name, draw.choice(names), now + 100)
+        elif what < 0.97:
+            kinship.forget(place[0], [name])
+        else:
+            kinship.expire(now)
+        for (provider, _), spot in kinship._spots.items():
+            pairs = [pair for each in spot.suspects for pair in kinship._pairs_of(provider, spot, each)]
+            assert kinship._together(provider, spot) == together(pairs)

@@ -533,3 +533,13 @@ def test_a_counter_with_an_open_reservation_is_kept() -> None:
     made.reserve("tick", [], REST + 1.0)
     made.settle("slow", Usage(50, 50), REST + 2.0)
     assert used(made, REST + 2.0) == [(40, 0)]
+
+
+def test_what_is_taken_is_what_is_used_and_what_is_held() -> None:
+    made = meters(limit("requests", 30), limit("tokens", 6000))
+    requests, tokens = made.limits(SCOPE)
+    assert made.taken(requests, 0.0) == 0
+    spend(made, "one", 0.0)
+    assert take(made, "two", 1.0) is None
+    assert (made.taken(requests, 1.0), made.taken(tokens, 1.0)) == (2, 30)
+    assert made.taken(tokens, 62.0) == 15, "what is held does not age"

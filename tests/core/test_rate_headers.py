@@ -19,7 +19,19 @@ def row(limit: int | None, remaining: int | None, reset_s: float | None, window:
 
 def limits(provider: str, headers: dict[str, str]) -> dict[str, Any]:
     found = known(provider)
-    return parse_limits(headers, GENERIC if found is None else found.rules, NOW)
+    rules = GENERIC if found is None else found.rules
+    whole, bare = parse_limits(headers, rules, NOW), parse_limits(headers, rules, NOW, resets=False)
+    assert _capacities(whole) == _capacities(bare)
+    return whole
+
+
+def _capacities(rows: dict[str, Any]) -> dict[str, Any]:
+    """What is told of *rows* without their resets."""
+    return {
+        name: (each["limit"], each["remaining"], each["window"]) if isinstance(each, dict) else each
+        for name, each in rows.items()
+        if not isinstance(each, dict) or each["limit"] is not None
+    }
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from keyturn.core import (
     holder_in,
     pick,
     scopes_of,
+    standing,
     strategy_named,
 )
 
@@ -81,6 +82,36 @@ def test_balanced_breaks_ties_by_attempts_under_way_then_last_use_then_order() -
     for order in (0, 0, 1, 2):
         pool.done(pool.entries[order])
     assert picked(pool) == 1
+
+
+SHARES = st.sampled_from((0.0, 0.25, 0.5, 1.5))
+
+
+@given(st.lists(st.tuples(SHARES, st.integers(0, 2), st.integers(-1, 3)), min_size=1, max_size=70), st.integers(0, 9))
+def test_balanced_takes_the_first_of_the_whole_order(keys: list[tuple[float, int, int]], seed: int) -> None:
+    pool, view = make(len(keys))
+    for entry, (share, active, last_used) in zip(pool.entries, keys, strict=True):
+        view.shares[entry.limit_scopes[0]] = share
+        entry.active, entry.last_used = active, last_used
+    found = pick(pool, SMALL, (), 0.0, random.Random(seed).random)
+    assert isinstance(found, Entry)
+    seen = [each for each in pool.entries if each.load_until > 0.0] or [found]
+    assert found is min(seen, key=lambda each: (each.load, each.active, each.last_used, each.order))
+    assert len(seen) == len(keys) or len(keys) > 64
+
+
+def test_how_a_pool_stands_is_told_anew_when_it_changes() -> None:
+    pool, view = make(3)
+    for entry in pool.entries:
+        pool.park(entry, 10.0, "limit")
+    assert standing(pool, (), 0.0) == "groq/llama: none of 3 keys is free (3 at a limit)"
+    assert standing(pool, (1,), 0.0) == "groq/llama: none of 3 keys is free (1 tried, 2 at a limit)"
+    pool.park(pool.entries[0], 10.0, "fault")
+    told = "groq/llama: none of 3 keys is free (2 at a limit, 1 resting after a fault)"
+    assert standing(pool, (), 0.0) == told
+    view.marks.apply(Transition(pool.scope[0], "cooling", 5.0, "overloaded", 1, 0.0))
+    assert standing(pool, (), 0.0) == told.replace("fault)", "fault, all resting: overloaded)")
+    assert standing(pool, (), 6.0) == told
 
 
 def test_ROT_14_a_tried_key_is_left_out() -> None:

@@ -47,18 +47,19 @@ from .credentials import (
     Transition,
     Verdict,
     absent_scope,
+    cleared,
     credential_scope,
     judge,
     key_scope,
     model_scope,
     scopes_of,
 )
-from .crowd import Crowd, Weighed, work_before
+from .crowd import Crowd, Demand, Wants, Weighed, work_before
 from .entries import Entry, Flow, Pace, Rank
 from .equivalents import Equivalents
 from .evidence import one_line
 from .fair import Cycle, FairRule
-from .foresight import Answers, Demand, Foreseen, Promise, Promises, expected_until
+from .foresight import Answers, Foreseen, Promise, Promises, expected_until
 from .gates import Barrier, barrier, permitted, said_of
 from .hints import answered_at
 from .lasting import Instant, KeptCycle, KeptFaults, KeptLimit, KeptMark, KeptUse, offset_of
@@ -77,6 +78,7 @@ from .limitbook import (
     kept_limit,
     limit_kept,
     limit_of,
+    reported_limit,
     scope_in,
 )
 from .limits import LATE, RELEASED, Denied, Limit, Meters, Window, gravest
@@ -386,6 +388,7 @@ __all__ = [
     "Verdict",
     "WaitUntil",
     "Walk",
+    "Wants",
     "Weighed",
     "Weighted",
     "Window",
@@ -402,6 +405,7 @@ __all__ = [
     "charged",
     "claims",
     "classify",
+    "cleared",
     "cost_of",
     "cost_within",
     "credential_scope",
@@ -440,6 +444,7 @@ __all__ = [
     "plain_of",
     "price_of_retry",
     "refusal",
+    "reported_limit",
     "resolve",
     "retry_began",
     "retry_ended",

@@ -87,6 +87,8 @@ class Progress:
 
     def open(self, deployment: Deployment) -> bool:
         """Whether *deployment* may still be asked in this call."""
+        if not (self.closed or self.closed_providers):
+            return True
         return deployment not in self.closed and deployment.provider not in self.closed_providers
 
     def met_limit(self, entry: Entry) -> None:
@@ -135,14 +137,15 @@ def advance(progress: Progress, entry: Entry, outcome: Outcome, now: float) -> M
 
 def together(shortages: list[Exhausted]) -> Exhausted:
     """One shortage for several deployments: the earliest return, the sums of the reasons."""
-    return Exhausted(
-        min((each.wait for each in shortages), default=float("inf")),
-        sum(each.limits for each in shortages),
-        sum(each.busy for each in shortages),
-        sum(each.faults for each in shortages),
-        sum(each.dead for each in shortages),
-        any(each.by_size for each in shortages),
-    )
+    wait, limits, busy, faults, dead, by_size = float("inf"), 0, 0, 0, 0, False
+    for each in shortages:
+        wait = min(wait, each.wait)
+        limits += each.limits
+        busy += each.busy
+        faults += each.faults
+        dead += each.dead
+        by_size = by_size or each.by_size
+    return Exhausted(wait, limits, busy, faults, dead, bool(by_size))
 
 
 def stand_by(shortage: Exhausted, now: float, latest: float) -> WaitUntil | Refuse:

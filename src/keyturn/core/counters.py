@@ -419,7 +419,8 @@ class RefillingBucket(Counter):
 
     def used(self, now: float) -> int:
         self._drain(now)
-        return max(0, ceil(self._level - _GRAIN))
+        level = self._level
+        return ceil(level - _GRAIN) if level > _GRAIN else 0
 
     def steady(self, now: float) -> float:
         return now + max(1.0, self._size / 100) / self._rate if self.used(now) else inf
@@ -443,8 +444,10 @@ class RefillingBucket(Counter):
 
     def _drain(self, now: float) -> None:
         if now > self._at:
-            gone = min(self._level, (now - self._at) * self._rate)
-            self._level -= gone
+            gone, level = (now - self._at) * self._rate, self._level
+            if gone > level:
+                gone = level
+            self._level = level - gone
             self._drained += gone
             self._at = now
 

@@ -184,10 +184,14 @@ class Marks:
     def get(self, scope: ScopeKey) -> Mark | None:
         return self._table.get(scope)
 
-    def blocked(self, scopes: Iterable[ScopeKey], now: float) -> Mark | None:
+    def stand(self, scopes: Iterable[ScopeKey]) -> bool:
+        """Whether there is a mark on any of *scopes*, whatever it says."""
+        return not self._table.keys().isdisjoint(scopes)
+
+    def blocked(self, scopes: Collection[ScopeKey], now: float) -> Mark | None:
         """The mark that forbids a candidate with these scopes, the latest to end; None when it may be used."""
         table = self._table
-        if not table:
+        if not table or table.keys().isdisjoint(scopes):
             return None
         worst: Mark | None = None
         for scope in scopes:
@@ -200,7 +204,7 @@ class Marks:
 
     def begin(self, scopes: Iterable[ScopeKey], attempt: str, now: float) -> None:
         """An attempt starts: it becomes the probe of every mark of its scopes whose time is up."""
-        if not self._table:
+        if not self._table or not self.stand(scopes):
             return
         for scope in scopes:
             mark = self._table.get(scope)
@@ -375,7 +379,7 @@ def judge(marks: Marks, report: Report, draw: Draw) -> Verdict:
     """The transitions that one outcome causes, by the report's table; the provider's own word comes first."""
     outcome = report.outcome
     if outcome.meaning in SUCCESSES:
-        return Verdict(_cleared(marks, report))
+        return Verdict(cleared(marks, report.scopes, report.started))
     if outcome.meaning in INNOCENT or (outcome.scope == "request" and outcome.meaning not in ("timeout", "unknown")):
         return Verdict([])
     if outcome.meaning == "not_found" and not report.in_chain:
@@ -392,16 +396,21 @@ def judge(marks: Marks, report: Report, draw: Draw) -> Verdict:
     return Verdict([_step(marks, _scope(report, scope_kind), row, report, draw)])
 
 
-def _cleared(marks: Marks, report: Report) -> list[Transition]:
-    cleared = []
-    for scope in (*report.scopes, absent_scope(report.candidate.deployment)):
+def cleared(marks: Marks, scopes: tuple[ScopeKey, ...], started: float) -> list[Transition]:
+    """The transitions that a success of a candidate with *scopes* causes, which was sent at *started*."""
+    deployment = scopes[-2]
+    every = (*scopes, ("absent", *deployment[1:]))
+    found: list[Transition] = []
+    if not marks.stand(every) and not marks.failing(deployment):
+        return found
+    for scope in every:
         mark = marks.get(scope) if scope[0] != "provider" else None
         if mark is None:
             if scope[0] == "deployment" and marks.failing(scope):
-                cleared.append(Transition(scope, None, started=report.started))
-        elif mark.state != "disabled" and report.started >= mark.since:
-            cleared.append(Transition(scope, None, started=report.started))
-    return cleared
+                found.append(Transition(scope, None, started=started))
+        elif mark.state != "disabled" and started >= mark.since:
+            found.append(Transition(scope, None, started=started))
+    return found
 
 
 def _scope(report: Report, kind: ScopeKind) -> ScopeKey:

@@ -71,6 +71,7 @@ class Entry:
         "scopes",
         "short_cost",
         "short_until",
+        "shown",
         "spent",
         "stacked",
     )
@@ -84,6 +85,8 @@ class Entry:
         self.candidate = candidate
         self.order = order
         self.free = credential.plan == "free"
+        self.shown = credential.shown
+        """Its credential, as logs and answers show it."""
         self.scopes = scopes_of(candidate, counted, endpoint)
         self.own_scopes = self.scopes[:-2]
         """All but the deployment's and the provider's, which a pool looks at once for all its entries."""

@@ -1,10 +1,9 @@
-"""When a call that waits will have its turn: what callers ask for lately, and who was told to come back.
+"""When a call that waits will have its turn: how long answers take, and who was told to come back.
 
     answers    how long they take for those who waited: who waits any longer than leaves so much waits in vain
-    demand     what is asked for: who asks for more than its share will go on to, probably
     promises   who was refused was told when to come back, and has a claim on what comes free then
 
-How many calls keys take by when: `supply`. The work that is done before a call: `crowd`.
+How many calls keys take by when: `supply`. What callers ask for, and the work that is done before a call: `crowd`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from heapq import heapify, heappop, heappush
-from math import exp, inf, sqrt
+from math import inf, sqrt
 from typing import NamedTuple
 
 from .crowd import Weighed
@@ -32,8 +31,7 @@ OF_WHAT_IS_FREE = 4
 FEW = 1000
 """Promises that are over and may still be remembered, beside as many as are open."""
 MOST_CALLERS = 1024
-"""Callers of whom it is remembered how much they ask for; and of how many, for each of `HORIZONS`, how many of their
-calls come back."""
+"""Callers of whom it is remembered, for each of `HORIZONS`, how many of their calls come back."""
 HORIZONS = (60.0, 900.0, 3600.0, 21_600.0)
 """Seconds: of those that are told to wait for about as long, it is learned together how many come back."""
 UNKNOWN = (0.0, 1.0)
@@ -48,10 +46,10 @@ FOLLOWS = 0.125
 """How far the usual time of an answer moves towards the latest."""
 MOST_TIMED = 1024
 """Deployments of which it is remembered, streams apart."""
-DEMAND = 30.0
-"""Seconds in which what was asked for loses two thirds of its weight."""
 LOOKED_AT = 32
 """Promises to calls of one size that are compared with one that comes."""
+KNOWN = 4
+"""Moments for which it is known what is promised by then; the sums for others are added up."""
 SPAN = 2.0
 """Seconds within which it is not told apart which of two promises is the earlier, in sums."""
 LEVELS = 6
@@ -88,37 +86,6 @@ class Answers:
     def usual(self, deployment: Deployment, *, stream: bool) -> float:
         """Within how long most are there; 0 while nothing is known."""
         return sum(self._times.get((deployment, stream), (0.0, 0.0)))
-
-
-class Demand:
-    """How much work callers ask for lately, per second: who asks for more than its share will go on to, probably."""
-
-    __slots__ = ("_rates",)
-
-    def __init__(self) -> None:
-        self._rates: dict[tuple[tuple[Deployment, ...], CallerClass, str], tuple[float, float, float]] = {}
-        """Work and calls per second, and when that was so; the one that asked last stands last."""
-
-    def asked(
-        self, deployments: tuple[Deployment, ...], rank: CallerClass, caller: str, work: float, now: float
-    ) -> None:
-        """A call of *caller* that makes so much work came, and could not be answered at once."""
-        key = (deployments, rank, caller)
-        rate, calls, since = self._rates.pop(key, (0.0, 0.0, now))
-        fades = exp((since - now) / DEMAND)
-        self._rates[key] = rate * fades + work / DEMAND, calls * fades + 1 / DEMAND, now
-        if len(self._rates) > MOST_CALLERS:
-            del self._rates[next(iter(self._rates))]
-
-    def coming(
-        self, deployments: tuple[Deployment, ...], rank: CallerClass, caller: str, now: float
-    ) -> tuple[float, float]:
-        """Work and calls that *caller* asks for in a second, as far as it goes on as lately."""
-        rate = self._rates.get((deployments, rank, caller))
-        if rate is None:
-            return 0.0, 0.0
-        fades = exp((rate[2] - now) / DEMAND)
-        return rate[0] * fades, rate[1] * fades
 
 
 class Promise:
@@ -169,11 +136,13 @@ class Promise:
 class _Sums:
     """What is promised to one caller of a class, of those that were told to wait for about as long."""
 
-    __slots__ = ("_last", "_levels", "calls", "work")
+    __slots__ = ("_known", "_last", "_levels", "calls", "work")
 
     def __init__(self) -> None:
         self.work = 0
         self.calls = 0
+        self._known: dict[int, tuple[int, int]] = {}
+        """Work and calls before the spans that were asked for lately."""
         self._last = 0
         """The latest span that anything was promised for."""
         self._levels: list[dict[int, tuple[int, int]]] = [{} for _ in range(LEVELS)]
@@ -185,6 +154,9 @@ class _Sums:
         self._last = max(self._last, span)
         self.work += work
         self.calls += step
+        for ends, (before, others) in self._known.items():
+            if span < ends:
+                self._known[ends] = before + work, others + step
         for sums in self._levels:
             before, others = sums.get(span, (0, 0))
             if others + step:
@@ -197,7 +169,17 @@ class _Sums:
         """Work and calls that are promised for no later than *moment*, or for the same span."""
         if moment >= self._last * SPAN:
             return self.work, self.calls
-        ends, work, calls = int(moment // SPAN) + 1, 0, 0
+        ends = int(moment // SPAN) + 1
+        found = self._known.get(ends)
+        if found is None:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            found = self._known[ends] = self._before(ends)
+        return found
+
+    def _before(self, ends: int) -> tuple[int, int]:
+        """Work and calls before the span *ends*."""
+        work = calls = 0
         for sums in self._levels[:-1]:
             begins = ends & ~7
             for span in range(begins, ends):
@@ -287,7 +269,11 @@ class Promises:
             line[owner] = _Claim(promise.weight)
             self.callers += 1
         line[owner].change(promise, 1)
-        insort(self._by_call.setdefault(_mark(promise), []), promise)
+        same = self._by_call.setdefault(_mark(promise), [])
+        if not same or same[-1].at <= promise.at:
+            same.append(promise)
+        else:
+            insort(same, promise)
         self._pushed += 1
         heappush(self._due, (promise.until, self._pushed, promise))
         if len(self._due) > 2 * self.open + FEW:
@@ -339,6 +325,9 @@ class Promises:
 
     def _share(self, caller: str, horizon: int) -> tuple[float, float]:
         """As long as nothing is known of those that wait so long, what is known of those that wait less counts."""
+        known = self._faith.get((caller, horizon))
+        if known is not None:
+            return known[2:]
         for each in range(horizon, -1, -1):
             known = self._faith.get((caller, each))
             if known is not None:
@@ -347,7 +336,7 @@ class Promises:
 
     def wants(
         self,
-        deployments: Iterable[Deployment],
+        deployments: tuple[Deployment, ...],
         waiting: Mapping[CallerClass, Mapping[str, Weighed]],
         *,
         counts: bool,
@@ -363,10 +352,9 @@ class Promises:
         for line in self._near(deployments):
             for (rank, caller), claim in self._lines[line].items():
                 callers = found.setdefault(rank, {})
-                known = callers.get(caller) or Weighed(claim.weight, 0.0, 0.0)
-                callers[caller] = known.plus(
-                    *self._promised(caller, claim, counts=counts, until=until, all_come=all_come)
-                )
+                known = callers.get(caller)
+                work, calls = self._promised(caller, claim, counts=counts, until=until, all_come=all_come)
+                callers[caller] = Weighed(claim.weight, work, calls) if known is None else known.plus(work, calls)
         return found
 
     def wants_of(
@@ -374,7 +362,7 @@ class Promises:
         rank: CallerClass,
         caller: str,
         waiting: Weighed | None,
-        deployments: Iterable[Deployment],
+        deployments: tuple[Deployment, ...],
         *,
         counts: bool,
         until: float = inf,
@@ -388,8 +376,10 @@ class Promises:
                 waiting = waiting.plus(*self._promised(caller, claim, counts=counts, until=until, all_come=all_come))
         return waiting
 
-    def _near(self, deployments: Iterable[Deployment]) -> dict[tuple[Deployment, ...], None]:
+    def _near(self, deployments: tuple[Deployment, ...]) -> Iterable[tuple[Deployment, ...]]:
         """Who of those that anything is promised to may be answered by one of *deployments*."""
+        if len(self._lines) == 1 and deployments in self._lines:
+            return self._lines
         return dict.fromkeys(line for each in deployments for line in self._of.get(each, ()))
 
     def _promised(
@@ -405,12 +395,13 @@ class Promises:
                 calls += others * share
         return work, calls
 
-    def concerns(self, deployments: Iterable[Deployment], now: float) -> bool:
+    def concerns(self, deployments: tuple[Deployment, ...], now: float) -> bool:
         """Whether anything is promised to calls that one of *deployments* may answer."""
         if not self.open:
             return False
-        self.expire(now)
-        return any(each in self._of for each in deployments)
+        if self._due[0][0] <= now:
+            self.expire(now)
+        return not self._of.keys().isdisjoint(deployments)
 
     def _close(self, promise: Promise) -> bool:
         if not promise.open:
@@ -422,7 +413,7 @@ class Promises:
             del self._count[promise.caller]
         mark = _mark(promise)
         same = self._by_call[mark]
-        same.pop(_position(same, promise))
+        same.pop(0 if same[0] is promise else _position(same, promise))
         if not same:
             del self._by_call[mark]
         line, owner = self._lines[promise.deployments], (promise.rank, promise.caller)

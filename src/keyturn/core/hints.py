@@ -53,6 +53,8 @@ MOST_HITS = 4
 
 def number(text: str) -> float | None:
     """A plain finite decimal number; None for anything else (`nan`, `1e5`, `0x1`, `1_000`)."""
+    if text[-1:].isalpha():  # a duration with its unit, most likely
+        return None
     digits = text[1:] if text[:1] == "-" else text
     if not digits or len(digits) > 24 or not digits.isascii() or not digits.replace(".", "", 1).isdigit():
         return None
@@ -62,12 +64,16 @@ def number(text: str) -> float | None:
 def span_at(text: str, at: int = 0) -> float | None:
     """The duration that begins at *at*: `6m0s`, `2m59.56s`, `6m 11.52s`, `26ms`, `1 hour and 5 minutes`."""
     total: float | None = None
+    end = len(text)
     for _ in range(MOST_PARTS):
-        part = PART.match(text, at)
-        size = UNITS.get(part[2]) if part is not None else None
-        if part is None or size is None:
+        part = PART.match(text, at) if at < end else None
+        if part is None:
             break
-        total = (total or 0.0) + float(part[1]) * size
+        amount, unit = part.groups()
+        size = UNITS.get(unit)
+        if size is None:
+            break
+        total = (total or 0.0) + float(amount) * size
         at = part.end()
     return total
 
@@ -127,7 +133,7 @@ def reset(text: str, now: float, unit: str = "s") -> tuple[float | None, int | N
         if plain > 1e12:
             return None, int(plain)
         seconds: float | None = plain - now if plain > 1e9 else plain * (0.001 if unit == "ms" else 1.0)
-    elif (seconds := duration(text)) is None:
+    elif (seconds := span_at(text.lower())) is None:
         moment = iso_date(text) if text[:1].isdigit() else http_date(text)
         seconds = None if moment is None else moment - now
     if seconds is None:

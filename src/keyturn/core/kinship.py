@@ -38,9 +38,6 @@ from .suspects import (
     FEW,
     HINDSIGHT,
     LATELY,
-    LEAD_MOST,
-    LEADS,
-    LEADS_WITHIN,
     LED,
     MOST_APART,
     MOST_DOUBTS,
@@ -81,13 +78,15 @@ NOBODY: Mapping[str, int] = MappingProxyType({})
 class Kinship:
     """What is suspected of the keys of one process."""
 
-    __slots__ = ("_apart", "_pairs", "_spots")
+    __slots__ = ("_apart", "_changes", "_pairs", "_spots")
 
     def __init__(self) -> None:
         self._spots: OrderedDict[Place, Spot] = OrderedDict()
         self._pairs: dict[Label, Pair] = {}
         self._apart: OrderedDict[Label, float] = OrderedDict()
         """Pairs that do not share, and until when that is not asked again."""
+        self._changes = 0
+        """How often a pair came or went, or a suspect."""
 
     def __bool__(self) -> bool:
         """Whether anything is watched."""
@@ -100,6 +99,7 @@ class Kinship:
     def keep_apart(self, provider: str, one: str, other: str, until: float) -> None:
         """These two do not share: that is not asked again before *until*."""
         label = (provider, frozenset((one, other)))
+        self._changes += 1
         self._pairs.pop(label, None)
         self._apart[label] = until
         self._apart.move_to_end(label)
@@ -109,6 +109,7 @@ class Kinship:
     def forget(self, provider: str, names: Collection[str] | None = None) -> None:
         """Drop what is suspected of *names* of *provider* (None: of all its keys): they are others, or named otherwise,
         from now on."""
+        self._changes += 1
         for place, spot in [each for each in self._spots.items() if each[0][0] == provider]:
             if names is None:
                 del self._spots[place]
@@ -244,6 +245,7 @@ class Kinship:
     def expire(self, now: float) -> list[Kin]:
         """Drop what nothing was heard of for long. Who shares by what is known now."""
         found: list[Kin] = []
+        self._changes += 1
         for place, spot in list(self._spots.items()):
             for name in [each for each, when in spot.suspects.items() if when <= now - SUSPECTED_FOR]:
                 del spot.suspects[name]
@@ -257,6 +259,7 @@ class Kinship:
             else:
                 self._lead(place[0], spot, now)
         for label in [each for each, pair in self._pairs.items() if pair.suspected <= now - SUSPECTED_FOR]:
+            self._changes += 1
             del self._pairs[label]
         return found
 
@@ -277,6 +280,7 @@ class Kinship:
         missing = [each for each in (first, name) if each not in spot.suspects]
         if len(spot.suspects) + len(missing) > MOST_SUSPECTS:
             return None
+        self._changes += 1
         spot.suspects[first] = spot.suspects[name] = now
         pair = self._pairs.get(label)
         if pair is None:
@@ -382,7 +386,9 @@ class Kinship:
                 pair.most, pair.reached, pair.lowest, pair.over = 0, -inf, 0, inf
 
     def _together(self, provider: str, spot: Spot) -> list[list[str]]:
-        """Those that are suspected with each other, directly or by way of others."""
+        """Those that are suspected with each other, directly or by way of others; not to be changed."""
+        if spot.grouped_at == self._changes:
+            return spot.groups
         return together(pair for name in spot.suspects for pair in self._pairs_of(provider, spot, name))
 
     def _in_trouble(self, provider: str, spot: Spot, now: float) -> None:
@@ -475,6 +481,7 @@ class Kinship:
             doubts = sum(when > now - DOUBTED_FOR for when in spot.doubts)
             if pair.score >= SURE + DOUBT * min(doubts, MOST_DOUBTS):
                 kin.append(Kin(provider, pair.one, pair.other, tuple(pair.said)))
+                self._changes += 1
                 del self._pairs[provider, frozenset((pair.one, pair.other))]
             elif pair.score <= APART:
                 self.keep_apart(provider, pair.one, pair.other, now + APART_FOR)
@@ -483,15 +490,8 @@ class Kinship:
 
     def _lead(self, provider: str, spot: Spot, now: float) -> None:
         """Choose who leads: another one once something was found out, or when nothing was for long."""
-        for name in [each for each in spot.suspects if not any(self._pairs_of(provider, spot, each))]:
-            del spot.suspects[name]
-        leaders: dict[str, float] = {}
-        for names in self._together(provider, spot):
-            old = next((each for each in names if each in spot.leaders), "")
-            if old and not spot.turn.intersection(names) and now < spot.leaders[old] + LEAD_MOST:
-                leaders[old] = spot.leaders[old]
-            elif len(spot.leads) < LEADS or spot.leads[0] <= now - LEADS_WITHIN:
-                leaders[names[(names.index(old) + 1) % len(names) if old else 0]] = now
-                spot.leads.append(now)
-        spot.leaders = leaders
-        spot.turn.clear()
+        if spot.grouped_at != self._changes:
+            for name in [each for each in spot.suspects if not any(self._pairs_of(provider, spot, each))]:
+                del spot.suspects[name]
+            spot.groups, spot.grouped_at = self._together(provider, spot), self._changes
+        spot.choose_leaders(now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Literal, NamedTuple, get_args
 
@@ -57,6 +58,12 @@ class Limit:
         object.__setattr__(self, "key", f"{self.metric} {kind} {seconds!r} {zone} {self.scope}")
 
 
+@lru_cache(maxsize=4096)
+def reported_limit(scope: str, metric: Metric, window: Window, capacity: int) -> Limit:
+    """The limit that a provider reports so; kept, as it says the same in answer after answer."""
+    return Limit(scope, metric, window, capacity, "reported")
+
+
 def limit_of(key: str, capacity: int) -> Limit | None:
     """The limit that is counted under *key*; None for one that is not to be taken over."""
     metric, kind, seconds, zone, scope = [*key.split(" ", 4), "", "", "", ""][:5]
@@ -64,6 +71,11 @@ def limit_of(key: str, capacity: int) -> Limit | None:
     if known is None or metric == "cost" or kind not in KINDS or not scope:
         return None
     return Limit(scope, known, Window(KINDS[kind], float(seconds), zone), max(1, capacity))
+
+
+def stated(limit: Limit) -> bool:
+    """Whether the owner or the provider says so: only then may a call be refused for ever. Only owners say budgets."""
+    return (limit.source in ("declared", "reported", "cap") and not limit.yields) or limit.metric == "cost"
 
 
 def scope_in(key: str) -> str:
@@ -150,7 +162,7 @@ class _Rows:
             self._number += 1
             heappush(self._due, (until, self._number, row))
             return True
-        changed = row.limit != limit
+        changed = row.limit is not limit and row.limit != limit
         row.limit, row.until, row.grounds = limit, until, grounds
         return changed
 
@@ -197,7 +209,7 @@ class LimitBook:
     owner hopes for too much. A learned one holds where the provider reports none, and never above what is declared.
     """
 
-    __slots__ = ("_charged", "_declared", "_learned", "_merged", "_pinned", "_reported", "touched")
+    __slots__ = ("_charged", "_declared", "_learned", "_pinned", "_reported", "holding", "touched")
 
     def __init__(self) -> None:
         self.touched: set[str] | None = None
@@ -207,13 +219,14 @@ class LimitBook:
         self._pinned: dict[str, tuple[Limit, ...]] = {}
         self._reported = _Rows(BELIEVED)
         self._learned = _Rows(LEARNED_FOR)
-        self._merged: dict[str, tuple[Limit, ...]] = {}
+        self.holding: dict[str, tuple[Limit, ...]] = {}
+        """Scope -> the limits that hold for it, to be read only: absent where there is none."""
         self._charged: dict[str, tuple[Limit, ...]] = {}
-        """Those of `_merged`, and what is only counted."""
+        """Those of `holding`, and what is only counted."""
 
     def of(self, scope: str) -> tuple[Limit, ...]:
         """The limits that hold for *scope*."""
-        return self._merged.get(scope, ())
+        return self.holding.get(scope, ())
 
     def charged(self, scope: str) -> tuple[Limit, ...]:
         """The same with what is only counted, so that a limit can be learned: what an attempt is charged to."""
@@ -358,7 +371,7 @@ class LimitBook:
         for limit in pinned:
             chosen = {key: each for key, each in chosen.items() if not _alike(each, limit)} | {limit.key: limit}
         before, after = self.of(scope), tuple(chosen.values())
-        for table, limits in ((self._merged, after), (self._charged, (*after, *only_counted))):
+        for table, limits in ((self.holding, after), (self._charged, (*after, *only_counted))):
             if limits:
                 table[scope] = limits
             else:

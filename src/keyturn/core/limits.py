@@ -27,7 +27,7 @@ from math import inf
 from .claims import Claim, Cost, actual_of, claims
 from .counters import FOR_OTHERS, FOR_TIME, NOBODY, Counter, Shift, counter_for
 from .lasting import KeptUse
-from .limitbook import METRICS, Limit, LimitBook, LimitRow, limit_of
+from .limitbook import METRICS, Limit, LimitBook, LimitRow, limit_of, reported_limit, stated
 from .message import Usage
 from .windows import INFLIGHT, Window
 
@@ -166,8 +166,10 @@ class Meters:
         known = METRICS.get(metric)
         if known is None or capacity < 1:
             return False
-        limit = Limit(scope, known, window, capacity, "reported")
-        changed = self.amend(scope, lambda book: book.report(limit, now))
+        limit, before = reported_limit(scope, known, window, capacity), self._book.of(scope)
+        changed = self._book.report(limit, now)
+        if changed:
+            self._wake_widened(before, self._book.of(scope))
         if remaining is not None and limit.key not in self._counters:
             self._counter(limit, now)
             self.take(limit, min(max(capacity - remaining, 0), capacity), now)
@@ -194,6 +196,11 @@ class Meters:
         counter = self._counters.get(limit.key)
         return 0 if counter is None else counter.used(now)
 
+    def taken(self, limit: Limit, now: float) -> int:
+        """What is used of *limit* and what is held of it, together."""
+        counter = self._counters.get(limit.key)
+        return 0 if counter is None else counter.used(now) + counter.held
+
     def lately(self, limit: Limit, since: float) -> int:
         """What of it was used after *since*, give or take a slot; 0 where that is not known."""
         counter = self._counters.get(limit.key)
@@ -217,7 +224,7 @@ class Meters:
             if cost > counter.most:
                 cost = counter.most
             fits = counter.fits(cost, now) or (not cost and limit.metric == "cost")
-            if not fits or (floor > limit.capacity and _stated(limit)):
+            if not fits or (floor > limit.capacity and stated(limit)):
                 for taken, held, _ in parts:
                     taken.held -= held
                     taken.open -= 1
@@ -239,7 +246,7 @@ class Meters:
         found: Limit | None = None
         for claim in claims:
             counter, limit = self._counters.get(claim.limit.key), claim.limit
-            never = claim.floor > limit.capacity and _stated(limit)
+            never = claim.floor > limit.capacity and stated(limit)
             wait = inf if never else 0.0 if counter is None else _wait(counter, limit, claim.cost, now)
             if wait > longest:
                 longest, found = wait, limit
@@ -373,14 +380,14 @@ class Meters:
 
         And until when that stays so, give or take a hundredth, if nothing is reserved or settled.
         """
-        share, until = 0.0, inf
-        for limit in self._book.of(scope):
-            counter = self._counters.get(limit.key)
+        share, fullest, counters = 0.0, None, self._counters
+        for limit in self._book.holding.get(scope, ()):
+            counter = counters.get(limit.key)
             if counter is not None:
                 part = (counter.used(now) + counter.held) / limit.capacity
                 if part > share:
-                    share, until = part, counter.steady(now)
-        return share, until
+                    share, fullest = part, counter
+        return share, inf if fullest is None else fullest.steady(now)
 
     def snapshot(self, scope: str, now: float) -> list[LimitRow]:
         """All limits of *scope* as they stand."""
@@ -415,7 +422,7 @@ class Meters:
         for claim in claims:
             limit, wait_any = claim.limit, 0.0
             counter = self._counter(limit, now)
-            never = claim.floor > limit.capacity and _stated(limit)
+            never = claim.floor > limit.capacity and stated(limit)
             wait = _wait(counter, limit, claim.cost, now)
             if wait > 0.0:
                 counter.waiting = FOR_OTHERS if wait == inf else counter.waiting or FOR_TIME
@@ -482,11 +489,6 @@ def gravest(found: list[Denied]) -> Denied:
 def _gravity(denied: Denied) -> tuple[bool, bool, float]:
     """Which of several denials is told: what time does not heal, then a spent budget, then the longest wait."""
     return denied.never, denied.limit.metric == "cost" and 0.0 < denied.wait < inf, denied.wait
-
-
-def _stated(limit: Limit) -> bool:
-    """Whether the owner or the provider says so: only then may a call be refused for ever. Only owners say budgets."""
-    return (limit.source in ("declared", "reported", "cap") and not limit.yields) or limit.metric == "cost"
 
 
 def _dumped(key: str, counter: Counter | None, now: float, offset: float) -> KeptUse | None:

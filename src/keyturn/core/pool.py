@@ -396,21 +396,25 @@ class Pool:
     def load(self, entry: Entry, now: float) -> float:
         """The used share of the fullest limit of *entry*; computed again only when it may have changed."""
         if entry.load_until <= now:
-            share, until = 0.0, FOREVER
+            share, until, load = 0.0, FOREVER, self.view.load
             for scope in entry.limit_scopes:
-                part, holds = self.view.load(scope, now)
-                share, until = max(share, part), min(until, holds)
+                part, holds = load(scope, now)
+                if part > share:
+                    share = part
+                if holds < until:
+                    until = holds
             entry.load, entry.load_until = share, until
         return entry.load
 
     def returns(self, tokens: int, tried: Collection[int], now: float) -> Exhausted:
         """Why nothing can be picked, and when something can be."""
         earliest, by_size, stuck = FOREVER, False, 0
-        for order in (each for rank in self.ranks for each in rank.ready):
-            entry = self.entries[order]
-            if order not in tried and entry.short_until > now and tokens >= entry.short_cost:
-                earliest, by_size = min(earliest, entry.short_until), True
-                stuck += entry.short_until == FOREVER
+        for rank in self.ranks:
+            for order in rank.ready:
+                entry = self.entries[order]
+                if order not in tried and entry.short_until > now and tokens >= entry.short_cost:
+                    earliest, by_size = min(earliest, entry.short_until), True
+                    stuck += entry.short_until == FOREVER
         heap = self._heap
         while heap and self.entries[heap[0][1]].parked_until != heap[0][0]:
             heappop(heap)
@@ -435,7 +439,7 @@ class Pool:
         """A few, *most* at the utmost of each sort, that will have room first: of those that are ready, and of those
         that a limit keeps away. The cost of it does not grow with the pool."""
         ready = [self.entries[order] for rank in self.ranks for order in rank.ready[: 2 * LOOKED_AT]]
-        found = nsmallest(most, ready, key=lambda each: each.short_until)
+        found = nsmallest(most, ready, key=lambda each: each.short_until) if ready else []
         heap, met = self._heap, set[int]()
         front = [(heap[0], 0)] if heap else []
         for _ in range(LOOKED_AT):

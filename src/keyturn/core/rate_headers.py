@@ -109,10 +109,11 @@ def window_seconds(window: str) -> float:
     return number(window.partition("s")[0]) or 0.0
 
 
-def parse_limits(headers: Mapping[str, str], rules: Rules, now: float) -> dict[str, Any]:
+def parse_limits(headers: Mapping[str, str], rules: Rules, now: float, *, resets: bool = True) -> dict[str, Any]:
     """The limits that *headers* state, `{}` when none. *now* is the moment of the answer, in Unix seconds.
 
-    Beside the rows there may be `query_cost_tokens`, a number (Mistral: what this very call was charged).
+    Beside the rows there may be `query_cost_tokens`, a number (Mistral: what this very call was charged). Without
+    *resets* it need not be read when the limits are whole again: that is done only where it tells their windows.
     """
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     extra: dict[str, Any] = {}
@@ -126,6 +127,8 @@ def parse_limits(headers: Mapping[str, str], rules: Rules, now: float) -> dict[s
         if role is None:
             continue
         field, metric, window = role
+        if not resets and field == "reset" and value[-1:].isalpha() and rules.header_windows.get(metric):
+            continue  # a duration or a date, where the catalog says over what it is counted
         if field == "structured":
             structured = value
         elif field == "policy":
@@ -142,8 +145,9 @@ def parse_limits(headers: Mapping[str, str], rules: Rules, now: float) -> dict[s
                     assumed[metric] = None
             row = rows.get((metric, window))
             if row is None:
-                row = rows[metric, window] = {"limit": None, "remaining": None, "reset_s": None, "window": window}
-            row.update(told)
+                rows[metric, window] = {"limit": None, "remaining": None, "reset_s": None, "window": window, **told}
+            else:
+                row.update(told)
             if field == "limit" and told["limit"] < 0:
                 endless.append((metric, window))
     for limit in endless:

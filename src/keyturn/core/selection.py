@@ -17,10 +17,11 @@ Most pools have one rank.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 
 from .entries import Entry, Rank
 from .limits import Cost
-from .model import Draw
+from .model import Deployment, Draw
 from .pool import MOST_HOLDERS, Exhausted, Pool
 
 __all__ = ["FAR_FULLER", "MOST_HOLDERS", "holder_in", "peek", "pick", "standing"]
@@ -109,26 +110,46 @@ def standing(pool: Pool, tried: Collection[int], now: float) -> str:
 
     The cost of it does not grow with the pool.
     """
-    blocks, entries, at_cap = dict(pool.blocks), pool.entries, pool.at_cap
-    ready = sum(len(rank.ready) for rank in pool.ranks)
-    for entry in (entries[order] for order in tried):
-        at_cap -= entry.capped
-        if entry.block is None:
-            ready -= 1
-        else:
-            blocks[entry.block] -= 1
+    blocks, entries, at_cap, ready = pool.blocks, pool.entries, pool.at_cap, 0
+    for rank in pool.ranks:
+        ready += len(rank.ready)
+    if tried:
+        blocks = dict(blocks)
+        for entry in (entries[order] for order in tried):
+            at_cap -= entry.capped
+            if entry.block is None:
+                ready -= 1
+            else:
+                blocks[entry.block] -= 1
     mark = pool.view.blocked(pool.scope, now)
     counts = (
-        (len(tried), "tried"),
-        (blocks["limit"] - at_cap, "at a limit"),
-        (at_cap, "at a cap of yours"),
-        (blocks["busy"], "full"),
-        (blocks["fault"], "resting after a fault"),
-        (blocks["dead"], "not usable"),
-        (ready if mark is None else 0, "without room for a call of this size"),
-        (len(pool.cycle.spent) if pool.cycle is not None else 0, "exhausted in this fair cycle"),
+        len(tried),
+        blocks["limit"] - at_cap,
+        at_cap,
+        blocks["busy"],
+        blocks["fault"],
+        blocks["dead"],
+        ready if mark is None else 0,
+        len(pool.cycle.spent) if pool.cycle is not None else 0,
     )
-    told = [f"{count} {what}" for count, what in counts if count > 0]
-    if mark is not None:
-        told.append(f"all resting: {mark.reason}")
-    return f"{pool.deployment}: none of {len(entries)} keys is free ({', '.join(told) or 'none was asked'})"
+    return _worded(pool.deployment, len(entries), counts, None if mark is None else mark.reason)
+
+
+KEPT_AWAY = (
+    "tried",
+    "at a limit",
+    "at a cap of yours",
+    "full",
+    "resting after a fault",
+    "not usable",
+    "without room for a call of this size",
+    "exhausted in this fair cycle",
+)
+
+
+@lru_cache(maxsize=1024)  # many calls in a row find the same
+def _worded(deployment: Deployment, keys: int, counts: tuple[int, ...], resting: str | None) -> str:
+    told = [f"{count} {what}" for count, what in zip(counts, KEPT_AWAY, strict=True) if count > 0]
+    if resting is not None:
+        told.append(f"all resting: {resting}")
+    return f"{deployment}: none of {keys} keys is free ({', '.join(told) or 'none was asked'})"

@@ -67,7 +67,15 @@ def _least_used(
         few = _drawn(pool, ready, tokens, tried, now, draw, SAMPLE)
     if len(few) < 2:
         return few[0] if few else None
-    return min((pool.load(entry, now), entry.active, entry.last_used, entry.order, entry) for entry in few)[4]
+    best, least, tied = few[0], FOREVER, (0, 0, 0)
+    for entry in few:
+        share = entry.load if entry.load_until > now else pool.load(entry, now)
+        if share > least:
+            continue
+        standing = (entry.active, entry.last_used, entry.order)
+        if share < least or standing < tied:
+            best, least, tied = entry, share, standing
+    return best
 
 
 class Memoryless:
@@ -83,7 +91,7 @@ class Balanced(Memoryless):
     def choose(
         self, pool: Pool, rank: Rank, tokens: int, tried: Collection[int], now: float, draw: Draw
     ) -> Entry | None:
-        return _least_used(pool, rank.ready, tokens, tried, now, draw)
+        return _least_used(pool, rank.ready, tokens, tried, now, draw) if rank.ready else None
 
     def preview(self) -> Strategy:
         return self

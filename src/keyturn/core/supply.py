@@ -92,35 +92,56 @@ class KeySupply:
         self.blocked = blocked
         """Seconds until it can be used at all."""
         self.returns = tuple(sorted(returns, key=_lasts, reverse=True))
-        self.first = max(blocked, *(_first(each) for each in self.returns), 0.0)
+        self.first = max([blocked, 0.0, *map(_first, self.returns)])
         """Before that it takes nothing."""
         self.kinks: list[float] = []
         """Just before far moments at which it gets more, and these."""
-        self._pace = min((each.pace for each in self.returns), default=inf)
+        paces = [each.pace for each in self.returns]
+        self._pace = min(paces, default=inf)
         self._moments: list[float] = []
         """Far ones at which it gets more at once than it can take at once."""
         self._levels: list[float] = []
         """From each on it takes no more than this, and its pace since now."""
-        self._find_moments()
+        self._find_moments(paces)
 
     def calls(self, ahead: float) -> float:
         """How many calls it will have taken in all so many seconds *ahead*, if it is used as soon as it can be."""
         if ahead < self.blocked:
             return 0.0
-        allowed = _allowed(self.returns, ahead)
-        if not allowed or not self._moments:
+        allowed = PLENTY
+        for unit, free, rate, times, sums, whole, capacity in self.returns:
+            if allowed * unit <= free:  # as it is, it lets through as many
+                continue
+            units, turned, left = free + rate * ahead, 0.0, ahead
+            if ahead >= whole:
+                turns = ahead // whole
+                turned, left = turns * capacity, ahead - turns * whole
+            if times:
+                at = bisect_right(times, left)
+                if at:
+                    units += sums[at - 1]
+            # a part of a unit is none
+            calls = ((floor(units + TINY) if units > 0.0 else 0.0) + turned) / unit
+            if calls < allowed:
+                if not calls:
+                    return 0.0
+                allowed = calls
+        if not self._moments:
             return allowed
         at = bisect_right(self._moments, ahead)
         return min(allowed, self._levels[at - 1] + self._pace * ahead) if at else allowed
 
-    def _find_moments(self) -> None:
+    def _find_moments(self, paces: Sequence[float]) -> None:
+        """*paces*: of each of its limits."""
         moments = {self.blocked} if self.blocked > FAR else set()
-        burst = min((each.capacity / each.unit for each in self.returns if each.pace < inf), default=1.0)
-        for each in self.returns:
-            if each.pace == inf:
-                least = burst * each.unit
-                steps = zip(each.times, each.sums, (0.0, *each.sums), strict=False)
-                moments.update(when for when, by, before in steps if when > FAR and by - before > least)
+        named = list(zip(self.returns, paces, strict=True))
+        far = [each for each, pace in named if pace == inf and each.times and each.times[-1] > FAR]
+        if far:
+            burst = min([each.capacity / each.unit for each, pace in named if pace < inf], default=1.0)
+        for each in far:
+            least = burst * each.unit
+            steps = zip(each.times, each.sums, (0.0, *each.sums), strict=False)
+            moments.update(when for when, by, before in steps if when > FAR and by - before > least)
         level = inf
         for moment in sorted(moments):
             if len(self.kinks) < 2 * MOST_MOMENTS:
@@ -148,68 +169,76 @@ def _first(limit: Return) -> float:
     return min(limit.times[at] if at < len(limit.times) else inf, limit.whole)
 
 
-def _allowed(returns: Iterable[Return], ahead: float) -> float:
-    """How many calls all of these limits let through by so many seconds *ahead*. A part of a unit is none."""
-    allowed = PLENTY
-    for unit, free, rate, times, sums, whole, capacity in returns:
-        if allowed * unit <= free:  # as it is, it lets through as many
-            continue
-        units, turned, left = free + rate * ahead, 0.0, ahead
-        if ahead >= whole:
-            turns = ahead // whole
-            turned, left = turns * capacity, ahead - turns * whole
-        if times:
-            at = bisect_right(times, left)
-            if at:
-                units += sums[at - 1]
-        calls = ((floor(units + TINY) if units > 0.0 else 0.0) + turned) / unit
-        if calls < allowed:
-            allowed = calls
-            if not allowed:
-                break
-    return allowed
+class _Step(NamedTuple):
+    """Between two moments a supply grows from *before* to *after*, evenly as far as it was worked out."""
+
+    after: float
+    before: float
+    begins: float
+    ends: float
 
 
 class Supply:
     """How many calls some keys will take by when."""
 
-    __slots__ = ("_calls", "_grid", "_keys")
+    __slots__ = ("_calls", "_grid", "_keys", "_most", "_steps")
 
     def __init__(self, keys: Mapping[KeySupply, float], now: float = 0.0) -> None:
         """As *keys* stand now, of each so many."""
         self._keys = sorted(
-            ((key.first + key.at - now, now - key.at, key, many) for key, many in keys.items()), key=_soon
+            [(key.first + key.at - now, now - key.at, key, many) for key, many in keys.items()], key=_soon
         )
         self._calls: dict[float, float] = {}
         """By seconds from now, as far as somebody asked."""
         kinks = {round(kink - past, 6) for _, past, key, _ in self._keys for kink in key.kinks}
         self._grid: Sequence[float] = sorted({*GRID, *kinks}) if kinks else GRID
+        self._most = inf
+        """What it comes to at most, once that is known."""
+        self._steps: list[_Step] = []
+        """What was found, rising."""
 
     def time_for(self, calls: float) -> float:
         """Seconds after which so many will have been taken; infinite when they never will."""
-        grid = self._grid
-        wanted, low, high = calls - 1e-9, -1, len(grid)
+        wanted, steps = calls - 1e-9, self._steps
+        at = bisect_left(steps, (wanted,))
+        if at == len(steps) or steps[at].before >= wanted:
+            if wanted > self._most:
+                return inf
+            fewer = steps[at - 1].ends if at else -inf
+            enough = steps[at].begins if at < len(steps) else inf
+            step = self._searched(wanted, fewer, enough)
+            if step is None:
+                return inf
+            steps.insert(at, step)
+        after, before, begins, ends = steps[at]
+        if ends - begins < 3 * TICK:
+            return ends
+        return begins + min((calls - before) / (after - before), 1.0) * (ends - begins)
+
+    def _searched(self, wanted: float, fewer: float, enough: float) -> _Step | None:
+        """In which step of it so many will have been taken; None: in none. By *fewer* they are not, by *enough* they
+        are: as a supply never shrinks, only moments between these need be looked at."""
+        grid, low, high = self._grid, -1, len(self._grid)
         while high - low > 1:
             middle = (low + high) // 2
-            if self._by(grid[middle]) >= wanted:
+            moment = grid[middle]
+            if moment >= enough or (moment > fewer and self._by(moment) >= wanted):
                 high = middle
             else:
                 low = middle
         if high == len(grid):
-            return inf
+            self._most = min(self._most, self._by(grid[-1]))
+            return None
         if low < 0:
-            return grid[0]
+            return _Step(self._by(grid[0]), -inf, grid[0], grid[0])
         begins, ends = grid[low], grid[high]
         while ends - begins > max(FINE * begins, FINEST):
             between = (begins + ends) / 2.0
-            if self._by(between) >= wanted:
+            if between >= enough or (between > fewer and self._by(between) >= wanted):
                 ends = between
             else:
                 begins = between
-        if ends - begins < 3 * TICK:
-            return ends
-        before, after = self._by(begins), self._by(ends)
-        return begins + min((calls - before) / (after - before), 1.0) * (ends - begins)
+        return _Step(self._by(ends), self._by(begins), begins, ends)
 
     def _by(self, ahead: float) -> float:
         found = self._calls.get(ahead)

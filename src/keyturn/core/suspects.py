@@ -323,6 +323,9 @@ class Spot:
     keys: OrderedDict[str, UsedKey] = field(default_factory=OrderedDict)
     suspects: dict[str, float] = field(default_factory=dict)
     """When each was last refused together with another."""
+    groups: list[list[str]] = field(default_factory=list)
+    """Those of them that are suspected with each other, as of the change that `grouped_at` counts."""
+    grouped_at: int = -1
     leaders: dict[str, float] = field(default_factory=dict)
     """Who leads those that are suspected together, and since when."""
     turn: set[str] = field(default_factory=set)
@@ -338,6 +341,19 @@ class Spot:
     """When a fixed window ends, as far as providers' words tell."""
     fixed: bool = False
     """They told the same of two windows, and nothing else since."""
+
+    def choose_leaders(self, now: float) -> None:
+        """In each group another one leads once something was found out, or when nothing was for long."""
+        leaders: dict[str, float] = {}
+        for names in self.groups:
+            old = next((each for each in names if each in self.leaders), "")
+            if old and not self.turn.intersection(names) and now < self.leaders[old] + LEAD_MOST:
+                leaders[old] = self.leaders[old]
+            elif len(self.leads) < LEADS or self.leads[0] <= now - LEADS_WITHIN:
+                leaders[names[(names.index(old) + 1) % len(names) if old else 0]] = now
+                self.leads.append(now)
+        self.leaders = leaders
+        self.turn.clear()
 
     def heard(self, free: float) -> bool:
         """It was said that something is free from then on. Whether it is known otherwise by that whether the windows

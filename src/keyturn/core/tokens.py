@@ -71,14 +71,14 @@ class Estimator:
 
     def estimate(self, call: Call, model: str = "") -> Estimate:
         """The input tokens of *call* on *model*, by default the name that it asks for."""
-        size = call.text_bytes
-        likely = likely_tokens(call)
+        size, media = call.text_bytes, call.media
+        likely = PREAMBLE + size / BYTES_PER_TOKEN + media * PER_MEDIUM
         learned = self._models.get(model or call.model)
         if learned is not None:
             likely *= learned.reported / learned.counted
         # A byte-level vocabulary never makes more tokens than there are bytes.
-        bound = size + MOST_PREAMBLE + call.media * MOST_PER_MEDIUM
-        floor = max(1, size // LONGEST_TOKEN)
+        bound = size + MOST_PREAMBLE + media * MOST_PER_MEDIUM
+        floor = size // LONGEST_TOKEN or 1
         return Estimate(min(max(ceil(likely), floor), bound), bound, floor)
 
     def learn(self, model: str, call: Call, usage: Usage) -> None:

@@ -39,9 +39,10 @@ def new_id(wall: float, bits: Callable[[int], int] = random.getrandbits) -> str:
 
     An identifier, not a secret: ordinary randomness will do.
     """
-    noise = bits(74)
-    text = f"{int(wall * 1000) & 0xFFFFFFFFFFFF:012x}7{noise >> 62:03x}{noise & 0x3FFFFFFFFFFFFFFF | 1 << 63:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    noise, moment = bits(74), int(wall * 1000) & 0xFFFFFFFFFFFF
+    version, variant = noise >> 62 | 0x7000, noise >> 48 & 0x3FFF | 0x8000
+    last = noise & 0xFFFFFFFFFFFF
+    return f"{moment >> 16:08x}-{moment & 0xFFFF:04x}-{version:04x}-{variant:04x}-{last:012x}"
 
 
 class Watch:

@@ -21,6 +21,7 @@ from keyturn.core import (
     Promise,
     Refill,
     Supply,
+    Wants,
     Weighed,
     claims,
     expected_until,
@@ -112,7 +113,7 @@ class Foreseeing:
         self._crowds: dict[tuple[tuple[Deployment, ...], bool, float, bool], _Known] = {}
         self._told: dict[tuple[tuple[Deployment, ...], CallerClass, str], float] = {}
         """For when one of a caller was told to come back last."""
-        self._keys: dict[tuple[Entry, int], tuple[float, tuple[float, ...], KeySupply]] = {}
+        self._keys: dict[tuple[Entry, int], tuple[float, tuple[int, int, float, float, bool], KeySupply]] = {}
         """By key and size of calls: until when it is believed how its limits stand, and as long as it is not used."""
         self._limiting: dict[tuple[tuple[Deployment, ...], int], tuple[float, dict[str, Any] | None]] = {}
         """Until when it is believed which limit is in the way of calls of a size, and which it is."""
@@ -182,11 +183,16 @@ class Foreseeing:
         bundle = self._room.bundle(line)
         counts = self.counts_tokens(run) if bundle is None else bundle.shares.counts_tokens
         wants = self._others_and(run, line, bundle, counts=counts, ahead=ahead, all_come=all_come)
-        callers = [each for others in wants.values() for each in others.values() if each.calls]
-        if not callers:
+        asked = wanted = 0.0
+        for others in wants.values():
+            for each in others.values():
+                if each.calls:
+                    asked += each.work
+                    wanted += each.calls
+        if not wanted:
             return Foreseen(short.wait if short.wait < FOREVER else None, 1)
         own = cost.input + cost.output if counts else 1
-        usual = (sum(each.work for each in callers) + own) / (sum(each.calls for each in callers) + 1.0)
+        usual = (asked + own) / (wanted + 1.0)
         rank, name, weight = run.rank, run.caller.name, run.caller.weight
         work, calls = work_before(wants, rank, name, weight, own)
         wait, coming = self._when(line, bundle, short, cost, usual, work), 0.0
@@ -202,7 +208,7 @@ class Foreseeing:
 
     def _others_and(
         self, run: Run, line: Line, bundle: Bundle[Grant] | None, *, counts: bool, ahead: float, all_come: bool
-    ) -> dict[CallerClass, dict[str, Weighed]]:
+    ) -> Wants:
         """What everybody wants who stands before *run*, its own caller by itself; its calls that come later do not.
         *ahead*, *all_come*: see `look`."""
         promises, now = self._room.promises, self._clock.mono()
@@ -225,7 +231,7 @@ class Foreseeing:
     def _crowd(self, line: Line, bundle: Bundle[Grant] | None, *, counts: bool, ahead: float, all_come: bool) -> Crowd:
         """What everybody wants, as it is; of a large crowd as it was a moment ago."""
         now, key = self._clock.mono(), (line.deployments, counts, ahead, all_come)
-        known = self._crowds.get(key)
+        known = self._crowds.get(key) if self._crowds else None
         if known is not None and known.left > 0 and now < known.until:
             known.left -= 1
             return known.crowd
@@ -246,7 +252,7 @@ class Foreseeing:
                 self._crowds.clear()
             until = now + min(STEADY * crowd.size, LONGEST)
             self._crowds[key] = _Known(crowd, until, int(crowd.size * AS_IT_WAS))
-        else:
+        elif self._crowds:
             self._crowds.pop(key, None)
         return crowd
 
@@ -291,9 +297,12 @@ class Foreseeing:
         """What was worked out for the keys that may answer those in *line*."""
         if bundle is not None:
             return bundle.supplies
-        if line.deployments not in self._supplies and len(self._supplies) >= MOST_LINES:
-            self._supplies.clear()
-        return self._supplies.setdefault(line.deployments, Supplies())
+        supplies = self._supplies.get(line.deployments)
+        if supplies is None:
+            if len(self._supplies) >= MOST_LINES:
+                self._supplies.clear()
+            supplies = self._supplies[line.deployments] = Supplies()
+        return supplies
 
     def _made(self, line: Line, bundle: Bundle[Grant] | None, cost: Cost, usual: float, now: float) -> Supply:
         """How many calls all keys that may answer will take, one of which takes *usual*."""
@@ -307,41 +316,45 @@ class Foreseeing:
         }
         pools = [self._pools.of(deployment) for deployment in tuple(deployments)[:MOST_DEPLOYMENTS]]
         step = max(1, -(-sum(len(pool.entries) for pool in pools) // MOST_KEYS))
-        keys, sort = dict[KeySupply, float](), sort_of(usual)
+        keys, sort, blocked = dict[KeySupply, float](), sort_of(usual), self._marks.blocked
         same: dict[tuple[object, ...], KeySupply] = {}
         for pool in pools:
-            mark = self._marks.blocked(pool.scope, now)
+            mark = blocked(pool.scope, now)
             closed = 0.0 if mark is None else mark.until - now
             least = -(-len(pool.entries) // MOST_OF_ONE)
             looked = pool.entries[:: max(1, least, min(step, len(pool.entries) // LOOKED_AT))]
             like = len(pool.entries) / max(len(looked), 1)
             for entry in looked:
-                mark = self._marks.blocked(entry.own_scopes, now)
-                rests = _rests(mark, now)
-                if rests < FOREVER:
+                mark = blocked(entry.own_scopes, now)
+                if mark is None:
+                    until, doubted = now + max(closed, 0.0) if closed else 0.0, False
+                elif (rests := _rests(mark, now)) < FOREVER:
                     until = now + max(rests, closed) if rests or closed else 0.0
-                    doubted = mark is not None and mark.strikes >= DOUBTED
-                    key = self._stands(entry, sort, (until, doubted), units, now, same)
-                    keys[key] = keys.get(key, 0.0) + like
+                    doubted = mark.strikes >= DOUBTED
+                else:
+                    continue
+                used = (entry.last_used, entry.active, entry.parked_until, until, doubted)
+                known = self._keys.get((entry, sort))
+                if known is not None and now < known[0] and known[1] == used:
+                    key = known[2]
+                else:
+                    key = self._stands(entry, sort, used, units, now, same)
+                keys[key] = keys.get(key, 0.0) + like
         return Supply(keys, now)
 
     def _stands(
         self,
         entry: Entry,
         sort: int,
-        rests: tuple[float, bool],
+        used: tuple[int, int, float, float, bool],
         units: dict[str, float],
         now: float,
         same: dict[tuple[object, ...], KeySupply],
     ) -> KeySupply:
-        """How the limits of *entry* stand, or stood a moment ago if it was not used since. *rests*: until when, and
-        whether it is doubted. *same*: what others that stand alike were found to; of many that are used up until their
-        day begins anew, a few are left."""
-        until, doubted = rests
-        used: tuple[float, ...] = (entry.last_used, entry.active, entry.parked_until, until, doubted)
-        known = self._keys.get((entry, sort))
-        if known is not None and now < known[0] and known[1] == used:
-            return known[2]
+        """How the limits of *entry* stand, to be believed as long as *used* stays as it is: how it was used last, until
+        when it rests, and whether it is doubted. *same*: what others that stand alike were found to; of many that are
+        used up until their day begins anew, a few are left."""
+        until, doubted = used[3:]
         returns = returns_of(self._refills(entry, units, now), now)
         if doubted:
             returns += (PROBE,)

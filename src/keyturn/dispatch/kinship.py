@@ -179,7 +179,8 @@ class Kindred:
         response = exchange.response
         if response is None:
             return []
-        rows = outcome.limits or parse_limits(response.headers, exchange.provider.rules, self._clock.wall())
+        rules, wall = exchange.provider.rules, self._clock.wall()
+        rows = outcome.limits or parse_limits(response.headers, rules, wall, resets=False)
         found = []
         for name in MINUTE:
             row = rows.get(name)

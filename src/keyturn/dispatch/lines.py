@@ -15,6 +15,7 @@ TENTH = 0.1
 """Of a full room, what one caller may have when others want to come in."""
 HOLDS = 1.0
 """Seconds that a supply, once worked out, is believed at least."""
+QUARTER = log(1.25)
 MOST_SORTS = 8
 """Sizes of calls of which the supplies are kept."""
 MOST_SERVED = 1000
@@ -148,7 +149,7 @@ class Supplies:
 
 def sort_of(size: float) -> int:
     """Calls of one sort differ by less than a quarter in size."""
-    return round(log(max(size, 1e-6)) / log(1.25))
+    return round(log(max(size, 1e-6)) / QUARTER)
 
 
 class Bundle(Generic[G]):
@@ -213,6 +214,8 @@ class Lines(Generic[G]):
 
     def bundle(self, line: Line) -> Bundle[G] | None:
         """What *line* is, or would be, served together with; None when nobody waits for any of the same."""
+        if not self.lines:
+            return None
         standing = self.lines.get(line)
         if standing is not None:
             return standing.bundle

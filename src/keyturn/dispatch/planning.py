@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from keyturn.core import absent_scope, needs_listing, resolve
+from keyturn.core import Deployment, ScopeKey, absent_scope, needs_listing, resolve
 from keyturn.errors import DeadlineExceeded, KeyturnError, TransportError
 
 from .clock import Watch
@@ -57,8 +58,15 @@ async def _list(gateway: Gateway, run: Run, generation: Generation) -> None:
         watch.close()
 
 
+@lru_cache(maxsize=1024)  # a route has the same, call after call
+def _absent_scopes(deployments: tuple[Deployment, ...]) -> tuple[ScopeKey, ...]:
+    return tuple(map(absent_scope, deployments))
+
+
 def _leave_out_absent(gateway: Gateway, run: Run) -> None:
     """In a chain, who lately had no such model is not asked; unless nobody would be."""
+    if not gateway.marks.stand(_absent_scopes(run.deployments)):
+        return
     now = gateway.clock.mono()
     left = tuple(each for each in run.deployments if gateway.marks.blocked((absent_scope(each),), now) is None)
     if left and len(left) < len(run.deployments):

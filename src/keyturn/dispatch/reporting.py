@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from keyturn.core import METRICS as COUNTED
-from keyturn.core import Limit, Outcome, parse_limits
+from keyturn.core import Limit, Outcome, parse_limits, reported_limit
 
 from .declared import SECONDS, window_of
 
@@ -31,27 +30,31 @@ def reported(exchange: Exchange, outcome: Outcome) -> None:
     if response is None or (outcome.meaning == "ok" and now < entry.report_due) or exchange.run.call.kind == "count":
         return
     entry.report_due = now + REPORT_EVERY
-    stated = outcome.limits or parse_limits(response.headers, exchange.provider.rules, gateway.clock.wall())
-    scope, changed = entry.limit_scopes[0], False
+    rules, wall = exchange.provider.rules, gateway.clock.wall()
+    stated = outcome.limits or parse_limits(response.headers, rules, wall, resets=False)
+    if not stated:
+        return
+    scope, changed, adapting = entry.limit_scopes[0], False, gateway.adapting
+    suspected = adapting.is_suspected(exchange)  # what another key used may be in it
+    clear = gateway.config.learning.enabled and not adapting.unclear(exchange)
     for name, row in stated.items():
-        if not isinstance(row, Mapping):
+        metric = METRICS.get(name)
+        if metric is None or not isinstance(row, dict):
             continue
-        metric = METRICS.get(name, "")
-        window, capacity, remaining = str(row.get("window")), row.get("limit"), row.get("remaining")
-        if metric and window in SECONDS and isinstance(capacity, int) and capacity > 0:
+        window, capacity, remaining = row["window"], row["limit"], row["remaining"]
+        if window in SECONDS and isinstance(capacity, int) and capacity > 0:
             left = remaining if isinstance(remaining, int) else None
             span = window_of(exchange.provider, metric, window)
-            own = None if gateway.adapting.is_suspected(exchange) else left  # what another key used may be in it
-            changed = gateway.live.report(scope, metric, span, capacity, now, own) or changed
-            if left is not None and gateway.config.learning.enabled and not gateway.adapting.unclear(exchange):
-                _others(gateway, Limit(scope, COUNTED[metric], span, capacity, "reported"), left, now)
+            changed = gateway.live.report(scope, metric, span, capacity, now, None if suspected else left) or changed
+            if left is not None and clear:
+                _others(gateway, reported_limit(scope, COUNTED[metric], span, capacity), left, now)
     if changed and exchange.grant.pool.capped:
         exchange.run.generation.pools.cap(exchange.grant.pool, entry)
 
 
 def _others(gateway: Gateway, limit: Limit, left: int, now: float) -> None:
     """Where a provider counted more than all of us sent, others use the key: that is taken as used."""
-    row = gateway.live.view(now).row(limit, now)
-    foreign = gateway.adapting.strangers.use(limit.key, limit.capacity, left, row.used + row.reserved)
+    own = gateway.live.view(now).taken(limit, now)
+    foreign = gateway.adapting.strangers.use(limit.key, limit.capacity, left, own)
     if foreign:
         gateway.live.take(limit, foreign, now)

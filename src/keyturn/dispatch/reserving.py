@@ -151,7 +151,7 @@ class Reserving:
 
     def _latest(self, run: Run, now: float) -> float:
         """Until when *run* waits: not so long that no time would be left for an answer."""
-        deployment = next((each for each in run.deployments if run.progress.open(each)), None)
+        deployment = next(filter(run.progress.open, run.deployments), None)
         takes = 0.0 if deployment is None else self._room.answers.usual(deployment, stream=run.call.stream)
         return min(run.wait_until(now), min(run.deadline, run.content_by) - takes)
 
@@ -233,7 +233,8 @@ class Reserving:
 
     def _least(self, run: Run) -> Cost:
         """What *run* is charged by the first that may still be asked."""
-        return next((self._cost(run, each) for each in run.deployments if run.progress.open(each)), SMALL)
+        first = next(filter(run.progress.open, run.deployments), None)
+        return SMALL if first is None else self._cost(run, first)
 
     def _refused(self, run: Run, short: Exhausted, why: str) -> Exhausted:
         """*run* does not wait."""
@@ -248,10 +249,10 @@ class Reserving:
 
     def _told(self, run: Run, short: Exhausted) -> Exhausted:
         """Nothing is left for *run*: how the keys stand is noted in its trail."""
+        now, tried = self._clock.mono(), run.progress.tried
         for deployment in run.deployments:
             if run.progress.open(deployment):
-                tried = run.progress.tried.get(deployment, ())
-                run.trail.notes.append(standing(self._pools.of(deployment), tried, self._clock.mono()))
+                run.trail.notes.append(standing(self._pools.of(deployment), tried.get(deployment, ()), now))
         return short
 
     def _line(self, run: Run) -> Line:
@@ -345,12 +346,12 @@ class Reserving:
 
         None: the caller has a budget and nobody knows what this costs. Raises CallerLimit and BudgetExhausted.
         """
-        deployment, credential = entry.candidate
+        deployment = entry.candidate.deployment
         limits: tuple[Limit, ...] = ()
         for scope in entry.limit_scopes:
             limits += self._live.charged(scope)
         pool.limited = pool.limited or bool(limits)
-        attempt = Attempt(new_id(self._clock.wall()), deployment.provider, deployment.model, credential.shown, now)
+        attempt = Attempt(new_id(self._clock.wall()), deployment.provider, deployment.model, entry.shown, now)
         needed: list[Claim] = claims(limits, self._cost(run, deployment)) if limits else []
         if run.call.kind == "count":  # providers count counting apart (Anthropic and Gemini, rate limits)
             own = (limit for limit in run.own if limit.metric == "requests" and not run.counted)
@@ -462,9 +463,9 @@ class Reserving:
     def _tell_passed_over(self, run: Run, short: Mapping[Deployment, Exhausted]) -> None:
         """Another deployment answers than the plan has first: why those before it were not even asked."""
         trail, now = run.trail, self._clock.mono()
-        asked = {(each.provider, each.model) for each in trail.attempts}
+        asked, known = {(each.provider, each.model) for each in trail.attempts}, tuple(trail.refusals)
         for deployment, shortage in short.items():
-            if deployment in asked or any(line.startswith(f"{deployment}: ") for line in trail.refusals):
+            if deployment in asked or (known and any(line.startswith(f"{deployment}: ") for line in known)):
                 continue
             if shortage.limits or shortage.busy:
                 why = "every key is at its limit"
@@ -479,13 +480,13 @@ class Reserving:
         cost = run.costs.get(deployment)
         if cost is not None:
             return cost
-        provider = self._config.providers[deployment.provider]
+        provider, name = self._config.providers[deployment.provider], str(deployment)
         cost = run.costs[deployment] = charge(
-            self._estimator.estimate(run.call, str(deployment)),
+            self._estimator.estimate(run.call, name),
             run.call,
             counts_output=provider.counts_output,
             charges_max_output=provider.charges_max_output,
-            learned_output=self._estimator.output(str(deployment)),
+            learned_output=self._estimator.output(name),
         )
         return cost
 

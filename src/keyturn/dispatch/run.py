@@ -210,7 +210,7 @@ class Run:
         if plan.role is not None and plan.role.budget is not None:
             self.own = (*self.own, plan.role.budget)
             self.role = plan.role.budget.scope.partition("/")[2]
-        self.paying = any(limit.metric == "cost" for limit in self.own)
+        self.paying = bool(self.own) and any(limit.metric == "cost" for limit in self.own)
         self.trail.refusals.extend(plan.refusals)
 
     def cannot_ask(self, deployment: Deployment, error: Untranslatable) -> None:

@@ -113,5 +113,7 @@ class Strain:
 
 def class_of(caller: Caller, stated: bytes) -> CallerClass:
     """The class of a call: that of its caller, unless the call itself (*stated*) asks for a lower one."""
+    if not stated:
+        return caller.rank
     rank = _RANKS[caller.rank]
     return _CLASSES[min(rank, _RANKS.get(stated.decode("latin-1").strip().lower(), rank))]

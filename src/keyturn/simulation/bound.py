@@ -155,28 +155,28 @@ class _Class:
     def __init__(self, short: Sequence[Tank], day: Sequence[Tank], keys: Sequence[PlayedKey], speed: float) -> None:
         """*speed*: calls that its short limits allow in a slot."""
         self._speed = speed
-        self.short = short
+        self.tanks = (*short, *day)
         self.day = day
         self.keys = keys
 
     def offer(self, now: float) -> float:
         if all(key.state(now) != "ok" for key in self.keys):
             return 0.0
-        return max(0.0, min((tank.free() for tank in (*self.short, *self.day)), default=math.inf))
+        return max(0.0, min([tank.free() for tank in self.tanks], default=math.inf))
 
     def slack(self, wall: float, ends: float) -> float:
         """How long it may be left unused before something is lost. Seconds; below 0: some will be lost."""
         if not self.day:
             return -math.inf
         speed = self._speed / SLOT
-        return min(lost - wall - amount / speed for lost, amount in (tank.lost(wall, ends) for tank in self.day))
+        return min([lost - wall - amount / speed for lost, amount in [tank.lost(wall, ends) for tank in self.day]])
 
     def take(self, amount: float) -> None:
-        for tank in (*self.short, *self.day):
+        for tank in self.tanks:
             tank.take(amount)
 
     def tick(self, wall: float) -> None:
-        for tank in (*self.short, *self.day):
+        for tank in self.tanks:
             tank.tick(wall)
 
 

@@ -59,7 +59,10 @@ class PlayedKey:
         """What a request meets before any limit: `ok`, `invalid_key` or `overloaded`."""
         if now >= self.dies:
             return "invalid_key"
-        return "overloaded" if any(out.begins <= now < out.ends for out in self.outages) else "ok"
+        for out in self.outages:
+            if out.begins <= now < out.ends:
+                return "overloaded"
+        return "ok"
 
 
 class Counts:

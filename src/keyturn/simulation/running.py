@@ -117,38 +117,81 @@ async def _simulated(prepared: Prepared, tally: Tally, told: Callable[[Tally, fl
     keys = play(scenario, virtual.seeded(scenario.seed + 1), clock.wall())
     upstreams = Upstreams(scenario, keys, clock, virtual.seeded(scenario.seed + 2))
     tally.counts = upstreams.counts
-    loop, began = asyncio.get_running_loop(), clock.mono()
-    running: set[asyncio.Task[None]] = set()
     step = max(1, len(prepared.calls) // 100)
     async with _strategy(tally.strategy, prepared.config, upstreams, prepared) as strategy:
-        for place, asked in enumerate(prepared.calls):
-            if place % step == 0:
-                told(tally, place / max(1, len(prepared.calls)))
-            asked.attempts, asked.admitted = 0, 0.0
-            if began + asked.at > clock.mono():
-                await clock.sleep_until(began + asked.at)
-            tally.until = asked.at
-            task = loop.create_task(_call(asked, strategy, tally, clock, began))
-            running.add(task)
-            task.add_done_callback(running.discard)
-        if running:
-            await asyncio.gather(*running)
+        crowd = _Crowd(strategy, tally, clock)
+        for place in range(0, len(prepared.calls), step):
+            told(tally, place / len(prepared.calls))
+            await crowd.come(prepared.calls[place : place + step])
+        await crowd.answered()
     tally.until = scenario.duration
 
 
-async def _call(asked: Asked, strategy: Strategy, tally: Tally, clock: virtual.VirtualClock, began: float) -> None:
-    """One call as its client sees it: asked for, and once more if it is told when to come back and does."""
-    tally.come(asked)
-    came = clock.mono() - began
-    status, wait = await strategy.answer(asked)
-    if status == 429 and wait is not None and asked.obeys and wait <= MOST_OBEYED:
-        await clock.sleep_until(clock.mono() + wait)
-        came = clock.mono() - began
-        asked.admitted = 0.0
-        status, _ = await strategy.answer(asked)
-        tally.advised += 1
-        tally.admitted += asked.admitted > 0
-    tally.answered(asked, status, came)
+class _Crowd:
+    """Clients, each of whom calls at its moment. What costs something for each call is done once: one timer brings the
+    next one, and a task per call is all that runs."""
+
+    def __init__(self, strategy: Strategy, tally: Tally, clock: virtual.VirtualClock) -> None:
+        self._strategy = strategy
+        self._tally = tally
+        self._clock = clock
+        self._began = clock.mono()
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[int, asyncio.Task[None]] = {}
+        """By the id of what is asked."""
+        self._left: Iterator[Asked] = iter(())
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def come(self, calls: Sequence[Asked]) -> None:
+        """Have *calls*, which are in order, asked for; until the last of them is."""
+        self._left, come = iter(calls), self._loop.create_future()
+        self._go_on(come)
+        try:
+            await come
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    async def answered(self) -> None:
+        """Wait until nobody is left who waits for an answer."""
+        await asyncio.gather(*self._running.values())
+
+    def _go_on(self, come: asyncio.Future[None]) -> None:
+        """Ask what is due, and set the timer for the next; *come*: all have been asked."""
+        now = self._clock.mono()
+        for asked in self._left:
+            at = self._began + asked.at
+            if at > now:
+                self._timer = self._loop.call_at(at, self._due, asked, come)
+                return
+            self._ask(asked)
+        self._timer = None
+        come.set_result(None)
+
+    def _due(self, asked: Asked, come: asyncio.Future[None]) -> None:
+        self._ask(asked)
+        self._go_on(come)
+
+    def _ask(self, asked: Asked) -> None:
+        asked.attempts, asked.admitted = 0, 0.0
+        self._tally.until = asked.at
+        self._running[id(asked)] = self._loop.create_task(self._call(asked))
+
+    async def _call(self, asked: Asked) -> None:
+        """One call as its client sees it: asked for, and once more if it is told when to come back and does."""
+        strategy, tally, clock = self._strategy, self._tally, self._clock
+        tally.come(asked)
+        came = clock.mono() - self._began
+        status, wait = await strategy.answer(asked)
+        if status == 429 and wait is not None and asked.obeys and wait <= MOST_OBEYED:
+            await clock.sleep_until(clock.mono() + wait)
+            came = clock.mono() - self._began
+            asked.admitted = 0.0
+            status, _ = await strategy.answer(asked)
+            tally.advised += 1
+            tally.admitted += asked.admitted > 0
+        tally.answered(asked, status, came)
+        del self._running[id(asked)]
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
@@ -60,16 +60,61 @@ class Unhandled(VirtualTimeError):
     """A task or callback failed and nobody looked at its exception."""
 
 
+class _Turn(asyncio.Handle):
+    """A callback for the next turn. They are made by the million: of the loop nothing is asked for it."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], loop: VirtualLoop, context: Context | None
+    ) -> None:
+        self._callback, self._args, self._loop = callback, args, loop
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+        self._repr = self._source_traceback = None
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = self._args = None  # type: ignore[assignment]
+
+
+class _Timer(asyncio.TimerHandle):
+    """A callback for a moment, likewise."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: VirtualLoop,
+        context: Context | None,
+    ) -> None:
+        self._when, self._callback, self._args, self._loop = when, callback, args, loop
+        self._context = copy_context() if context is None else context
+        self._scheduled, self._cancelled = True, False
+        self._repr = self._source_traceback = None
+
+    def cancel(self) -> None:
+        if not self._cancelled:
+            self._cancelled = True
+            self._callback = self._args = None  # type: ignore[assignment]
+            if self._scheduled:
+                self._loop._timer_cancelled_count += 1
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """The loop. *start_wall* is what the wall clock shows (Unix seconds) when the run begins.
 
     One turn does what asyncio's own does, without asking the system for input or for the time.
     """
 
-    _ready: deque[asyncio.Handle]
-    _scheduled: list[tuple[float, int, asyncio.TimerHandle]]
+    _ready: deque[_Turn | _Timer]
+    _scheduled: list[tuple[float, int, _Timer]]
     """By when they are due, those for the same moment in the order in which they were set."""
     _timer_cancelled_count: int
+    _stopping: bool
 
     def __init__(self, *, start_wall: float, horizon: float, max_turns: int) -> None:
         super().__init__()
@@ -88,8 +133,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        timer._scheduled = True  # type: ignore[attr-defined]
+        timer = _Timer(when, callback, args, self, context)
         self._timers += 1
         heapq.heappush(self._scheduled, (when, self._timers, timer))
         return timer
@@ -97,33 +141,40 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_soon(
         self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _Turn(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
     def _run_once(self) -> None:
-        self.turns += 1
-        if self.turns > self._max_turns:
-            raise Runaway(f"not done after {self._max_turns} turns, now at {self.now:g}\n{self.describe()}")
-        ready, timers = self._ready, self._scheduled
-        if self._timer_cancelled_count > MOST_CANCELLED and 2 * self._timer_cancelled_count > len(timers):
-            self._forget_cancelled()
+        """Turn after turn, until the loop is to stop."""
+        ready, heappop = self._ready, heapq.heappop
+        while True:
+            self.turns += 1
+            if self.turns > self._max_turns:
+                raise Runaway(f"not done after {self._max_turns} turns, now at {self.now:g}\n{self.describe()}")
+            if self._timer_cancelled_count > MOST_CANCELLED and 2 * self._timer_cancelled_count > len(self._scheduled):
+                self._forget_cancelled()
             timers = self._scheduled
-        while timers and timers[0][2]._cancelled:
-            self._drop(heapq.heappop(timers)[2])
-        if not ready and not self._stopping:  # type: ignore[attr-defined]
-            self._advance(timers)
-        due = self.now + RESOLUTION
-        while timers and timers[0][0] < due:
-            handle = heapq.heappop(timers)[2]
-            handle._scheduled = False  # type: ignore[attr-defined]
-            ready.append(handle)
-        for _ in range(len(ready)):
-            each = ready.popleft()
-            if not each._cancelled:
-                each._run()
+            if not ready and not self._stopping:
+                while timers and timers[0][2]._cancelled:
+                    self._drop(heappop(timers)[2])
+                self._advance(timers)
+            due = self.now + RESOLUTION
+            while timers and timers[0][0] < due:
+                handle = heappop(timers)[2]
+                if handle._cancelled:
+                    self._drop(handle)
+                else:
+                    handle._scheduled = False
+                    ready.append(handle)
+            for _ in range(len(ready)):
+                each = ready.popleft()
+                if not each._cancelled:
+                    each._run()
+            if self._stopping:
+                return
 
-    def _advance(self, timers: list[tuple[float, int, asyncio.TimerHandle]]) -> None:
+    def _advance(self, timers: list[tuple[float, int, _Timer]]) -> None:
         """Nothing is ready: move the clock to the next timer."""
         if not timers:
             raise Deadlock(f"deadlock at {self.now:g}: nothing is ready and no timer is set\n{self.describe()}")
@@ -137,16 +188,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
         left = []
         for timer in self._scheduled:
             if timer[2]._cancelled:
-                timer[2]._scheduled = False  # type: ignore[attr-defined]
+                timer[2]._scheduled = False
             else:
                 left.append(timer)
         heapq.heapify(left)
         self._scheduled = left
         self._timer_cancelled_count = 0
 
-    def _drop(self, handle: asyncio.TimerHandle) -> None:
+    def _drop(self, handle: _Timer) -> None:
         self._timer_cancelled_count -= 1
-        handle._scheduled = False  # type: ignore[attr-defined]
+        handle._scheduled = False
 
     def lift_bounds(self) -> None:
         """Allow a little more, to cancel what is left after a failed run."""
@@ -185,6 +236,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Another thread may wake the loop; it never sleeps."""
 
 
+_under_way: list[VirtualLoop] = []
+"""The loop of the run that is under way: who asks for the time, as each call does many times, finds it at once."""
+
+
 class VirtualClock:
     """keyturn's Clock protocol on the running virtual loop. May be made before the run begins.
 
@@ -195,11 +250,10 @@ class VirtualClock:
         self.wall_shift = 0.0
 
     def mono(self) -> float:
-        now: float = asyncio.get_running_loop().now  # type: ignore[attr-defined]
-        return now
+        return _under_way[-1].now
 
     def wall(self) -> float:
-        loop = _loop()
+        loop = _under_way[-1]
         return loop.start_wall + (loop.now - START_MONO) + self.wall_shift
 
     async def sleep_until(self, when: float) -> None:
@@ -219,7 +273,7 @@ class VirtualClock:
             timer.cancel()
 
     def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_at(when, callback)
+        return _under_way[-1].call_at(when, callback)
 
 
 def _reach(reached: asyncio.Future[None]) -> None:
@@ -270,6 +324,7 @@ def run(
     LeftOver when tasks outlive main, Unhandled when a task failed and nobody noticed.
     """
     loop = VirtualLoop(start_wall=start_wall, horizon=horizon, max_turns=max_turns)
+    _under_way.append(loop)
     asyncio.set_event_loop(loop)
     try:
         result = loop.run_until_complete(main())
@@ -283,6 +338,7 @@ def run(
         _cancel_all(loop)
         asyncio.set_event_loop(None)
         loop.close()
+        _under_way.pop()
 
 
 async def _grace() -> None:

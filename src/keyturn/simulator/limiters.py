@@ -102,8 +102,9 @@ class RollingLog:
         self._used = 0
 
     def _forget(self, now: float) -> None:
-        while self._log and self._log[0][0] + self.seconds <= now + TICK:
-            self._used -= self._log.popleft()[1]
+        log = self._log
+        while log and log[0][0] + self.seconds <= now + TICK:
+            self._used -= log.popleft()[1]
 
     def wait(self, now: float, cost: int) -> float:
         if cost > self.capacity:

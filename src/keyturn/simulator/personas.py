@@ -279,12 +279,15 @@ def _remaining(meter: Limiter, now: float) -> int:
 
 
 def _openai_headers(rows: Sequence[tuple[str, Limiter | None]], now: float) -> Headers:
-    present = [(name, meter) for name, meter in rows if meter is not None]
-    return (
-        [(f"x-ratelimit-limit-{name}", str(meter.capacity)) for name, meter in present]
-        + [(f"x-ratelimit-remaining-{name}", str(_remaining(meter, now))) for name, meter in present]
-        + [(f"x-ratelimit-reset-{name}", go_duration(meter.full_in(now))) for name, meter in present]
-    )
+    limits: Headers = []
+    remaining: Headers = []
+    resets: Headers = []
+    for name, meter in rows:
+        if meter is not None:
+            limits.append((f"x-ratelimit-limit-{name}", str(meter.capacity)))
+            remaining.append((f"x-ratelimit-remaining-{name}", str(_remaining(meter, now))))
+            resets.append((f"x-ratelimit-reset-{name}", go_duration(meter.full_in(now))))
+    return limits + remaining + resets
 
 
 def _anthropic_headers(rows: Sequence[tuple[str, Limiter | None]], now: float) -> Headers:

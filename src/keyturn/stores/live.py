@@ -70,6 +70,10 @@ class View(Protocol):
         """What is used of *limit*, without what is held; it need not be declared."""
         ...
 
+    def taken(self, limit: Limit, now: float) -> int:
+        """What is used of *limit* and what is held of it, together."""
+        ...
+
     def row(self, limit: Limit, now: float) -> LimitRow:
         """One limit as it stands, whether it is declared or only ever claimed."""
         ...

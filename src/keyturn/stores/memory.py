@@ -80,6 +80,9 @@ class MemoryState:
     def used(self, limit: Limit, now: float) -> int:
         return self._meters.used(limit, now)
 
+    def taken(self, limit: Limit, now: float) -> int:
+        return self._meters.taken(limit, now)
+
     def row(self, limit: Limit, now: float) -> LimitRow:
         return self._meters.row(limit, now)
 

@@ -120,6 +120,10 @@ class Known:
     def used(self, limit: Limit, now: float) -> int:
         return self._meters.used(limit, now) + self._part(limit, now)[0]
 
+    def taken(self, limit: Limit, now: float) -> int:
+        used, held, _ = self._part(limit, now)
+        return self._meters.taken(limit, now) + used + held
+
     def row(self, limit: Limit, now: float) -> LimitRow:
         row = self._meters.row(limit, now)
         used, held, until = self._part(limit, now)

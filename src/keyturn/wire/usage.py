@@ -27,7 +27,8 @@ def read_usage(given: object) -> Usage | None:
     if not prompt and not output:
         return None
     details = get("prompt_tokens_details") or get("input_tokens_details")
-    cached = min(prompt, _part(details, "cached_tokens") or _count(get("prompt_cache_hit_tokens")))  # DeepSeek
+    cached = (_part(details, "cached_tokens") if details else 0) or _count(get("prompt_cache_hit_tokens"))  # DeepSeek
+    cached = min(prompt, cached)
     written = min(prompt - cached, _part(details, "cache_write_tokens")) if details else 0
     thoughts = get("completion_tokens_details") or get("output_tokens_details")
     reasoning = _part(thoughts, "reasoning_tokens") if thoughts else 0
@@ -47,8 +48,10 @@ def _money(value: object) -> int | None:
 
 def _count(value: object) -> int:
     """A whole number of tokens from 0 to `_MOST`; 0 for what is no number, or below 0."""
+    if value is None:
+        return 0
     if type(value) is int:  # not bool
-        return min(value, _MOST) if value > 0 else 0
+        return (value if value < _MOST else _MOST) if value > 0 else 0
     if type(value) is float:
         return int(min(value, _MOST)) if value > 0 else 0
     return 0
