@@ -26,8 +26,6 @@ HI = [{"role": "user", "content": "Hi"}]
 SAID = "You said: Hi"
 PATIENCE = 20.0
 
-pytestmark = pytest.mark.realtime
-
 
 def soon(true: Callable[[], object]) -> bool:
     """Whether it becomes true, on a machine that is busy with other things."""
@@ -90,6 +88,7 @@ def test_LIB_01_streams_are_iterators(elsewhere: Path, upstreams: Upstreams) -> 
         assert {each.result for each in upstreams.seen()} == {"served"}
 
 
+@pytest.mark.realtime
 def test_LIB_01_a_stream_that_is_closed_or_forgotten_ends_upstream(elsewhere: Path, upstreams: Upstreams) -> None:
     upstreams.script({"pace": 0.3})
     with Client() as client:
@@ -113,6 +112,7 @@ def test_LIB_01_a_stream_that_is_cut_raises(elsewhere: Path, upstreams: Upstream
             list(stream)
 
 
+@pytest.mark.realtime
 def test_LIB_01_closing_under_calls_and_streams_ends_them(elsewhere: Path, upstreams: Upstreams) -> None:
     upstreams.script({"stream": True, "at_chunk": 3, "does": "hang"}, {"latency": 20})
     client = Client()
@@ -217,6 +217,7 @@ print(client.chat("Hi", {MODEL!r}))
 """
 
 
+@pytest.mark.realtime
 def test_LIB_01_a_program_that_closes_nothing_ends_all_the_same(elsewhere: Path, upstreams: Upstreams) -> None:
     upstreams.script({"stream": True, "pace": 0.1})
     done = subprocess.run(

@@ -144,6 +144,16 @@ def test_how_long_answers_take_is_learned_from_late() -> None:
     assert answers.usual(one, stream=False) == 0.0
 
 
+@pytest.mark.parametrize("window", [MINUTE, Window("bucket", 99.0), Window("calendar", 86_400.0, "UTC")])
+def test_what_nobody_else_counts_is_read_from_the_counter_itself(window: Window) -> None:
+    limit = Limit("g", "requests", window, 10, "declared")
+    for count in (0, 1, 9, 10):
+        meters = used(limit, *(float(each) for each in range(count)))
+        for now in (9.0, 40.5, 65.0, 90_000.0):
+            read = refill(meters, limit, now, 1.5)
+            assert returns_of([read._replace(row=None)], now) == returns_of([read], now)
+
+
 def test_a_supply_tells_when_so_many_are_taken() -> None:
     bucket = Limit("g", "requests", Window("bucket", 99.0), 100, "declared")
     refills = [refill(Meters(), bucket, 0.0)]

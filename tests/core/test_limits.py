@@ -152,6 +152,20 @@ def test_a_denial_names_the_limit_with_the_longest_wait() -> None:
     assert not denied.never
 
 
+def test_a_wait_that_is_too_long_anyway_need_not_be_the_longest() -> None:
+    made = meters(limit("requests", 1), limit("tokens", 10, DAY), limit("input_tokens", 1000))
+    spend(made, "a", 0.0, Cost(5, 5))
+    needed = claims(made.limits(SCOPE), Cost(5, 5))
+    longest, found = made.wait(needed, 10.0)
+    assert found is not None
+    assert found.metric == "tokens"
+    assert made.wait(needed, 10.0, longest + 1.0) == made.wait(needed, 10.0, longest) == (longest, found)
+    minute, first = made.wait(needed, 10.0, 20.0)
+    assert first is not None
+    assert first.metric == "requests"
+    assert 20.0 <= minute < longest
+
+
 def test_wait_any_tells_whether_smaller_calls_fit() -> None:
     made = meters(limit("tokens", 100))
     spend(made, "a", 0.0, Cost(40, 5))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from keyturn.core.limits import Cost
@@ -152,3 +154,20 @@ def test_the_bound_caps_the_margin_and_embeddings_have_no_output() -> None:
         learned_output=256,
     )
     assert got == Cost(110, 0, 1)
+
+
+@pytest.mark.parametrize("kind", ["chat", "embeddings"])
+@pytest.mark.parametrize("size", [0, 1, 255, 300, 4_001, 1_000_000])
+@pytest.mark.parametrize("max_output", [None, 0, 1, 100, 5_000])
+@pytest.mark.parametrize("usage", [None, Usage(1, 1), Usage(900, 700), Usage(10**9, 10**9)])
+def test_what_is_charged_in_one_go_is_what_the_steps_say(
+    kind: Kind, size: int, max_output: int | None, usage: Usage | None
+) -> None:
+    estimator = Estimator()
+    for _ in range(3 if usage is not None else 0):
+        assert usage is not None
+        estimator.learn("m", call(3_000), usage)
+    for media, counts, charges_max in product((0, 2), (True, False), (True, False)):
+        asked, how = call(size, media, max_output, kind), {"counts_output": counts, "charges_max_output": charges_max}
+        steps = charge(estimator.estimate(asked, "m"), asked, learned_output=estimator.output("m"), **how)
+        assert estimator.charge(asked, "m", **how) == steps

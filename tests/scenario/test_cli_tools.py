@@ -247,7 +247,7 @@ def test_a_stream_that_hangs_half_way_ends_in_an_error_event(tools: Tools) -> No
         assert "had not finished" in answer.events[-1]
         await all_gone(tools.noted())
 
-    within(tools.config("claude_code", timeout=1.0), main)
+    within(tools.config("claude_code", timeout=0.6), main)
 
 
 def test_a_model_that_would_be_an_option_runs_nothing(tools: Tools) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections import deque
 from collections.abc import Sequence
 
+from keyturn.dispatch.run import Run
 from keyturn.simulator import KeyRule
 from tests.support import virtual
 from tests.support.world import Answer, World
@@ -118,5 +120,24 @@ def test_who_was_told_to_come_back_while_others_stood_in_line_is_served_then() -
             assert len(back) > 100
             assert back.count(200) >= 0.95 * len(back)
             assert world.upstream.own_429 == 0
+
+    virtual.run(main)
+
+
+def test_a_refusal_leaves_nothing_for_the_collector_of_garbage() -> None:
+    """A pool that is full refuses by the thousand: each must be gone with its answer."""
+
+    async def main() -> None:
+        async with World({"groq": [KeyRule(rpm=1)]}, environ={"LIMITS_GROQ": "rpm=1"}) as world:
+            gc.collect()
+            gc.disable()
+            try:
+                answers = [await world.chat(MODEL, timeout=1.0) for _ in range(20)]
+                await virtual.idle()
+                left = [each for each in gc.get_objects() if isinstance(each, Run) and each.trail.status == 429]
+            finally:
+                gc.enable()
+            assert [answer.status for answer in answers] == [200] + [429] * 19
+            assert not left
 
     virtual.run(main)

@@ -12,6 +12,7 @@ from math import log
 from typing import Any, NamedTuple
 
 from keyturn.core import Caller, CallerClass
+from keyturn.simulation.virtual import all_seeded
 from keyturn.simulator import KeyRule
 from tests.support import virtual
 from tests.support.world import World

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from keyturn.errors import ConfigError
 from keyturn.simulation import Comparison, Figures, Scenario, Tally, compare
+from keyturn.simulation.running import _Crowd
+from tests.support import virtual
 
 from .scenes import scene
 
@@ -173,3 +177,26 @@ def test_what_cannot_be_replayed_is_told(tmp_path: Path, content: str | None, sa
         (tmp_path / "calls.jsonl").write_text(content)
     with pytest.raises(ConfigError, match=said):
         compare(scene(calls={"rate": None, "replay": "calls.jsonl"}), tmp_path)
+
+
+def test_clients_stop_coming_in_the_very_turn_in_which_the_next_is_due() -> None:
+    class Server:
+        async def answer(self, asked: Any) -> tuple[int, None]:
+            return 200, None
+
+    async def main() -> list[float]:
+        answered: list[float] = []
+        tally = SimpleNamespace(
+            until=0.0, come=lambda asked: None, answered=lambda asked, *_: answered.append(asked.at)
+        )
+        clock = virtual.VirtualClock()
+        crowd = _Crowd(Server(), tally, clock)  # type: ignore[arg-type]
+        calls = [SimpleNamespace(at=float(moment), obeys=False) for moment in (1, 2)]
+        coming = asyncio.ensure_future(crowd.come(calls))  # type: ignore[arg-type]
+        clock.call_at(clock.mono() + 2.0, coming.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await coming
+        await asyncio.sleep(5.0)
+        return answered
+
+    assert virtual.run(main) in ([1.0], [1.0, 2.0])

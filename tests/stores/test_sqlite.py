@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import pytest
 
-from keyturn.errors import StoreAway, StoreError
+from keyturn.errors import RowsRefused, StoreAway, StoreError
 from keyturn.stores import Journal, JournaledLedger, Keeping, SqliteFile, SqliteSink, UsageQuery
 from keyturn.stores.sqlite_file import connected
 from keyturn.stores.sqlite_schema import migrate, migrations, newest_schema, schema_of
@@ -317,6 +317,18 @@ def test_two_users_of_one_file(tmp_path: Path) -> None:
             await file.run(lambda connection: None)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("many", [1, 9])
+@pytest.mark.parametrize("wrong", [b'["route"]', b"{}", b'"route","one more"'])
+def test_what_no_column_takes_is_no_row_wherever_it_stands(tmp_path: Path, wrong: bytes, many: int) -> None:
+    async def work(sink: SqliteSink) -> None:
+        bad = [line.replace(b'"route"', wrong) for line in lines(*(over(began(f"bad-{n}")) for n in range(many)))]
+        with pytest.raises(RowsRefused):
+            await sink.apply([*lines(over(began("good"))), *bad], "here")
+        assert list(await sink.usage(EVER)) == []
+
+    with_sink(tmp_path / "state.sqlite", work)
 
 
 def test_workers_write_into_one_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -182,3 +183,33 @@ def test_two_runs_with_one_seed_are_alike() -> None:
         return times
 
     assert virtual.run(main) == virtual.run(main)
+
+
+def test_each_thread_has_a_time_of_its_own() -> None:
+    clock, passed = virtual.VirtualClock(), dict[float, float]()
+    met = threading.Barrier(2)
+
+    def pass_time(seconds: float) -> None:
+        async def main() -> None:
+            began = clock.mono()
+            met.wait(20.0)  # both runs are under way
+            for _ in range(3):
+                await clock.sleep_until(clock.mono() + seconds)
+            met.wait(20.0)
+            passed[seconds] = clock.mono() - began
+
+        virtual.run(main)
+
+    threads = [threading.Thread(target=pass_time, args=(seconds,)) for seconds in (1.0, 10.0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30.0)
+    assert passed == {1.0: 3.0, 10.0: 30.0}
+
+
+def test_outside_of_a_run_there_is_no_time() -> None:
+    clock = virtual.VirtualClock()
+    for asked in (clock.mono, clock.wall, lambda: clock.call_at(1.0, print)):
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asked()

@@ -71,6 +71,13 @@ def test_secrets_next_to_each_other_are_all_found(parts: list[str]) -> None:
         "csk-0123456789abcdefghijABCDEFGHIJ",
         "sk-proj-************************abcd",
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abcdefghijkl",
+        "fw_0123456789abcdefghijABCDEFGHIJ",
+        "r8_0123456789abcdefghijABCDEFGHIJ",
+        "tgp_v1_0123456789abcdefghijABCDEF",
+        "nvapi-0123456789abcdefghijABCDEFG",
+        "ya29.0123456789abcdefghijABCDEFGHI",
+        "GOCSPX-0123456789abcdefghijABCDEF",
+        "AKIA0123456789ABCDEF",
     ],
 )
 def test_unknown_keys_are_known_by_their_shape(key: str) -> None:
@@ -79,6 +86,7 @@ def test_unknown_keys_are_known_by_their_shape(key: str) -> None:
 
 def test_whatever_follows_bearer_is_taken_out() -> None:
     assert Redactor().text("authorization: Bearer abc.def/ghi+12") == "authorization: Bearer ***"
+    assert Redactor().text("AUTHORIZATION: BEARER abc.def/ghi+12") == "AUTHORIZATION: BEARER ***"
 
 
 @pytest.mark.parametrize(

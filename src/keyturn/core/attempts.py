@@ -139,13 +139,14 @@ def together(shortages: list[Exhausted]) -> Exhausted:
     """One shortage for several deployments: the earliest return, the sums of the reasons."""
     wait, limits, busy, faults, dead, by_size = float("inf"), 0, 0, 0, 0, False
     for each in shortages:
-        wait = min(wait, each.wait)
+        if each.wait < wait:
+            wait = each.wait
         limits += each.limits
         busy += each.busy
         faults += each.faults
         dead += each.dead
         by_size = by_size or each.by_size
-    return Exhausted(wait, limits, busy, faults, dead, bool(by_size))
+    return Exhausted(wait, limits, busy, faults, dead, by_size)
 
 
 def stand_by(shortage: Exhausted, now: float, latest: float) -> WaitUntil | Refuse:

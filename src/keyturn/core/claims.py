@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+
+import msgspec
 
 from .limitbook import Limit
 from .message import Usage
 from .pricing import Price, cost_of
 
 
-class Cost(NamedTuple):
+class Cost(msgspec.Struct, frozen=True, gc=False):
     """What an attempt is charged at admission, in tokens. *output* 0: the provider does not count it."""
 
     input: int
@@ -23,7 +24,7 @@ class Cost(NamedTuple):
     """By which it is settled."""
 
 
-class Claim(NamedTuple):
+class Claim(msgspec.Struct, frozen=True, gc=False):
     """What one attempt needs of one limit."""
 
     limit: Limit
@@ -38,7 +39,7 @@ class Claim(NamedTuple):
 
 def claims(limits: Iterable[Limit], cost: Cost) -> list[Claim]:
     """The claims of one attempt of *cost* on each of *limits*, which must be of different windows or scopes."""
-    tokens, output, floor, money, price = cost
+    tokens, output, floor = cost.input, cost.output, cost.floor
     found = []
     for limit in limits:
         metric = limit.metric
@@ -51,7 +52,7 @@ def claims(limits: Iterable[Limit], cost: Cost) -> list[Claim]:
         elif metric == "output_tokens":
             found.append(Claim(limit, output, 0, output))
         else:
-            found.append(Claim(limit, money, money, 0, price))
+            found.append(Claim(limit, cost.money, cost.money, 0, cost.price))
     return found
 
 

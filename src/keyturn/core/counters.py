@@ -221,7 +221,10 @@ class SlotRing(Counter):
         return max(0, self.capacity - self._sum + gone - self.held)
 
     def schedule(self, now: float) -> list[tuple[float, int]]:
-        return [(self._end_of(slot) - now, amount) for slot, amount in self._slots.items()] if self.used(now) else []
+        if not self.used(now):
+            return []
+        span, width, origin = self._span, self._width, self._origin  # as in `_end_of`
+        return [((slot + span) * width + origin - now, amount) for slot, amount in self._slots.items()]
 
     def _end_of(self, slot: int) -> float:
         """The first moment at which *slot* no longer counts: the start of the slot that pushes it out."""

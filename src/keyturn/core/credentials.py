@@ -37,7 +37,7 @@ flight together counts once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
@@ -187,6 +187,10 @@ class Marks:
     def stand(self, scopes: Iterable[ScopeKey]) -> bool:
         """Whether there is a mark on any of *scopes*, whatever it says."""
         return not self._table.keys().isdisjoint(scopes)
+
+    def unmarked(self) -> Callable[[Iterable[ScopeKey]], bool]:
+        """To ask of many scopes at one moment: whether there is no mark on any of them, whatever it would say."""
+        return self._table.keys().isdisjoint
 
     def blocked(self, scopes: Collection[ScopeKey], now: float) -> Mark | None:
         """The mark that forbids a candidate with these scopes, the latest to end; None when it may be used."""

@@ -122,9 +122,9 @@ def work_before(
     that is. Of the others counts what they are given meanwhile by their weights, at most what they wait for, and what
     they will ask for within *ahead* seconds."""
     mine = wants.get(rank, {})
-    own = mine.get(caller, Weighed(weight, 0.0, 0.0))
-    turn, place = (own.work + cost) / weight, (own.calls + 1.0) / weight
-    work, calls = own.work + cost, own.calls + 1.0
+    own = mine.get(caller)
+    work, calls = (cost, 1.0) if own is None else (own.work + cost, own.calls + 1.0)
+    turn, place = work / weight, calls / weight
     for name, other in mine.items():
         if name != caller:
             work += min(other.work + other.work_coming * ahead, turn * other.weight)

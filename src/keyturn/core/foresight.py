@@ -48,7 +48,7 @@ MOST_TIMED = 1024
 """Deployments of which it is remembered, streams apart."""
 LOOKED_AT = 32
 """Promises to calls of one size that are compared with one that comes."""
-KNOWN = 4
+KNOWN = 8
 """Moments for which it is known what is promised by then; the sums for others are added up."""
 SPAN = 2.0
 """Seconds within which it is not told apart which of two promises is the earlier, in sums."""
@@ -170,11 +170,18 @@ class _Sums:
         if moment >= self._last * SPAN:
             return self.work, self.calls
         ends = int(moment // SPAN) + 1
-        found = self._known.get(ends)
+        known = self._known
+        found = known.get(ends)
         if found is None:
-            if len(self._known) >= KNOWN:
-                self._known.clear()
-            found = self._known[ends] = self._before(ends)
+            earlier = known.get(ends - 1)  # as time goes by, the next span is asked for after each
+            if earlier is None:
+                found = self._before(ends)
+            else:
+                work, calls = self._levels[0].get(ends - 1, (0, 0))
+                found = earlier[0] + work, earlier[1] + calls
+            if len(known) >= KNOWN:
+                del known[next(iter(known))]
+            known[ends] = found
         return found
 
     def _before(self, ends: int) -> tuple[int, int]:
@@ -387,8 +394,10 @@ class Promises:
     ) -> tuple[float, float]:
         """Work and calls."""
         work = calls = 0.0
+        faith = self._faith
         for horizon, sums in claim.sums.items():
-            share = self._share(caller, horizon)[all_come]
+            known = faith.get((caller, horizon))
+            share = self._share(caller, horizon)[all_come] if known is None else known[2 + all_come]
             if share:
                 more, others = sums.until(until)
                 work += (more if counts else others) * share

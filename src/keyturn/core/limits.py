@@ -217,7 +217,7 @@ class Meters:
         counters = self._counters
         parts: list[_Part] = []
         for claim in claims:
-            limit, cost, floor, _, _ = claim
+            limit, cost, floor = claim.limit, claim.cost, claim.floor
             counter = counters.get(limit.key)
             if counter is None or counter.capacity != limit.capacity:
                 counter = self._counter(limit, now)
@@ -237,12 +237,11 @@ class Meters:
             self._note(loan)
         return None
 
-    def wait(self, claims: Sequence[Claim], now: float) -> tuple[float, Limit | None]:
+    def wait(self, claims: Sequence[Claim], now: float, most: float = inf) -> tuple[float, Limit | None]:
         """Seconds until all of *claims* would fit if nothing else happened, and the limit that is longest in the way.
-
-        Infinite when that alone does not help. Nothing is taken, and nobody is remembered as waiting.
-        """
-        longest: float = 0.0
+        If one does not fit within *most* seconds, that is enough. Infinite when time alone does not help. Nothing is
+        taken, and nobody is remembered as waiting."""
+        longest = 0.0
         found: Limit | None = None
         for claim in claims:
             counter, limit = self._counters.get(claim.limit.key), claim.limit
@@ -250,6 +249,8 @@ class Meters:
             wait = inf if never else 0.0 if counter is None else _wait(counter, limit, claim.cost, now)
             if wait > longest:
                 longest, found = wait, limit
+            if wait >= most:
+                break
         return longest, found
 
     def counted(self, attempt_id: str, now: float) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, MutableMapping, Sequence
 from heapq import heapify, heappop, heappush, nsmallest
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from .credentials import Block, Mark, ScopeKey
 from .entries import FOREVER, Entry, Flow, Pace, Rank
@@ -28,7 +30,7 @@ class View(Protocol):
     def load(self, scope: str, now: float) -> tuple[float, float]: ...
 
 
-class Exhausted(NamedTuple):
+class Exhausted(msgspec.Struct, frozen=True, gc=False):
     """Nothing can be picked now. *wait*: seconds until the earliest candidate returns, infinite when unknown."""
 
     wait: float
@@ -408,29 +410,30 @@ class Pool:
 
     def returns(self, tokens: int, tried: Collection[int], now: float) -> Exhausted:
         """Why nothing can be picked, and when something can be."""
-        earliest, by_size, stuck = FOREVER, False, 0
+        earliest, by_size, stuck, entries = FOREVER, False, 0, self.entries
         for rank in self.ranks:
             for order in rank.ready:
-                entry = self.entries[order]
+                entry = entries[order]
                 if order not in tried and entry.short_until > now and tokens >= entry.short_cost:
                     earliest, by_size = min(earliest, entry.short_until), True
                     stuck += entry.short_until == FOREVER
         heap = self._heap
-        while heap and self.entries[heap[0][1]].parked_until != heap[0][0]:
+        while heap and entries[heap[0][1]].parked_until != heap[0][0]:
             heappop(heap)
-        if heap and heap[0][1] not in tried:
-            earliest = min(earliest, heap[0][0])
-        elif heap:
-            waiting = (until for until, order in heap if order not in tried)
-            earliest = min(earliest, min(waiting, default=FOREVER))
+        if heap:
+            until, order = heap[0]
+            if order in tried:
+                until = min((until for until, order in heap if order not in tried), default=FOREVER)
+            if until < earliest:
+                earliest = until
         blocks = self.blocks
         if tried:  # what was tried is of no use to this call, whenever it returns
             blocks = dict(blocks)
             for order in tried:
-                block = self.entries[order].block
+                block = entries[order].block
                 if block is not None:
                     blocks[block] -= 1
-        wait = max(earliest - now, 0.0)
+        wait = earliest - now if earliest > now else 0.0
         return Exhausted(
             wait, blocks["limit"] + by_size, blocks["busy"] + stuck, blocks["fault"], blocks["dead"], by_size
         )

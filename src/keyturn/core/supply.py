@@ -11,7 +11,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
-from math import ceil, floor, inf
+from math import ceil, inf
+from operator import itemgetter
 from typing import NamedTuple
 
 from .counters import SHARE, Counter
@@ -41,6 +42,8 @@ TINY = 1e-6
 """Units that are lost in rounding."""
 PLENTY = 1e9
 """Calls that a key without any limit is taken to bear."""
+NOTHING = (0.0, 0)
+"""What no key comes to."""
 
 
 class Refill(NamedTuple):
@@ -49,8 +52,8 @@ class Refill(NamedTuple):
     limit: Limit
     own: Counter | None
     """What this process counted."""
-    row: LimitRow
-    """How it stands over all that share it."""
+    row: LimitRow | None
+    """How it stands over all that share it; None where nobody else counts it."""
     unit: float
 
 
@@ -94,7 +97,7 @@ class KeySupply:
         self.returns = tuple(sorted(returns, key=_lasts, reverse=True))
         self.first = max([blocked, 0.0, *map(_first, self.returns)])
         """Before that it takes nothing."""
-        self.kinks: list[float] = []
+        self.kinks: tuple[float, ...] = ()
         """Just before far moments at which it gets more, and these."""
         paces = [each.pace for each in self.returns]
         self._pace = min(paces, default=inf)
@@ -102,7 +105,10 @@ class KeySupply:
         """Far ones at which it gets more at once than it can take at once."""
         self._levels: list[float] = []
         """From each on it takes no more than this, and its pace since now."""
-        self._find_moments(paces)
+        named = zip(self.returns, paces, strict=True)
+        far = [each for each, pace in named if pace == inf and each.times and each.times[-1] > FAR]
+        if far or blocked > FAR:
+            self._find_moments(far, paces)
 
     def calls(self, ahead: float) -> float:
         """How many calls it will have taken in all so many seconds *ahead*, if it is used as soon as it can be."""
@@ -121,7 +127,7 @@ class KeySupply:
                 if at:
                     units += sums[at - 1]
             # a part of a unit is none
-            calls = ((floor(units + TINY) if units > 0.0 else 0.0) + turned) / unit
+            calls = (((units + TINY) // 1.0 if units > 0.0 else 0.0) + turned) / unit
             if calls < allowed:
                 if not calls:
                     return 0.0
@@ -131,13 +137,11 @@ class KeySupply:
         at = bisect_right(self._moments, ahead)
         return min(allowed, self._levels[at - 1] + self._pace * ahead) if at else allowed
 
-    def _find_moments(self, paces: Sequence[float]) -> None:
-        """*paces*: of each of its limits."""
+    def _find_moments(self, far: Sequence[Return], paces: Sequence[float]) -> None:
+        """*far*: its limits that give back so late. *paces*: of each of its limits."""
         moments = {self.blocked} if self.blocked > FAR else set()
-        named = list(zip(self.returns, paces, strict=True))
-        far = [each for each, pace in named if pace == inf and each.times and each.times[-1] > FAR]
-        if far:
-            burst = min([each.capacity / each.unit for each, pace in named if pace < inf], default=1.0)
+        named = zip(self.returns, paces, strict=True)
+        burst = min([each.capacity / each.unit for each, pace in named if pace < inf], default=1.0)
         for each in far:
             least = burst * each.unit
             steps = zip(each.times, each.sums, (0.0, *each.sums), strict=False)
@@ -181,17 +185,18 @@ class _Step(NamedTuple):
 class Supply:
     """How many calls some keys will take by when."""
 
-    __slots__ = ("_calls", "_grid", "_keys", "_most", "_steps")
+    __slots__ = ("_added", "_grid", "_keys", "_most", "_steps")
 
     def __init__(self, keys: Mapping[KeySupply, float], now: float = 0.0) -> None:
         """As *keys* stand now, of each so many."""
         self._keys = sorted(
-            [(key.first + key.at - now, now - key.at, key, many) for key, many in keys.items()], key=_soon
+            [(key.first + key.at - now, now - key.at, key, many) for key, many in keys.items()], key=itemgetter(0)
         )
-        self._calls: dict[float, float] = {}
-        """By seconds from now, as far as somebody asked."""
-        kinks = {round(kink - past, 6) for _, past, key, _ in self._keys for kink in key.kinks}
-        self._grid: Sequence[float] = sorted({*GRID, *kinks}) if kinks else GRID
+        self._added: dict[float, tuple[float, int]] = {}
+        """By seconds from now: what its first keys come to, and how many these are, as far as somebody asked."""
+        kinks = {(past, key.kinks) for _, past, key, _ in self._keys if key.kinks}
+        moments = {round(kink - past, 6) for past, those in kinks for kink in those}
+        self._grid: Sequence[float] = sorted({*GRID, *moments}) if moments else GRID
         self._most = inf
         """What it comes to at most, once that is known."""
         self._steps: list[_Step] = []
@@ -222,7 +227,7 @@ class Supply:
         while high - low > 1:
             middle = (low + high) // 2
             moment = grid[middle]
-            if moment >= enough or (moment > fewer and self._by(moment) >= wanted):
+            if moment >= enough or (moment > fewer and self._by(moment, wanted) >= wanted):
                 high = middle
             else:
                 low = middle
@@ -234,26 +239,25 @@ class Supply:
         begins, ends = grid[low], grid[high]
         while ends - begins > max(FINE * begins, FINEST):
             between = (begins + ends) / 2.0
-            if between >= enough or (between > fewer and self._by(between) >= wanted):
+            if between >= enough or (between > fewer and self._by(between, wanted) >= wanted):
                 ends = between
             else:
                 begins = between
         return _Step(self._by(ends), self._by(begins), begins, ends)
 
-    def _by(self, ahead: float) -> float:
-        found = self._calls.get(ahead)
-        if found is None:
-            found = 0.0
-            for first, past, key, many in self._keys:
-                if first > ahead:
-                    break
-                found += key.calls(ahead + past) * many
-            self._calls[ahead] = found
+    def _by(self, ahead: float, wanted: float = inf) -> float:
+        """How many calls by then. If these are *wanted* or more: no fewer than *wanted*, and not more than all."""
+        keys, every = self._keys, len(self._keys)
+        found, added = self._added.get(ahead, NOTHING)
+        while added < every and found < wanted:
+            first, past, key, many = keys[added]
+            if first > ahead:  # nor do those that come after it
+                added = every
+                break
+            found += key.calls(ahead + past) * many
+            added += 1
+        self._added[ahead] = found, added
         return found
-
-
-def _soon(key: tuple[float, float, KeySupply, float]) -> float:
-    return key[0]
 
 
 def returns_of(refills: Iterable[Refill], now: float) -> tuple[Return, ...]:
@@ -263,23 +267,26 @@ def returns_of(refills: Iterable[Refill], now: float) -> tuple[Return, ...]:
 
 def _return_of(refill: Refill, now: float) -> Return:
     limit, own, row, unit = refill
-    window = limit.window
+    window, capacity = limit.window, limit.capacity
+    own_used, held = (0, 0) if own is None else (own.used(now), own.held)
+    used, reserved = (own_used, held) if row is None else (row.used, row.reserved)
     if window.kind == "bucket":
-        rate = limit.capacity * SHARE / window.seconds
-        return Return(unit, _left_of(own, row, rate, now), rate, (), (), inf, limit.capacity)
+        rate = capacity * SHARE / window.seconds
+        left = _left_of(own, capacity, rate, now) - max(used - own_used + reserved - held, 0)
+        return Return(unit, left, rate, (), (), inf, capacity)
+    free = capacity - used - reserved
     if window.kind != "rolling":  # a day or a month: nothing comes back before its end
-        ends = (row.resets_in, row.resets_in + window.seconds)
-        return Return(unit, row.free, 0.0, ends, (limit.capacity, 2 * limit.capacity), inf, limit.capacity)
-    free = limit.capacity - row.used - row.reserved
+        begins_anew = row.resets_in if row is not None else 0.0 if own is None else own.whole_in(now)
+        ends = (begins_anew, begins_anew + window.seconds)
+        return Return(unit, max(free, 0), 0.0, ends, (capacity, 2 * capacity), inf, capacity)
     whole = _whole(window.seconds)
-    if not row.used:
-        return Return(unit, free, 0.0, (), (), whole, limit.capacity)
-    own_used = 0 if own is None else own.used(now)
+    if not used:
+        return Return(unit, free, 0.0, (), (), whole, capacity)
     back = [] if own is None else own.schedule(now)
-    if row.used > own_used:  # by others: nobody knows when, but by when all is back
-        back = sorted([*back, (row.resets_in, row.used - own_used)])
+    if row is not None and used > own_used:  # by others: nobody knows when, but by when all is back
+        back = sorted([*back, (row.resets_in, used - own_used)])
     times = tuple([when for when, _ in back])
-    return Return(unit, free, 0.0, times, tuple(accumulate([units for _, units in back])), whole, limit.capacity)
+    return Return(unit, free, 0.0, times, tuple(accumulate([units for _, units in back])), whole, capacity)
 
 
 @lru_cache
@@ -289,12 +296,11 @@ def _whole(seconds: float) -> float:
     return seconds * (slots + guard + 1) / slots
 
 
-def _left_of(own: Counter | None, row: LimitRow, rate: float, now: float) -> float:
-    """What is left of a bucket that refills by *rate*: of a large one, the next unit may be minutes away."""
+def _left_of(own: Counter | None, capacity: int, rate: float, now: float) -> float:
+    """What *own* leaves of a bucket that refills by *rate*: of a large one, the next unit may be minutes away."""
     if own is None:
-        return max(row.capacity * SHARE, 1.0) - row.used - row.reserved
+        return max(capacity * SHARE, 1.0)
     whole = own.room(now, now)
     wait = own.wait(whole + 1, now)
     part = 1.0 - wait * rate if wait < inf else 0.0  # below 0 while there is a debt
-    others = row.used - own.used(now) + row.reserved - own.held
-    return whole + part - max(others, 0)
+    return whole + part

@@ -81,6 +81,31 @@ class Estimator:
         floor = size // LONGEST_TOKEN or 1
         return Estimate(min(max(ceil(likely), floor), bound), bound, floor)
 
+    def charge(self, call: Call, model: str, *, counts_output: bool, charges_max_output: bool) -> Cost:
+        """What admission charges for *call* on *model*: see `charge`.
+
+        Each call asks it of several models, so it is done in one go, without the steps between.
+        """
+        size, media = call.text_bytes, call.media
+        likely, output = PREAMBLE + size / BYTES_PER_TOKEN + media * PER_MEDIUM, FIRST_OUTPUT
+        learned = self._models.get(model)
+        if learned is not None:
+            likely *= learned.reported / learned.counted
+            output = ceil(learned.output)
+        bound, floor = size + MOST_PREAMBLE + media * MOST_PER_MEDIUM, size // LONGEST_TOKEN or 1
+        tokens = ceil(likely)
+        if tokens < floor:
+            tokens = floor
+        tokens = ceil((tokens if tokens < bound else bound) * MARGIN)
+        if tokens > bound:
+            tokens = bound
+        if call.kind == "embeddings" or not counts_output:
+            return Cost(tokens, 0, floor)
+        allowed = call.max_output
+        if allowed is not None and (charges_max_output or allowed < output):
+            output = allowed
+        return Cost(tokens, output if output > 1 else 1, floor)
+
     def learn(self, model: str, call: Call, usage: Usage) -> None:
         """*model* answered *call* and reported *usage*. Our own estimates, which are not exact, teach nothing."""
         if not usage.exact:

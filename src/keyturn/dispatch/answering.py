@@ -111,7 +111,8 @@ def refused(gateway: Gateway, run: Run, error: KeyturnError) -> Reply:
     headers += _unafforded(run)
     body = dialect(run.call.dialect).error_body(error, run.trail.call, attempts)
     reply = Reply(error.status, [JSON, *headers], body)
-    reply.error = error
+    # The frames of its traceback hold the call and this reply: only the collector of garbage would let go of that.
+    reply.error = error.with_traceback(None)
     return reply
 
 

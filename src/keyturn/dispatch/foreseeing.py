@@ -29,7 +29,7 @@ from keyturn.core import (
     work_before,
 )
 
-from .lines import FOREVER, HOLDS, Bundle, Held, Line, Made, Supplies, sort_of
+from .lines import FOREVER, HOLDS, Bundle, Held, Known, Line, Made, Supplies, sort_of
 from .run import Grant, Run
 
 if TYPE_CHECKING:
@@ -87,15 +87,10 @@ CANDIDATES = 16
 """Keys of which it is worked out when a call that is too large for all of them will fit."""
 
 
-class _Known:
-    """A large crowd, and until when and for how many calls more it is believed to be as it was."""
-
-    __slots__ = ("crowd", "left", "until")
-
-    def __init__(self, crowd: Crowd, until: float, left: int) -> None:
-        self.crowd = crowd
-        self.until = until
-        self.left = left
+_Used = tuple[int, int, float, float, bool]
+"""How a key was used last, until when it rests, and whether it is doubted."""
+_Stood = tuple[float, _Used, KeySupply]
+"""Until when it is believed how the limits of a key stand, as long as it is used no more."""
 
 
 class Foreseeing:
@@ -110,11 +105,13 @@ class Foreseeing:
         self._supplies: dict[tuple[Deployment, ...], Supplies] = {}
         self._counting: dict[tuple[Deployment, ...], tuple[float, bool]] = {}
         """Until when it is believed whether these count tokens, and whether they do."""
-        self._crowds: dict[tuple[tuple[Deployment, ...], bool, float, bool], _Known] = {}
+        self._crowds: dict[tuple[tuple[Deployment, ...], bool, float, bool], Known] = {}
         self._told: dict[tuple[tuple[Deployment, ...], CallerClass, str], float] = {}
         """For when one of a caller was told to come back last."""
-        self._keys: dict[tuple[Entry, int], tuple[float, tuple[int, int, float, float, bool], KeySupply]] = {}
-        """By key and size of calls: until when it is believed how its limits stand, and as long as it is not used."""
+        self._keys: dict[int, dict[Entry, _Stood]] = {}
+        """By size of calls and key: how its limits stand."""
+        self._kept = 0
+        """Of how many."""
         self._limiting: dict[tuple[tuple[Deployment, ...], int], tuple[float, dict[str, Any] | None]] = {}
         """Until when it is believed which limit is in the way of calls of a size, and which it is."""
 
@@ -251,7 +248,7 @@ class Foreseeing:
             if len(self._crowds) >= MOST_LINES:
                 self._crowds.clear()
             until = now + min(STEADY * crowd.size, LONGEST)
-            self._crowds[key] = _Known(crowd, until, int(crowd.size * AS_IT_WAS))
+            self._crowds[key] = Known(crowd, until, int(crowd.size * AS_IT_WAS))
         elif self._crowds:
             self._crowds.pop(key, None)
         return crowd
@@ -316,25 +313,27 @@ class Foreseeing:
         }
         pools = [self._pools.of(deployment) for deployment in tuple(deployments)[:MOST_DEPLOYMENTS]]
         step = max(1, -(-sum(len(pool.entries) for pool in pools) // MOST_KEYS))
-        keys, sort, blocked = dict[KeySupply, float](), sort_of(usual), self._marks.blocked
+        keys, sort = dict[KeySupply, float](), sort_of(usual)
+        blocked, unmarked = self._marks.blocked, self._marks.unmarked()
         same: dict[tuple[object, ...], KeySupply] = {}
+        stood = self._keys.setdefault(sort, {})
         for pool in pools:
             mark = blocked(pool.scope, now)
             closed = 0.0 if mark is None else mark.until - now
+            opens = now + max(closed, 0.0) if closed else 0.0
             least = -(-len(pool.entries) // MOST_OF_ONE)
             looked = pool.entries[:: max(1, least, min(step, len(pool.entries) // LOOKED_AT))]
             like = len(pool.entries) / max(len(looked), 1)
             for entry in looked:
-                mark = blocked(entry.own_scopes, now)
-                if mark is None:
-                    until, doubted = now + max(closed, 0.0) if closed else 0.0, False
+                if unmarked(entry.own_scopes) or (mark := blocked(entry.own_scopes, now)) is None:
+                    until, doubted = opens, False
                 elif (rests := _rests(mark, now)) < FOREVER:
                     until = now + max(rests, closed) if rests or closed else 0.0
                     doubted = mark.strikes >= DOUBTED
                 else:
                     continue
                 used = (entry.last_used, entry.active, entry.parked_until, until, doubted)
-                known = self._keys.get((entry, sort))
+                known = stood.get(entry)
                 if known is not None and now < known[0] and known[1] == used:
                     key = known[2]
                 else:
@@ -346,14 +345,13 @@ class Foreseeing:
         self,
         entry: Entry,
         sort: int,
-        used: tuple[int, int, float, float, bool],
+        used: _Used,
         units: dict[str, float],
         now: float,
         same: dict[tuple[object, ...], KeySupply],
     ) -> KeySupply:
-        """How the limits of *entry* stand, to be believed as long as *used* stays as it is: how it was used last, until
-        when it rests, and whether it is doubted. *same*: what others that stand alike were found to; of many that are
-        used up until their day begins anew, a few are left."""
+        """How the limits of *entry* stand, to be believed as long as *used* stays as it is. *same*: what others that
+        stand alike were found to; of many that are used up until their day begins anew, a few are left."""
         until, doubted = used[3:]
         returns = returns_of(self._refills(entry, units, now), now)
         if doubted:
@@ -361,19 +359,23 @@ class Foreseeing:
         key = same.get((until, returns))
         if key is None:
             key = same[until, returns] = KeySupply(max(until - now, 0.0), returns, now)
-        if len(self._keys) >= MOST_KEPT:
-            self._keys.clear()
+        if self._kept >= MOST_KEPT:
+            for each in self._keys.values():
+                each.clear()
+            self._kept = 0
+        stood = self._keys[sort]
+        self._kept += entry not in stood
         # at the same moments for all: those that stand alike do so again
         kept = KEPT_PARKED if entry.block == "limit" and entry.parked_until > now else KEPT
-        self._keys[entry, sort] = (now // kept + 1.0) * kept, used, key
+        stood[entry] = (now // kept + 1.0) * kept, used, key
         return key
 
     def _refills(self, entry: Entry, units: dict[str, float], now: float) -> list[Refill]:
         view, meters = self._live.view(now), self._live.meters
         return [
-            Refill(limit, meters.counter(limit), view.row(limit, now), max(units.get(limit.metric, 1.0), 1e-6))
+            Refill(limit, meters.counter(limit), view.shared(limit, now), max(units.get(limit.metric, 1.0), 1e-6))
             for scope in entry.limit_scopes
-            for limit in self._live.limits(scope)
+            for limit in meters.limits(scope)
             if limit.metric not in ("cost", "concurrency")
         ]
 
@@ -385,16 +387,16 @@ class Foreseeing:
         now, best, soonest = self._clock.mono(), None, FOREVER
         for deployment, cost in costs.items():
             tried = run.progress.tried.get(deployment, ())
-            for entry in self._returning(deployment, kept, CANDIDATES):
+            for entry in self._returning(deployment, kept):
                 wait = FOREVER if entry.order in tried else self._fits_in(entry, cost, now)
                 if wait < soonest:
                     soonest, best = wait, (deployment, entry.order)
         return best
 
-    def _returning(self, deployment: Deployment, kept: Held | None, most: int) -> Iterator[Entry]:
+    def _returning(self, deployment: Deployment, kept: Held | None) -> Iterator[Entry]:
         """The few keys of *deployment* that return first, as far as was seen."""
         pool = self._pools.of(deployment)
-        soonest = pool.soonest(most)
+        soonest = pool.soonest(CANDIDATES)
         yield from soonest
         if kept is not None and kept[0] == deployment and pool.entries[kept[1]] not in soonest:
             yield pool.entries[kept[1]]
@@ -425,12 +427,12 @@ class Foreseeing:
 
     def _found_limiting(self, costs: dict[Deployment, Cost], now: float) -> tuple[dict[str, Any] | None, float]:
         """The same, and in how many seconds it gives way."""
-        soonest = FOREVER
+        soonest, live = FOREVER, self._live
         found: tuple[Deployment, Limit] | None = None
         for deployment, cost in costs.items():
-            for entry in self._returning(deployment, None, LOOKED_AT):
-                limits = [limit for scope in entry.limit_scopes for limit in self._live.limits(scope)]
-                wait, limit = self._live.wait(claims(limits, cost), now)
+            for entry in self._pools.of(deployment).soonest(LOOKED_AT):
+                limits = [limit for scope in entry.limit_scopes for limit in live.limits(scope)]
+                wait, limit = live.wait(claims(limits, cost), now, soonest)
                 if limit is not None and wait < soonest:
                     soonest, found = wait, (deployment, limit)
         if found is None:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from math import log
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from keyturn.core import CallerClass, Deployment, Exhausted, Place, Queue, Shares, Supply, Weighed
+from keyturn.core import CallerClass, Crowd, Deployment, Exhausted, Place, Queue, Shares, Supply, Weighed
 
 FOREVER = float("inf")
 TENTH = 0.1
@@ -145,6 +145,17 @@ class Supplies:
         if len(self._made) > MOST_SORTS:
             del self._made[next(iter(self._made))]
         return made
+
+
+class Known:
+    """A large crowd, and until when and for how many calls more it is believed to be as it was."""
+
+    __slots__ = ("crowd", "left", "until")
+
+    def __init__(self, crowd: Crowd, until: float, left: int) -> None:
+        self.crowd = crowd
+        self.until = until
+        self.left = left
 
 
 def sort_of(size: float) -> int:

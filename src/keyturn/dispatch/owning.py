@@ -6,6 +6,8 @@ import re
 from math import ceil
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from keyturn.core import Call, Cost, Denied, Deployment, Entry, Limit, Price, Usage, charge, dollars
 from keyturn.errors import BudgetExhausted, CallerLimit, RequestExceedsLimit
 
@@ -58,7 +60,7 @@ class OwnLimits:
             output = call.max_output or max(self._estimator.output(model), UNSTATED_OUTPUT)
             output *= choices_of(call)
         most = Usage(self._estimator.estimate(call, model).bound, output)
-        return cost._replace(money=max(price.of(most), 1), price=price)
+        return replace(cost, money=max(price.of(most), 1), price=price)
 
     def refusal(self, denied: Denied) -> CallerLimit | BudgetExhausted | RequestExceedsLimit:
         """The caller's or the role's own limit says no: no other candidate is a remedy."""

@@ -19,7 +19,6 @@ from keyturn.core import (
     Refuse,
     Transition,
     Verdict,
-    charge,
     claims,
     holder_in,
     peek,
@@ -233,8 +232,10 @@ class Reserving:
 
     def _least(self, run: Run) -> Cost:
         """What *run* is charged by the first that may still be asked."""
-        first = next(filter(run.progress.open, run.deployments), None)
-        return SMALL if first is None else self._cost(run, first)
+        for deployment in run.deployments:
+            if run.progress.open(deployment):
+                return self._cost(run, deployment)
+        return SMALL
 
     def _refused(self, run: Run, short: Exhausted, why: str) -> Exhausted:
         """*run* does not wait."""
@@ -272,42 +273,40 @@ class Reserving:
 
     def _look(self, run: Run) -> Exhausted:
         """What keeps *run* from every candidate, without taking one that has just become free."""
-        now, line, short = self._clock.mono(), self._line(run), []
+        now, due, short = self._clock.mono(), self._room.due(self._line(run)), []
         for deployment in run.deployments:
             if run.progress.open(deployment):
                 pool = self._pools.of(deployment)
                 cost = self._cost(run, deployment) if pool.limited else FREE
                 found = peek(pool, cost, run.progress.tried.get(deployment, ()), now, draw)
-                short.append(found if isinstance(found, Exhausted) else self._behind(deployment, self._room.due(line)))
+                short.append(found if isinstance(found, Exhausted) else self._behind(deployment, due, now))
         return together(short)
 
-    def _behind(self, deployment: Deployment, due: float) -> Exhausted:
+    def _behind(self, deployment: Deployment, due: float, now: float) -> Exhausted:
         """What there is to expect behind others, the first of whom waits *due* seconds: faults, if all is faulty."""
-        found = peek(self._pools.of(deployment), SMALL, (), self._clock.mono(), draw)
+        found = peek(self._pools.of(deployment), SMALL, (), now, draw)
         if isinstance(found, Exhausted):
             faulty = found.faults > 0 and not found.limits
         else:  # free by now, to be probed after faults it may be
             marks = (self._marks.get(scope) for scope in found.scopes)
             faulty = any(mark is not None and mark.state != "counting" and mark.block == "fault" for mark in marks)
-        if faulty:
-            return Exhausted(due, 0, due == FOREVER, 1, 0)
-        return Exhausted(due, due < FOREVER, due == FOREVER, 0, 0)
+        return Exhausted(due, not faulty and due < FOREVER, due == FOREVER, faulty, 0)
 
     def take(self, run: Run, *, polite: bool = False, kept: Collection[Held] = ()) -> Grant | Exhausted:
         """The first candidate in the order of the plan that may be asked now, none of *kept*; never waits."""
         now = self._clock.mono()
         short: dict[Deployment, Exhausted] = {}
-        due = None
+        due, is_open, already = None, run.progress.open, run.progress.tried
         for deployment in run.deployments:
-            if not run.progress.open(deployment):
+            if not is_open(deployment):
                 continue
             if polite and self._room.wanted(deployment, self._generation.number):
                 due = self._room.due(self._line(run)) if due is None else due
-                short[deployment] = self._behind(deployment, due)
+                short[deployment] = self._behind(deployment, due, now)
                 continue
             pool = self._pools.of(deployment)
             cost = self._cost(run, deployment) if pool.limited else FREE
-            tried = self._tried(run, deployment, kept)
+            tried = self._tried(run, deployment, kept) if kept else already.get(deployment, ())
             while True:
                 holder = self._holder(run, pool, cost, tried, now) if run.conversation is not None else None
                 entry = holder or pick(pool, cost, tried, now, draw)
@@ -480,13 +479,13 @@ class Reserving:
         cost = run.costs.get(deployment)
         if cost is not None:
             return cost
-        provider, name = self._config.providers[deployment.provider], str(deployment)
-        cost = run.costs[deployment] = charge(
-            self._estimator.estimate(run.call, name),
+        name, model = deployment
+        provider = self._config.providers[name]
+        cost = run.costs[deployment] = self._estimator.charge(
             run.call,
+            f"{name}/{model}",
             counts_output=provider.counts_output,
             charges_max_output=provider.charges_max_output,
-            learned_output=self._estimator.output(name),
         )
         return cost
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -103,13 +104,18 @@ def _told_when(gateway: Gateway, run: Run, error: Capacity, position: int, wait:
     """What the client is told of the limit in its way and of its place; it is expected when it is told to come back."""
     limiting = run.generation.reserving.limiting(run)
     if limiting is not None:
-        resets_at = datetime.fromtimestamp(ceil(limiting["resets_at"]), UTC)
-        limiting["resets_at"] = resets_at.isoformat(timespec="seconds").replace("+00:00", "Z")
+        limiting["resets_at"] = _written(ceil(limiting["resets_at"]))
         error.more = {"limiting": limiting, "queue_position": position}
     else:
         error.more = {"queue_position": position}
     if wait is not None:
         run.generation.reserving.promise(run, wait)
+
+
+@lru_cache(maxsize=1024)  # many calls in a row are told the same moment
+def _written(moment: int) -> str:
+    """*moment*, in Unix seconds, as clients are told it."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _returns(gateway: Gateway, run: Run, wait: float) -> float | None:

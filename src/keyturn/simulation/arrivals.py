@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import cos, exp, log, pi, sqrt
 from typing import NamedTuple
 
 from .shape import Calls, Scenario, Spread, seconds_of
 
 DAY = 86_400.0
+ROUND = 2 * pi
 Draw = Callable[[], float]
 
 
@@ -94,7 +95,9 @@ class Sketch:
     def __init__(self, calls: Calls, persons: Sequence[Person], draw: Draw) -> None:
         self._calls = calls
         self._draw = draw
-        self._patience = [(seconds_of(name), share) for name, share in calls.patience.items()]
+        self._patience = [seconds_of(name) for name in calls.patience]
+        self._patient = list(calls.patience.values())
+        """The share of each."""
         total = sum(person.share for person in persons)
         self._shares = [person.share / total for person in persons]
         self._conversations = 0
@@ -112,14 +115,14 @@ class Sketch:
         """A call at *at*; what is not given is drawn."""
         calls, draw = self._calls, self._draw
         size = input or sized(calls.input, draw)
-        off = math.exp(calls.misjudged * normal(draw)) if calls.misjudged else 1.0
+        off = exp(calls.misjudged * normal(draw)) if calls.misjudged else 1.0
         return Asked(
             at,
             self.caller() if caller is None else caller,
             size,
             output or sized(calls.output, draw),
             max(1, round(size * off)),
-            self._patience[chosen([share for _, share in self._patience], draw)][0],
+            self._patience[chosen(self._patient, draw)],
             batch=calls.batch > 0 and draw() < calls.batch,
             obeys=calls.comes_back > 0 and draw() < calls.comes_back,
         )
@@ -141,7 +144,7 @@ def _stream(scenario: Scenario, draw: Draw) -> list[float]:
         rate /= 1 - share + share * calls.conversations.turns
     highest = rate * (1 + calls.diurnal)
     while True:
-        at -= math.log(1 - draw()) / highest
+        at -= log(1 - draw()) / highest
         if at >= ends:
             return found
         if calls.diurnal == 0 or draw() * highest < rate * swing(calls, scenario.starts + at):
@@ -150,7 +153,7 @@ def _stream(scenario: Scenario, draw: Draw) -> list[float]:
 
 def swing(calls: Calls, moment: float) -> float:
     """The rate at *moment* of the day, as a part of the average."""
-    return 1 + calls.diurnal * math.cos(2 * math.pi * (moment - calls.peak) / DAY)
+    return 1 + calls.diurnal * cos(ROUND * (moment - calls.peak) / DAY)
 
 
 def _bursts(scenario: Scenario, draw: Draw) -> list[float]:
@@ -179,10 +182,12 @@ def chosen(shares: Sequence[float], draw: Draw) -> int:
 
 def sized(spread: Spread, draw: Draw) -> int:
     """A number of tokens."""
-    value = spread.median * math.exp(spread.sigma * normal(draw)) if spread.sigma else spread.median
+    value = spread.median
+    if spread.sigma:
+        value *= exp(spread.sigma * normal(draw))
     return max(1, min(spread.most, round(value)))
 
 
 def normal(draw: Draw) -> float:
     """A standard normal number (Box and Muller)."""
-    return math.sqrt(-2 * math.log(1 - draw())) * math.cos(2 * math.pi * draw())
+    return sqrt(-2 * log(1 - draw())) * cos(ROUND * draw())

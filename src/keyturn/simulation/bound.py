@@ -28,6 +28,8 @@ import math
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
+from itertools import chain
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
@@ -44,7 +46,9 @@ LENGTHS = {"rps": 1.0, "rpm": 60.0, "tpm": 60.0, "rpd": DAY, "tpd": DAY}
 class Tank(Protocol):
     """One limit of a class of accounts, in calls."""
 
-    def free(self) -> float: ...
+    left: float
+    """What is free of it."""
+
     def take(self, amount: float) -> None: ...
     def tick(self, wall: float) -> None:
         """A slot begins at *wall*, Unix seconds."""
@@ -59,16 +63,13 @@ class _Rate:
     """A window shorter than a slot: so much in each slot."""
 
     def __init__(self, capacity: float, seconds: float) -> None:
-        self._most = self._left = capacity * SLOT / seconds
-
-    def free(self) -> float:
-        return self._left
+        self._most = self.left = capacity * SLOT / seconds
 
     def take(self, amount: float) -> None:
-        self._left -= amount
+        self.left -= amount
 
     def tick(self, wall: float) -> None:
-        self._left = self._most
+        self.left = self._most
 
     def lost(self, wall: float, ends: float) -> tuple[float, float]:
         return ends, self._most * (ends - wall) / SLOT
@@ -78,46 +79,40 @@ class _Rolling:
     """What was taken a window ago comes back."""
 
     def __init__(self, capacity: float, seconds: float) -> None:
-        self._left = capacity
+        self.left = capacity
         self._taken = deque([0.0] * round(seconds / SLOT))
 
-    def free(self) -> float:
-        return self._left
-
     def take(self, amount: float) -> None:
-        self._left -= amount
+        self.left -= amount
         self._taken[-1] += amount
 
     def tick(self, wall: float) -> None:
-        self._left += self._taken.popleft()
+        self.left += self._taken.popleft()
         self._taken.append(0.0)
 
     def lost(self, wall: float, ends: float) -> tuple[float, float]:
-        return ends, self._left
+        return ends, self.left
 
 
 class _Fixed:
     """All of it comes back at the next multiple of the window, of a calendar day at midnight in its zone."""
 
     def __init__(self, capacity: float, seconds: float, zone: str = "") -> None:
-        self._capacity = self._left = capacity
+        self._capacity = self.left = capacity
         self._seconds = seconds
         self._zone = ZoneInfo(zone) if zone else None
         self._ends = -math.inf
 
-    def free(self) -> float:
-        return self._left
-
     def take(self, amount: float) -> None:
-        self._left -= amount
+        self.left -= amount
 
     def tick(self, wall: float) -> None:
         if wall >= self._ends:
-            self._left = self._capacity
+            self.left = self._capacity
             self._ends = self._end_of(wall)
 
     def lost(self, wall: float, ends: float) -> tuple[float, float]:
-        return min(ends, self._ends), self._left
+        return min(ends, self._ends), self.left
 
     def _end_of(self, wall: float) -> float:
         if self._zone is None:
@@ -130,23 +125,20 @@ class _Bucket:
     """Begins full and fills up evenly; what comes in the course of a slot may be taken at its beginning."""
 
     def __init__(self, capacity: float, seconds: float) -> None:
-        self._capacity = self._left = capacity
+        self._capacity = self.left = capacity
         self._stream = capacity * SLOT / seconds
 
-    def free(self) -> float:
-        return self._left
-
     def take(self, amount: float) -> None:
-        self._left -= amount
+        self.left -= amount
 
     def tick(self, wall: float) -> None:
-        self._left = min(self._capacity, self._left) + self._stream
+        self.left = min(self._capacity, self.left) + self._stream
 
     def lost(self, wall: float, ends: float) -> tuple[float, float]:
-        full = wall + (self._capacity - self._left) / self._stream * SLOT
+        full = wall + (self._capacity - self.left) / self._stream * SLOT
         if full < ends:
             return full, 0.0
-        return ends, self._left + self._stream * (ends - wall) / SLOT
+        return ends, self.left + self._stream * (ends - wall) / SLOT
 
 
 class _Class:
@@ -154,21 +146,22 @@ class _Class:
 
     def __init__(self, short: Sequence[Tank], day: Sequence[Tank], keys: Sequence[PlayedKey], speed: float) -> None:
         """*speed*: calls that its short limits allow in a slot."""
-        self._speed = speed
+        self._speed = speed / SLOT
         self.tanks = (*short, *day)
         self.day = day
         self.keys = keys
 
     def offer(self, now: float) -> float:
-        if all(key.state(now) != "ok" for key in self.keys):
-            return 0.0
-        return max(0.0, min([tank.free() for tank in self.tanks], default=math.inf))
+        for key in self.keys:
+            if key.state(now) == "ok":
+                return max(0.0, min([tank.left for tank in self.tanks], default=math.inf))
+        return 0.0
 
     def slack(self, wall: float, ends: float) -> float:
         """How long it may be left unused before something is lost. Seconds; below 0: some will be lost."""
         if not self.day:
             return -math.inf
-        speed = self._speed / SLOT
+        speed = self._speed
         return min([lost - wall - amount / speed for lost, amount in [tank.lost(wall, ends) for tank in self.day]])
 
     def take(self, amount: float) -> None:
@@ -178,6 +171,16 @@ class _Class:
     def tick(self, wall: float) -> None:
         for tank in self.tanks:
             tank.tick(wall)
+
+
+class _Line:
+    """Calls of one patience, those that came first in front: until when each may wait, and how many may so long."""
+
+    __slots__ = ("counts", "untils")
+
+    def __init__(self) -> None:
+        self.untils: deque[float] = deque()
+        self.counts: deque[float] = deque()
 
 
 class Bound(NamedTuple):
@@ -198,17 +201,18 @@ def bound(
     order = {name: place if in_order else 0 for place, name in enumerate(scenario.providers)}
     sizes = _mean(calls)
     classes = _classes(scenario, keys, sizes)
-    lines: dict[float, deque[list[float]]] = {}
-    coming = sorted(calls, key=lambda asked: asked.at)
-    total, place, slot = 0.0, 0, 0
+    lines: dict[float, _Line] = {}
+    coming = _by_slot(calls)
+    total, slot = 0.0, 0
     while slot * SLOT < scenario.duration:
         now = slot * SLOT
-        while place < len(coming) and coming[place].at < now + SLOT:
-            _line_up(lines, coming[place], now)
-            place += 1
+        for patience, count in coming.get(slot, {}).items():
+            line = lines.setdefault(patience, _Line())
+            line.untils.append(now + SLOT * math.ceil(patience / SLOT) + SLOT)
+            line.counts.append(float(count))
         for each in classes:
             each.tick(start_wall + now)
-        waiting = sum(entry[1] for line in lines.values() for entry in line)
+        waiting = sum(chain.from_iterable([line.counts for line in lines.values()]))
         served = _fill(classes, waiting, now, order, start_wall, start_wall + scenario.duration) if waiting else 0.0
         total += served
         _leave(lines, served, now + SLOT)
@@ -216,43 +220,46 @@ def bound(
     return Bound(total, total * sum(sizes), len(calls))
 
 
-def _line_up(lines: dict[float, deque[list[float]]], asked: Asked, now: float) -> None:
-    """Entries are `[until when, how many]`, those of one patience in one line."""
-    patience = asked.patience + (MOST_OBEYED + asked.patience if asked.obeys else 0.0)
-    until = now + SLOT * math.ceil(patience / SLOT) + SLOT
-    line = lines.setdefault(patience, deque())
-    if line and line[-1][0] == until:
-        line[-1][1] += 1
-    else:
-        line.append([until, 1.0])
+def _by_slot(calls: Sequence[Asked]) -> dict[int, dict[float, int]]:
+    """How many calls come in each slot, by how long they may wait in all."""
+    found: dict[int, dict[float, int]] = {}
+    for asked in sorted(calls, key=attrgetter("at")):
+        patience = asked.patience + (MOST_OBEYED + asked.patience if asked.obeys else 0.0)
+        counts = found.setdefault(int(asked.at // SLOT), {})
+        counts[patience] = counts.get(patience, 0) + 1
+    return found
 
 
 def _fill(
     classes: Sequence[_Class], waiting: float, now: float, order: Mapping[str, int], start_wall: float, ends: float
 ) -> float:
-    left = waiting
-    for each in sorted(classes, key=lambda each: (order[each.keys[0].provider], each.slack(start_wall + now, ends))):
-        amount = min(left, each.offer(now))
-        if amount > 0:
-            each.take(amount)
-            left -= amount
+    left, wall = waiting, start_wall + now
+    offers = [(each, offer) for each in classes if (offer := each.offer(now)) > 0]
+    if len(offers) > 1:
+        offers.sort(key=lambda each: (order[each[0].keys[0].provider], each[0].slack(wall, ends)))
+    for each, offer in offers:
+        amount = min(left, offer)
+        each.take(amount)
+        left -= amount
         if left <= 1e-9:
             break
     return waiting - left
 
 
-def _leave(lines: dict[float, deque[list[float]]], served: float, now: float) -> None:
+def _leave(lines: Mapping[float, _Line], served: float, now: float) -> None:
     """Who must go first was served first; who waited too long leaves."""
     while served > 1e-9:
-        line = min((line for line in lines.values() if line), key=lambda line: line[0][0])
-        amount = min(served, line[0][1])
-        line[0][1] -= amount
+        line = min([line for line in lines.values() if line.untils], key=lambda line: line.untils[0])
+        amount = min(served, line.counts[0])
+        line.counts[0] -= amount
         served -= amount
-        if line[0][1] <= 1e-9:
-            line.popleft()
+        if line.counts[0] <= 1e-9:
+            line.untils.popleft()
+            line.counts.popleft()
     for line in lines.values():
-        while line and line[0][0] <= now:
-            line.popleft()
+        while line.untils and line.untils[0] <= now:
+            line.untils.popleft()
+            line.counts.popleft()
 
 
 def _mean(calls: Sequence[Asked]) -> tuple[float, float]:
@@ -268,6 +275,8 @@ def _classes(scenario: Scenario, keys: Sequence[PlayedKey], sizes: tuple[float, 
     alike: Counter[tuple[object, ...]] = Counter()
     first: dict[tuple[object, ...], list[PlayedKey]] = {}
     for group in accounts.values():
+        if all(key.dies <= 0.0 for key in group):  # it never gives anything
+            continue
         lives = tuple(sorted({(key.dies, *map(tuple, key.outages)) for key in group}))
         mark = (group[0].provider, group[0].halved, lives)
         alike[mark] += 1

@@ -157,7 +157,9 @@ class _Crowd:
         await asyncio.gather(*self._running.values())
 
     def _go_on(self, come: asyncio.Future[None]) -> None:
-        """Ask what is due, and set the timer for the next; *come*: all have been asked."""
+        """Ask what is due, and set the timer for the next; *come*: all have been asked, or nobody waits for that."""
+        if come.done():
+            return
         now = self._clock.mono()
         for asked in self._left:
             at = self._began + asked.at
@@ -169,8 +171,9 @@ class _Crowd:
         come.set_result(None)
 
     def _due(self, asked: Asked, come: asyncio.Future[None]) -> None:
-        self._ask(asked)
-        self._go_on(come)
+        if not come.done():
+            self._ask(asked)
+            self._go_on(come)
 
     def _ask(self, asked: Asked) -> None:
         asked.attempts, asked.admitted = 0, 0.0

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
+import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor
@@ -236,8 +237,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Another thread may wake the loop; it never sleeps."""
 
 
-_under_way: list[VirtualLoop] = []
-"""The loop of the run that is under way: who asks for the time, as each call does many times, finds it at once."""
+class _UnderWay(threading.local):
+    """The loop of the run that is under way in this thread: who asks for the time, as each call does many times, finds
+    it at once. To ask asyncio for it takes a system call each time."""
+
+    loop: VirtualLoop | None = None
+
+
+_under_way = _UnderWay()
 
 
 class VirtualClock:
@@ -250,10 +257,11 @@ class VirtualClock:
         self.wall_shift = 0.0
 
     def mono(self) -> float:
-        return _under_way[-1].now
+        loop = _under_way.loop
+        return _loop().now if loop is None else loop.now
 
     def wall(self) -> float:
-        loop = _under_way[-1]
+        loop = _under_way.loop or _loop()
         return loop.start_wall + (loop.now - START_MONO) + self.wall_shift
 
     async def sleep_until(self, when: float) -> None:
@@ -273,7 +281,7 @@ class VirtualClock:
             timer.cancel()
 
     def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
-        return _under_way[-1].call_at(when, callback)
+        return (_under_way.loop or _loop()).call_at(when, callback)
 
 
 def _reach(reached: asyncio.Future[None]) -> None:
@@ -324,7 +332,7 @@ def run(
     LeftOver when tasks outlive main, Unhandled when a task failed and nobody noticed.
     """
     loop = VirtualLoop(start_wall=start_wall, horizon=horizon, max_turns=max_turns)
-    _under_way.append(loop)
+    before, _under_way.loop = _under_way.loop, loop
     asyncio.set_event_loop(loop)
     try:
         result = loop.run_until_complete(main())
@@ -335,10 +343,12 @@ def run(
             raise Unhandled(_first_unhandled(loop.unhandled)) from loop.unhandled[0].get("exception")
         return result
     finally:
-        _cancel_all(loop)
-        asyncio.set_event_loop(None)
-        loop.close()
-        _under_way.pop()
+        try:
+            _cancel_all(loop)
+        finally:
+            _under_way.loop = before
+            asyncio.set_event_loop(None)
+            loop.close()
 
 
 async def _grace() -> None:

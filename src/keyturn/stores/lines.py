@@ -39,8 +39,8 @@ _encoder = msgspec.json.Encoder()
 _pairs = msgspec.json.Decoder(tuple[_Own, _Shared])  # type: ignore[valid-type]
 _flat = msgspec.json.Decoder(AttemptRow)
 _calls = msgspec.json.Decoder(CallRow)
-_owns = msgspec.json.Decoder(list[tuple[tuple(_types[each] for each in OWN)]])  # type: ignore[misc]
-_things = msgspec.json.Decoder(list[object])
+_own, _shared = (tuple[tuple(_types[each] for each in part)] for part in (OWN, SHARED))  # type: ignore[misc]
+_owns, _shareds = msgspec.json.Decoder(list[_own]), msgspec.json.Decoder(_shared)  # type: ignore[valid-type]
 
 
 def line_of(row: AttemptRow | CallRow | bytes) -> bytes:
@@ -73,8 +73,7 @@ def is_row(line: bytes) -> bool:
 
 def told_apart(lines: Iterable[bytes]) -> tuple[dict[bytes, list[bytes]], list[bytes]]:
     """The attempts, by the second part of their lines, which they share: the first part of each, without the bracket
-    before it. And the calls. Of an attempt that is over only its end, of one that is told twice the first. Raises
-    RowsRefused when a line is neither."""
+    before it. And the calls. Of an attempt that is over only its end. Raises RowsRefused when a line is neither."""
     calls: list[bytes] = []
     attempts: dict[bytes, bytes] = {}
     for line in lines:
@@ -120,12 +119,10 @@ def shared_values(shared: bytes) -> list[object]:
     """The values of the second part of a line, as `told_apart` gives it, with the state of the attempt in the place of
     its kind. Raises RowsRefused."""
     try:
-        values = _things.decode(b"[" + shared.rstrip()[:-1])
+        kind, *values = cast("tuple[object, ...]", _shareds.decode(b"[" + shared.rstrip()[:-1]))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RowsRefused(f"a line of the journal is no JSON ({error})") from error
-    if len(values) != len(SHARED):
-        raise RowsRefused(f"a line of the journal is no row (it shares {len(values)} values)")
-    return ["final" if values[0] == "f" else "open", *values[1:]]
+        raise RowsRefused(f"a line of the journal is no row ({error})") from error
+    return ["final" if kind == "f" else "open", *values]
 
 
 def _parts(row: AttemptRow) -> list[list[object]]:

@@ -7,6 +7,7 @@ without an `await`, and whatever ends an attempt can run while its task is being
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
+from math import inf
 from typing import Any, Literal, NamedTuple, Protocol
 
 from keyturn.core import (
@@ -76,6 +77,10 @@ class View(Protocol):
 
     def row(self, limit: Limit, now: float) -> LimitRow:
         """One limit as it stands, whether it is declared or only ever claimed."""
+        ...
+
+    def shared(self, limit: Limit, now: float) -> LimitRow | None:
+        """The same; None where only this process counts it at present, so that its counter tells all."""
         ...
 
     def blocked(self, scopes: Sequence[ScopeKey], now: float) -> Mark | None:
@@ -186,8 +191,9 @@ class LiveState(Protocol):
         """
         ...
 
-    def wait(self, claims: Sequence[Claim], now: float) -> tuple[float, Limit | None]:
-        """Seconds until all of *claims* would fit, as far as is known, and the limit that is longest in the way.
+    def wait(self, claims: Sequence[Claim], now: float, most: float = inf) -> tuple[float, Limit | None]:
+        """Seconds until all of *claims* would fit, as far as is known, and the limit that is longest in the way; if one
+        does not fit within *most* seconds, that is enough.
 
         Infinite when time alone will not help. Nothing is taken, and nobody is remembered as waiting.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Literal
 
 from keyturn.core import (
@@ -86,6 +87,9 @@ class MemoryState:
     def row(self, limit: Limit, now: float) -> LimitRow:
         return self._meters.row(limit, now)
 
+    def shared(self, limit: Limit, now: float) -> None:
+        return None
+
     def blocked(self, scopes: Sequence[ScopeKey], now: float) -> Mark | None:
         return self._marks.blocked(scopes, now)
 
@@ -118,8 +122,8 @@ class MemoryState:
         denied = self._meters.reserve(attempt_id, claims, now)
         return Reservation(attempt_id, self._close) if denied is None else denied
 
-    def wait(self, claims: Sequence[Claim], now: float) -> tuple[float, Limit | None]:
-        return self._meters.wait(claims, now)
+    def wait(self, claims: Sequence[Claim], now: float, most: float = inf) -> tuple[float, Limit | None]:
+        return self._meters.wait(claims, now, most)
 
     def counted(self, attempt_id: str, now: float) -> None:
         self._meters.counted(attempt_id, now)

@@ -7,6 +7,8 @@ from dataclasses import replace
 from math import inf
 from typing import Literal
 
+from msgspec.structs import replace as changed
+
 from keyturn.core import Claim, Denied, Limit, LimitRow, Meters, Usage, gravest
 from keyturn.errors import LimiterUnavailable
 
@@ -87,7 +89,7 @@ class Share:
     def uncounted(self, claims: Sequence[Claim]) -> list[Claim]:
         """*claims* for a meter that is to count them and, where the policy is open, to deny none."""
         return [
-            claim._replace(limit=replace(claim.limit, capacity=2**53)) if self._policy(claim.limit) == "open" else claim
+            changed(claim, limit=replace(claim.limit, capacity=2**53)) if self._policy(claim.limit) == "open" else claim
             for claim in claims
         ]
 
@@ -110,7 +112,7 @@ class Share:
             wait = self._wait(claim, now)
             if wait:
                 self.denied.add(claim.limit.scope)
-            found.append(Denied(wait, claim.limit, self._wait(claim._replace(cost=1), now) if wait else 0.0))
+            found.append(Denied(wait, claim.limit, self._wait(changed(claim, cost=1), now) if wait else 0.0))
         return gravest(found)
 
     def _wait(self, claim: Claim, now: float) -> float:
@@ -163,4 +165,4 @@ class Share:
 
 def _within(claim: Claim, part: int) -> Claim:
     """*claim* on a part of its limit."""
-    return claim._replace(limit=replace(claim.limit, capacity=max(1, part), source="default"))
+    return changed(claim, limit=replace(claim.limit, capacity=max(1, part), source="default"))

@@ -133,5 +133,9 @@ class Known:
         resets_in = max(row.resets_in, until - now) if used else row.resets_in
         return row._replace(used=row.used + used, reserved=row.reserved + held, free=free, resets_in=resets_in)
 
+    def shared(self, limit: Limit, now: float) -> LimitRow | None:
+        used, held, _ = self._part(limit, now)
+        return self.row(limit, now) if used or held else None
+
     def blocked(self, scopes: Sequence[ScopeKey], now: float) -> Mark | None:
         return self._marks.blocked(scopes, now)

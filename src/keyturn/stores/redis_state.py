@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import Any, Literal
 
 from keyturn.core import (
@@ -232,8 +233,8 @@ class RedisState:
         if amount > 0:
             self._soon(partial(self._tell_least, limit, amount))
 
-    def wait(self, claims: Sequence[Claim], now: float) -> tuple[float, Limit | None]:
-        wait, limit = self.meters.wait(claims, now)
+    def wait(self, claims: Sequence[Claim], now: float, most: float = inf) -> tuple[float, Limit | None]:
+        wait, limit = self.meters.wait(claims, now, most)
         known = self._denials.known(claims, now)
         return (known.wait, known.limit) if known is not None and known.wait > wait else (wait, limit)
 
