@@ -1,17 +1,29 @@
 from __future__ import annotations
 
 from itertools import product
+from math import ceil
 
 import pytest
 
 from keyturn.core.limits import Cost
 from keyturn.core.message import Usage
 from keyturn.core.model import Call, Kind
-from keyturn.core.tokens import FIRST_OUTPUT, MOST_MODELS, Estimate, Estimator, charge
+from keyturn.core.tokens import FIRST_OUTPUT, MARGIN, MOST_MODELS, Estimate, Estimator
 
 
 def call(text_bytes: int, media: int = 0, max_output: int | None = None, kind: Kind = "chat") -> Call:
     return Call("openai_chat", kind, "m", {}, text_bytes, text_bytes=text_bytes, media=media, max_output=max_output)
+
+
+def charge(
+    estimate: Estimate, call: Call, *, counts_output: bool, charges_max_output: bool, learned_output: int
+) -> Cost:
+    """The rule, step by step."""
+    tokens = min(estimate.bound, ceil(estimate.likely * MARGIN))
+    if call.kind == "embeddings" or not counts_output:
+        return Cost(tokens, 0, estimate.floor)
+    output = learned_output if call.max_output is None else call.max_output
+    return Cost(tokens, max(output if charges_max_output else min(output, learned_output), 1), estimate.floor)
 
 
 @pytest.mark.parametrize("size", [0, 1, 20, 300, 4_000, 100_000, 30_000_000])
@@ -135,25 +147,19 @@ def test_the_memory_is_bounded_and_keeps_who_answers() -> None:
     ],
 )
 def test_the_output_charged(max_output: int | None, counts: bool, charges_max: bool, expected: int) -> None:
-    got = charge(
-        Estimate(1_000, 4_000, 15),
-        call(4_000, max_output=max_output),
-        counts_output=counts,
-        charges_max_output=charges_max,
-        learned_output=256,
+    got = Estimator().charge(
+        call(4_000, max_output=max_output), "m", counts_output=counts, charges_max_output=charges_max
     )
-    assert got == Cost(1_300, expected, 15)
+    assert got.output == expected
 
 
 def test_the_bound_caps_the_margin_and_embeddings_have_no_output() -> None:
-    got = charge(
-        Estimate(100, 110, 1),
-        call(400, kind="embeddings"),
-        counts_output=True,
-        charges_max_output=False,
-        learned_output=256,
-    )
-    assert got == Cost(110, 0, 1)
+    learned = Estimator()
+    for _ in range(50):  # tokens of a byte each
+        learned.learn("m", call(40_000), Usage(40_000, 1))
+    asked = call(40_000, kind="embeddings")
+    got = learned.charge(asked, "m", counts_output=True, charges_max_output=False)
+    assert got == Cost(learned.estimate(asked, "m").bound, 0, learned.estimate(asked, "m").floor)
 
 
 @pytest.mark.parametrize("kind", ["chat", "embeddings"])

@@ -168,7 +168,7 @@ from .strategies import (
     strategy_named,
 )
 from .supply import PROBE, KeySupply, Refill, Supply, returns_of
-from .tokens import Estimate, Estimator, call_of_size, charge
+from .tokens import Estimate, Estimator, call_of_size
 from .turns import WEIGHTS, Place, Queue, Shares, Walk
 from .upstream import (
     HttpRequest,
@@ -401,7 +401,6 @@ __all__ = [
     "barrier",
     "cached_tokens",
     "call_of_size",
-    "charge",
     "charged",
     "claims",
     "classify",

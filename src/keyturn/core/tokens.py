@@ -82,9 +82,12 @@ class Estimator:
         return Estimate(min(max(ceil(likely), floor), bound), bound, floor)
 
     def charge(self, call: Call, model: str, *, counts_output: bool, charges_max_output: bool) -> Cost:
-        """What admission charges for *call* on *model*: see `charge`.
+        """What admission charges for *call* on *model*: the likely input with a margin, and the output where the
+        provider counts it.
 
-        Each call asks it of several models, so it is done in one go, without the steps between.
+        *charges_max_output*: the provider takes the output that the call allows (`max_tokens`) at admission; others
+        are charged what the model usually answers, at most what the call allows. Each call asks it of several models,
+        so it is done in one go, without the steps between.
         """
         size, media = call.text_bytes, call.media
         likely, output = PREAMBLE + size / BYTES_PER_TOKEN + media * PER_MEDIUM, FIRST_OUTPUT
@@ -139,24 +142,3 @@ def call_of_size(route: str, tokens: int, output: int | None = None) -> Call:
 def likely_tokens(call: Call) -> float:
     """The input tokens that would be usual for any model."""
     return PREAMBLE + call.text_bytes / BYTES_PER_TOKEN + call.media * PER_MEDIUM
-
-
-def charge(
-    estimate: Estimate, call: Call, *, counts_output: bool, charges_max_output: bool, learned_output: int
-) -> Cost:
-    """What admission charges for *call*: the likely input with a margin, and the output where the provider counts it.
-
-    *charges_max_output*: the provider takes the output that the call allows (`max_tokens`) at admission; others are
-    charged what the model usually answers, at most what the call allows.
-    """
-    tokens = min(estimate.bound, ceil(estimate.likely * MARGIN))
-    if call.kind == "embeddings" or not counts_output:
-        return Cost(tokens, 0, estimate.floor)
-    allowed = call.max_output
-    if allowed is None:
-        output = learned_output
-    elif charges_max_output:
-        output = allowed
-    else:
-        output = min(allowed, learned_output)
-    return Cost(tokens, max(output, 1), estimate.floor)

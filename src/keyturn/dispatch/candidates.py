@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from keyturn.core import FOREVER, Call, Claim, Cost, Deployment, Entry, Limit, charge, claims
+from keyturn.core import FOREVER, Call, Claim, Cost, Deployment, Entry, Limit, claims
 
 from .declared import window_name
 from .signing_in import trouble_of
@@ -32,12 +32,11 @@ class Stand(NamedTuple):
 def cost_there(gateway: Gateway, generation: Generation, call: Call, deployment: Deployment) -> Cost:
     """What *call* is charged on the limits of *deployment* before it is sent."""
     provider = generation.config.providers[deployment.provider]
-    return charge(
-        gateway.estimator.estimate(call, str(deployment)),
+    return gateway.estimator.charge(
         call,
+        str(deployment),
         counts_output=provider.counts_output,
         charges_max_output=provider.charges_max_output,
-        learned_output=gateway.estimator.output(str(deployment)),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from keyturn.core import Call, Cost, Denied, Deployment, Entry, Limit, Price, Usage, charge, dollars
+from keyturn.core import Call, Cost, Denied, Deployment, Entry, Limit, Price, Usage, dollars
 from keyturn.errors import BudgetExhausted, CallerLimit, RequestExceedsLimit
 
 from .run import Run
@@ -40,13 +40,7 @@ class OwnLimits:
         Output counts here also where the provider does not count it.
         """
         deployment = entry.candidate.deployment
-        cost = charge(
-            self._estimator.estimate(run.call, str(deployment)),
-            run.call,
-            counts_output=True,
-            charges_max_output=False,
-            learned_output=self._estimator.output(str(deployment)),
-        )
+        cost = self._estimator.charge(run.call, str(deployment), counts_output=True, charges_max_output=False)
         if not run.paying:
             return cost
         price = self._prices.of(deployment)
