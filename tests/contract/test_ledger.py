@@ -283,6 +283,29 @@ def test_attempts_are_taken_in_together_and_alone(opened: Opened) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("kept_first", [False, True])
+def test_what_nobody_knows_of_an_attempt_stays_unknown(opened: Opened, kept_first: bool) -> None:
+    """In rows that all lack it and among others that have it, also where what was expected had been on record."""
+    begun = [msgspec.structs.replace(began(f"{number}", at=NOON + number), cost=number) for number in range(300)]
+    rows = []
+    for number, row in enumerate(begun):
+        known = ((None, None, 5.0), (7, None, None), (None, 3.5, None), (7 if number % 2 else None, 3.5, 4.0))
+        cost, first, ms = known[number // 75]
+        rows.append(msgspec.structs.replace(over(row), cost=cost, first_token_ms=first, ms=ms))
+
+    async def main() -> None:
+        async with opened() as sink:
+            if kept_first:
+                await sink.apply(lines(*begun), "here")
+            await sink.apply(lines(*begun, *rows), "here")
+            for row in rows:
+                found = await sink.story(row.call)
+                assert found is not None
+                assert found.attempts == (row,)
+
+    asyncio.run(main())
+
+
 def test_a_line_that_is_no_row_is_refused_and_nothing_of_its_batch_kept(opened: Opened) -> None:
     async def main() -> None:
         async with opened() as sink:

@@ -50,7 +50,7 @@ def drain(log: Journal, most: int = 100) -> list[bytes]:
     found: list[bytes] = []
     while (batch := log.take(most)) is not None:
         assert len(batch.lines) <= most
-        found += batch.lines
+        found += [line.rstrip(b"\n") for line in batch.lines]
         log.applied(batch)
     return found
 

@@ -51,7 +51,8 @@ class Database:
         self._here()
         if self.refuses is not None and any(self.refuses in line for line in lines):
             raise RowsRefused("no such row")
-        self.taken += [line for line in lines if line not in self.taken]
+        bare = [line.rstrip(b"\n") for line in lines]
+        self.taken += [line for line in bare if line not in self.taken]
 
     async def give_up(self, instance: str, before: int) -> int:
         self._here()

@@ -7,6 +7,7 @@ from .ledger import (
     By,
     CallRow,
     CallStory,
+    Keeping,
     Ledger,
     NullLedger,
     ResponseRow,
@@ -35,7 +36,7 @@ from .snapshot import (
 
 if TYPE_CHECKING:
     from .journal import Journal, written_in
-    from .journaled import JournaledLedger, Keeping
+    from .journaled import JournaledLedger
     from .postgres_sink import PostgresSink
     from .sqlite_file import SqliteFile
     from .sqlite_schema import newest_schema
@@ -87,7 +88,6 @@ __all__ = [
 _LATER = {
     "Journal": "journal",
     "JournaledLedger": "journaled",
-    "Keeping": "journaled",
     "PostgresSink": "postgres_sink",
     "SqliteFile": "sqlite_file",
     "SqliteSink": "sqlite_sink",

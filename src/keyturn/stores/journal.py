@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import mmap
 import os
 import sys
@@ -69,7 +70,7 @@ _NOWHERE = Segment(Path(), 0, sifted=False)
 
 
 class Batch(NamedTuple):
-    """Lines to hand over, and where they end in the journal."""
+    """Lines to hand over, each with its newline if it has one, and where they end in the journal."""
 
     lines: list[bytes]
     segment: Segment
@@ -102,8 +103,8 @@ class Journal:
         self._mapped = mapped and hasattr(os, "posix_fallocate")
         self._map: mmap.mmap | None = None
         """The newest segment in memory; None where it is written to with system calls."""
-        self._room = 0
-        """Up to where lines may be written into that; 0 without it."""
+        self._write: Callable[[bytes], object] = _no_room
+        """Writes into that; raises ValueError at its end. How much it wrote is only looked up when somebody asks."""
         self._number = 0
         self._cut = False
         """The last write broke off in the middle of a line."""
@@ -121,21 +122,19 @@ class Journal:
     @property
     def waiting(self) -> int:
         """Bytes that are not in the database yet."""
-        return sum(each.size - each.applied for each in self._segments)
+        return sum(each.size - each.applied for each in self._measured())
 
     @property
     def unread(self) -> bool:
         """Whether there is anything to hand out."""
-        return any(each.read < each.size for each in self._segments)
+        return any(each.read < each.size for each in self._measured())
 
     def put(self, lines: bytes) -> bool:
         """Write whole *lines* as `append` does, if that needs nothing of the system; False: nothing was written."""
-        segment = self._tail
-        end = segment.size + len(lines)
-        if end > self._room:
+        try:
+            self._write(lines)
+        except ValueError:
             return False
-        self._map.write(lines)  # type: ignore[union-attr]
-        segment.size = end
         return True
 
     def append(self, lines: bytes) -> None:
@@ -146,13 +145,11 @@ class Journal:
         waiting = self.waiting
         if waiting >= self.most:
             raise Full(errno.ENOSPC, f"{waiting:,} bytes wait, LEDGER_MOST_SPOOLED is {self.most:,}")
-        if self._fill(lines):
-            return
         if self._map is not None:
             self._end()
         if self._file is None:
-            self._begin(len(lines))
-            if self._fill(lines):
+            self._begin(min(self._segment, self.most - waiting), len(lines))
+            if self.put(lines):
                 return
         assert self._file is not None
         segment = self._tail
@@ -171,7 +168,7 @@ class Journal:
 
     def take(self, most: int) -> Batch | None:
         """The next lines, at most so many; None when all were handed out. Raises OSError."""
-        for segment in self._segments:
+        for segment in self._measured():
             if segment.read < segment.size:
                 try:
                     return self._next(segment, most)
@@ -185,7 +182,6 @@ class Journal:
         self.taken += batch.end - segment.applied
         segment.applied = batch.end
         self._sweep()
-        self._widen()
 
     def again(self, batch: Batch) -> None:
         """The lines of *batch* were not taken: they are handed out once more."""
@@ -198,14 +194,20 @@ class Journal:
 
     def unsynced(self) -> list[tuple[Segment, int]]:
         """The files with what is not safe on the disk yet, and up to where they were written."""
-        return [(each, each.size) for each in self._segments if each.synced < each.size]
+        return [(each, each.size) for each in self._measured() if each.synced < each.size]
 
     def close(self) -> None:
         """Let go of the files; again changes nothing."""
         self.rotate()
 
-    def _begin(self, size: int) -> None:
-        """A new file, whose first lines are of so many bytes."""
+    def _measured(self) -> deque[Segment]:
+        """The files, with what was written into the newest by now."""
+        if self._map is not None:
+            self._tail.size = self._map.tell()
+        return self._segments
+
+    def _begin(self, room: int, size: int) -> None:
+        """A new file, of *room* bytes if it can be had in memory, whose first lines are of *size* bytes."""
         self.folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)  # somebody may have removed it
         self._number += 1
         path = self.folder / f"{self._number:012d}.jsonl"
@@ -213,39 +215,26 @@ class Journal:
         self._cut = False
         self._tail = Segment(path, 0, sifted=False)
         self._segments.append(self._tail)
-        if self._mapped and size <= self._segment:
-            self._map_in(self._file)
+        if self._mapped and size <= room:
+            self._map_in(self._file, room)
 
-    def _map_in(self, file: int) -> None:
+    def _map_in(self, file: int, room: int) -> None:
         """Set the space of *file* aside and have it in memory; it stays as it is where that cannot be done."""
         try:
             # All of it is given out now: a page that the disk has no room for later would end the process.
-            os.posix_fallocate(file, 0, self._segment)
-            self._map = mmap.mmap(file, self._segment)
-            self._widen()
+            os.posix_fallocate(file, 0, room)
+            self._map = mmap.mmap(file, room)
+            self._write = self._map.write
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(file, 0)
 
-    def _fill(self, lines: bytes) -> bool:
-        """Write *lines* into the newest file as it is in memory, if it has the space."""
-        end = self._tail.size + len(lines)
-        if self._map is None or end > self._segment:
-            return False
-        self._map.write(lines)
-        self._tail.size = end
-        return True
-
-    def _widen(self) -> None:
-        """Let lines be written as far as the newest file and what may wait allow."""
-        if self._map is not None:
-            self._room = min(self._segment, self._tail.size + max(0, self.most - self.waiting))
-
     def _end(self) -> None:
+        self._measured()
         file, self._file = self._file, None
         if self._map is not None:
             self._map.close()
-            self._map, self._room = None, 0
+            self._map, self._write = None, _no_room
             if file is not None:
                 with contextlib.suppress(OSError):  # the zero bytes at its end are left out in reading
                     os.ftruncate(file, self._tail.size)
@@ -254,6 +243,7 @@ class Journal:
 
     def _sweep(self) -> None:
         """Remove the files that are done with, but the one that is written to."""
+        self._measured()
         while self._segments and self._segments[0].applied >= self._segments[0].size:
             if self._file is not None and len(self._segments) == 1:
                 return
@@ -282,10 +272,9 @@ class Journal:
         end = data.rfind(b"\n") + 1
         if not end or (ended and segment.read + len(data) >= segment.size):
             end = len(data)
-        lines = data[:end].split(b"\n", most)
-        rest = lines.pop() if len(lines) > most else b""
-        end -= len(rest)
-        whole = [line for line in lines if line]
+        lines = io.BytesIO(data[:end]).readlines()  # `split` looks at each byte by itself
+        end -= sum(map(len, lines[most:]))
+        whole = [line for line in lines[:most] if line != b"\n"]
         if segment.sifted:
             found = [line for line in whole if is_row(line)]
             self.torn += len(whole) - len(found)
@@ -295,6 +284,10 @@ class Journal:
         else:  # the file is shorter than it was: what is missing cannot be handed over
             segment.read = segment.size
         return Batch(whole, segment, segment.read)
+
+
+def _no_room(lines: bytes) -> None:
+    raise ValueError("no file is in memory")
 
 
 class Broken(OSError):

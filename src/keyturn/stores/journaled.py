@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from keyturn.core import Clock, TimerHandle
 from keyturn.errors import LimiterUnavailable, RowsRefused, StoreAway, StoreError
@@ -18,7 +17,7 @@ from keyturn.errors import LimiterUnavailable, RowsRefused, StoreAway, StoreErro
 from .disk_sync import DiskSync
 from .instance import instance_of
 from .journal import Broken, Full, Journal
-from .ledger import AttemptRow, CallRow, CallStory, Sink, Standing, UsageQuery, UsageRow
+from .ledger import AttemptRow, CallRow, CallStory, Keeping, Sink, Standing, UsageQuery, UsageRow
 from .lines import line_of
 
 BATCH = 2000
@@ -39,18 +38,6 @@ HOUSE_FIRST, HOUSE_EVERY = 60.0, 3600.0
 """Seconds from the start to the first round of house-keeping, and between two of them."""
 
 _log = logging.getLogger("keyturn")
-
-
-@dataclass(frozen=True, slots=True)
-class Keeping:
-    """How long things are kept, and what must be certain."""
-
-    keep_days: float = 90.0
-    responses_days: float = 30.0
-    durable: bool = False
-    """A line is safe on the disk, not only in the kernel, before its request is sent."""
-    budgeted: bool = True
-    """Somebody has a budget, so that what was spent must be known before the first call."""
 
 
 class JournaledLedger:
@@ -84,6 +71,8 @@ class JournaledLedger:
         """What earlier processes left behind is in the database."""
         self._buffer: list[bytes] = []
         """Lines that are not in the journal yet."""
+        self._queued = False
+        """There are such lines, or the journal took none lately: what comes next waits its turn."""
         self._soon = False
         """They will be at the end of the loop's turn."""
         self._failed_at: float | None = None
@@ -148,20 +137,28 @@ class JournaledLedger:
 
     def intend(self, row: AttemptRow | bytes, *, paying: bool) -> Awaitable[None] | None:
         line = row if type(row) is bytes else line_of(row)
-        if not self._put(line):
+        if self._queued or not self._journal.put(line):
             self._buffer.append(line)
             if not self._spill():
                 self._buffer.pop()
                 if paying:
                     raise _refusal()
                 return None
+        else:
+            self._recorded += 1
+            if self._timer is None:
+                self._expect()
         return None if self._disk is None else self._disk.synced(paying=paying)
 
     def finish(self, row: AttemptRow | bytes) -> None:
         line = row if type(row) is bytes else line_of(row)
-        if not self._put(line):
+        if self._queued or not self._journal.put(line):
             self._note(line)
-        elif self._disk is not None:
+            return
+        self._recorded += 1
+        if self._timer is None:
+            self._expect()
+        if self._disk is not None:
             self._disk.wake()
 
     def ended(self, row: CallRow) -> None:
@@ -262,21 +259,13 @@ class JournaledLedger:
 
     # --- the journal -------------------------------------------------------------------------------------------------
 
-    def _put(self, line: bytes) -> bool:
-        """Write *line*, if nothing is to be written before it and that needs nothing of the system."""
-        if self._buffer or self._failed_at is not None or not self._journal.put(line):
-            return False
-        self._recorded += 1
-        if self._timer is None and self._reachable:
-            self._arm(PACE)
-        return True
-
     def _note(self, line: bytes) -> None:
         """Write *line* at the end of the loop's turn, with what comes before it."""
         if self._failed_at is not None and len(self._buffer) >= MOST_KEPT:
             self._lost += 1
             return
         self._buffer.append(line)
+        self._queued = True
         if self._soon:
             return
         try:
@@ -310,16 +299,16 @@ class JournaledLedger:
             return False
         self._recorded += len(self._buffer)
         self._buffer.clear()
+        self._queued = False
         if self._failed_at is not None:
             self._failed_at, self._write_trouble = None, ""
             self._over("journal", "the ledger records calls again")
-        if self._reachable:
-            self._arm(PACE)
+        self._expect()
         return True
 
     def _refused(self, error: OSError) -> None:
         """The journal could not be written."""
-        self._failed_at = self._clock.mono()
+        self._failed_at, self._queued = self._clock.mono(), True
         self._write_trouble = (
             f"the ledger's journal in {self._journal.folder} cannot be written ({_reason(error)}): "
             f"{'bring its database back, or raise it' if isinstance(error, Full) else 'make room, or make it writable'}"
@@ -438,6 +427,11 @@ class JournaledLedger:
             await self._sink.keep_house(now, max(self._keeping.keep_days, LEAST_KEPT), self._keeping.responses_days)
         except StoreError as error:
             _log.warning("old rows of the ledger stay until the next hour: %s", error)
+
+    def _expect(self) -> None:
+        """Something was written: have the database visited soon, unless it is away."""
+        if self._reachable:
+            self._arm(PACE)
 
     def _arm(self, seconds: float) -> None:
         """Have the database visited in so many seconds, unless a visit is due."""

@@ -8,6 +8,7 @@ whole nano-dollars. No row holds a secret: keys are shown by label and fingerpri
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -139,6 +140,18 @@ class Standing(NamedTuple):
     """What is wrong and what to do about it; empty while all is well."""
     recorded: int = 0
     """Rows that were recorded, since the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How long things are kept, and what must be certain."""
+
+    keep_days: float = 90.0
+    responses_days: float = 30.0
+    durable: bool = False
+    """A line is safe on the disk, not only in the kernel, before its request is sent."""
+    budgeted: bool = True
+    """Somebody has a budget, so that what was spent must be known before the first call."""
 
 
 class Ledger(Protocol):

@@ -9,8 +9,8 @@ together those that share theirs, and looks at that once. It may also stand flat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import msgspec
 
@@ -19,15 +19,13 @@ from keyturn.errors import RowsRefused
 from .ledger import AttemptRow, CallRow
 
 FLAT = (b'["i"', b'["f"')
-BEGUN = b'],["i",'
-"""In the line of an attempt that is not over. The quotes of a text are escaped, so that it is in no other."""
-BETWEEN = b"],["
-"""What the two parts meet with. It is in no id, so that where it comes first it is that."""
-
 
 OWN = tuple("id call at input output charged cost ms first_token_ms cached written reasoning".split())
 SHARED = tuple("kind caller route role provider model key fingerprint tier resend meaning status exact detail".split())
 """The members of an `AttemptRow` in the two parts of its line, in order."""
+
+Own = tuple[Any, ...]
+"""The values of a first part."""
 
 _types = {field.name: field.type for field in msgspec.structs.fields(AttemptRow)}
 _Own, _Shared = (
@@ -40,7 +38,8 @@ _pairs = msgspec.json.Decoder(tuple[_Own, _Shared])  # type: ignore[valid-type]
 _flat = msgspec.json.Decoder(AttemptRow)
 _calls = msgspec.json.Decoder(CallRow)
 _own, _shared = (tuple[tuple(_types[each] for each in part)] for part in (OWN, SHARED))  # type: ignore[misc]
-_owns, _shareds = msgspec.json.Decoder(list[_own]), msgspec.json.Decoder(_shared)  # type: ignore[valid-type]
+_many = msgspec.json.Decoder(list[tuple[_own, msgspec.Raw]])  # type: ignore[valid-type]
+_shareds = msgspec.json.Decoder(_shared)
 
 
 def line_of(row: AttemptRow | CallRow | bytes) -> bytes:
@@ -71,25 +70,22 @@ def is_row(line: bytes) -> bool:
     return True
 
 
-def told_apart(lines: Iterable[bytes]) -> tuple[dict[bytes, list[bytes]], list[bytes]]:
-    """The attempts, by the second part of their lines, which they share: the first part of each, without the bracket
-    before it. And the calls. Of an attempt that is over only its end. Raises RowsRefused when a line is neither."""
+def told_apart(lines: Sequence[bytes]) -> tuple[dict[bytes, list[Own]], list[bytes]]:
+    """The attempts, by the second part of their lines, which they share: the values of the first part of each. And the
+    calls. Of an attempt that is over only its end, which follows its beginning. Raises RowsRefused when a line is
+    neither."""
+    attempts = [line for line in lines if line.startswith(b"[[")]
     calls: list[bytes] = []
-    attempts: dict[bytes, bytes] = {}
-    for line in lines:
-        if line[1:2] != b"[":  # not as attempts are written now
-            if line.startswith(b'["c"'):
-                calls.append(line)
-                continue
-            line = in_two_parts(line)
-        id = line[2 : line.find(b",")]
-        known = attempts.get(id)
-        if known is None or BEGUN in known:
-            attempts[id] = line
-    together: dict[bytes, list[bytes]] = {}
-    for line in attempts.values():
-        end = line.find(BETWEEN)
-        own, shared = line[1:end], line[end + len(BETWEEN) :]
+    if len(attempts) < len(lines):
+        calls = [line for line in lines if line.startswith(b'["c"')]
+        attempts = [in_two_parts(line) for line in lines if not line.startswith(b'["c"')]
+    try:
+        pairs = cast("list[tuple[Own, msgspec.Raw]]", _many.decode(b"[%b]" % b",".join(attempts)))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RowsRefused(f"a line of the journal is no row ({error})") from error
+    together: dict[bytes, list[Own]] = {}
+    for own, raw in {pair[0][0]: pair for pair in pairs}.values():
+        shared = bytes(raw)
         if shared in together:
             together[shared].append(own)
         else:
@@ -107,19 +103,11 @@ def in_two_parts(line: bytes) -> bytes:
         raise RowsRefused(f"a line of the journal is no row ({error})") from error
 
 
-def own_values(owns: Sequence[bytes]) -> list[tuple[object, ...]]:
-    """The values of first parts of lines, as `told_apart` gives them. Raises RowsRefused."""
-    try:
-        return cast("list[tuple[object, ...]]", _owns.decode(b"[%b]]" % b"],".join(owns)))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RowsRefused(f"a line of the journal is no row ({error})") from error
-
-
 def shared_values(shared: bytes) -> list[object]:
     """The values of the second part of a line, as `told_apart` gives it, with the state of the attempt in the place of
     its kind. Raises RowsRefused."""
     try:
-        kind, *values = cast("tuple[object, ...]", _shareds.decode(b"[" + shared.rstrip()[:-1]))
+        kind, *values = cast("tuple[object, ...]", _shareds.decode(shared))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RowsRefused(f"a line of the journal is no row ({error})") from error
     return ["final" if kind == "f" else "open", *values]

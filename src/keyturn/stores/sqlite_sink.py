@@ -19,7 +19,7 @@ from keyturn.errors import RowsRefused, StoreError
 from . import sqlite_house as house
 from . import sqlite_questions as questions
 from .ledger import CallStory, ResponseRow, UsageQuery, UsageRow
-from .lines import OWN, SHARED, own_values, shared_values, told_apart
+from .lines import OWN, SHARED, shared_values, told_apart
 from .sqlite_file import SqliteFile, troubles
 
 _CALL = "at caller route status code ms waited_ms attempts stream".split()
@@ -34,10 +34,12 @@ MOST_VALUES = 999
 
 
 @cache
-def _attempts(rows: int, each: tuple[str, ...], same: tuple[str, ...]) -> str:
-    """The statement that takes in attempts, bound to: what is the *same* in all of them, and what *each* has."""
-    members = [*same, *each]
+def _attempts(rows: int, each: tuple[str, ...], same: tuple[str, ...], none: tuple[str, ...]) -> str:
+    """The statement that takes in attempts, bound to: what is the *same* in all of them, and what *each* has; what
+    *none* has is null."""
+    members = [*same, *each, *none]
     places = [f"?{number}" for number in range(1, len(same) + 1)] + [f"column{n}" for n in range(1, len(each) + 1)]
+    places += ["NULL"] * len(none)
     row = f"({', '.join('?' * len(each))})"
     return f"""
 INSERT INTO attempts ({", ".join(members)})
@@ -153,11 +155,11 @@ def _apply(connection: sqlite3.Connection, lines: Sequence[bytes], instance: str
     alone: list[tuple[object, ...]] = []
     try:
         for shared, owns in together.items():
-            values, rows = shared_values(shared), own_values(owns)
-            if len(rows) > FEW:
-                _insert(connection, rows, OWN, (instance, *values), ("instance", *_SHARED))
+            values = shared_values(shared)
+            if len(owns) > FEW:
+                _insert(connection, owns, OWN, (instance, *values), ("instance", *_SHARED))
             else:
-                alone += [(*own, *values) for own in rows]
+                alone += [(*own, *values) for own in owns]
         _insert(connection, alone, (*OWN, *_SHARED), (instance,), ("instance",))
         if calls:
             connection.execute(CALLS, (_array(calls),))
@@ -179,13 +181,20 @@ def _insert(
     same: tuple[str, ...],
 ) -> None:
     """Take in *rows*, of the columns *each*, and *values*, of the columns *same* in all of them. As many at a time as
-    may be, or a power of two: each number has a statement of its own, which SQLite keeps."""
+    may be, or a power of two: each number has a statement of its own, which SQLite keeps. What none of them has is not
+    bound: the driver looks long for what a None might become."""
     most = (MOST_VALUES - len(same)) // len(each)
     done = 0
     while left := len(rows) - done:
         number = min(most, 1 << (left.bit_length() - 1))
         part = rows[done : done + number]
-        connection.execute(_attempts(number, each, same), [*values, *chain.from_iterable(part)])
+        columns = list(zip(each, zip(*part, strict=True), strict=True))
+        none = tuple(name for name, column in columns if column[0] is None and column.count(None) == number)
+        if none:
+            columns = [(name, column) for name, column in columns if name not in none]
+            part = list(zip(*(column for _, column in columns), strict=True))
+        names = tuple(name for name, _ in columns)
+        connection.execute(_attempts(number, names, same, none), [*values, *chain.from_iterable(part)])
         done += number
 
 
