@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 from keyturn.config import load
+from keyturn.core import Secret
 from keyturn.dispatch import Gateway, build, new_id, read_call
+from keyturn.transport import HttpTransport
+from keyturn.transport.connections import KEEPALIVE
 
-from .peers import Line, Peer, plain, run
+from .peers import SECRET, Line, LoopClock, Peer, always, ignore, once, opened, plain, request, run
 
 CHAT = {"model": "groq/m", "messages": [{"role": "user", "content": "Hi"}]}
 ASKED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -143,5 +146,114 @@ def test_CAC_01_a_connection_that_the_upstream_closed_is_replaced(loop: str, tmp
             for _ in range(6):
                 await ask(made, "chat")
             assert peer.accepted == 3
+
+    run(loop, main)
+
+
+class AheadClock(LoopClock):
+    """The loop's time, which may be moved on: what is due by then is called."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+        self._set: list[tuple[float, Callable[[], object], asyncio.TimerHandle]] = []
+
+    def mono(self) -> float:
+        return super().mono() + self._ahead
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        handle = super().call_at(when - self._ahead, callback)
+        self._set.append((when, callback, handle))
+        return handle
+
+    def pass_by(self, seconds: float) -> None:
+        self._ahead += seconds
+        now = self.mono()
+        due = [each for each in self._set if each[0] <= now]
+        self._set = [each for each in self._set if each[0] > now]
+        for _, callback, handle in due:
+            if not handle.cancelled():
+                handle.cancel()
+                callback()
+
+
+async def used(http: HttpTransport, peer: Peer, at_once: int) -> None:
+    """So many requests at once, each answered in full."""
+    answers = await asyncio.gather(*(http.send(request(peer.url), ignore) for _ in range(at_once)))
+    assert [await answer.read(100) for answer in answers] == [b"ok"] * at_once
+
+
+def test_what_is_idle_for_too_long_is_closed_and_what_was_used_meanwhile_is_kept(loop: str) -> None:
+    async def main() -> None:
+        clock = AheadClock()
+        http = HttpTransport(clock)
+        async with Peer(always(plain(b"ok"))) as peer:
+            await used(http, peer, 3)
+            assert (peer.accepted, http.open_connections, http.acquired) == (3, 3, 0)
+            clock.pass_by(KEEPALIVE / 2)
+            await used(http, peer, 2)
+            assert (peer.accepted, http.open_connections) == (3, 3)
+            clock.pass_by(KEEPALIVE / 2 + 1)
+            assert http.open_connections == 2
+            clock.pass_by(KEEPALIVE)
+            assert http.open_connections == 0
+            await used(http, peer, 1)
+            assert peer.accepted == 4
+            await http.close()
+        assert (http.acquired, http.open_connections) == (0, 0)
+
+    run(loop, main)
+
+
+def test_one_that_is_past_its_time_is_not_lent_even_before_it_is_swept_away(loop: str) -> None:
+    async def main() -> None:
+        clock = AheadClock()
+        http = HttpTransport(clock)
+        async with Peer(always(plain(b"ok"))) as peer:
+            await used(http, peer, 2)
+            clock.pass_by(KEEPALIVE - 1)
+            await used(http, peer, 1)
+            clock.pass_by(KEEPALIVE - 1)  # swept once by now: the second one is gone, the first is 59 s old
+            assert http.open_connections == 1
+            clock.pass_by(2)
+            await used(http, peer, 1)
+            assert peer.accepted == 3
+            await http.close()
+
+    run(loop, main)
+
+
+def test_an_idle_one_that_the_peer_closed_is_let_go_with_the_rest(loop: str) -> None:
+    async def main() -> None:
+        clock = AheadClock()
+        http = HttpTransport(clock)
+        async with Peer(once(plain(b"ok"))) as peer:
+            await used(http, peer, 1)
+            clock.pass_by(KEEPALIVE + 1)
+            assert http.open_connections == 0
+            await http.close()
+
+    run(loop, main)
+
+
+def test_each_key_is_written_with_its_own_requests(loop: str) -> None:
+    async def main() -> None:
+        seen: list[bytes] = []
+
+        async def script(line: Line) -> None:
+            while True:
+                seen.append(await line.request())
+                await line.say(plain(b"ok"))
+
+        async with Peer(script) as peer, opened() as http:
+            for key in ("first", "second", "first"):
+                asked = request(peer.url, auth=("authorization", "Bearer ", Secret(key)))
+                assert await (await http.send(asked, ignore)).read(100) == b"ok"
+            traced = request(peer.url, trace=(("traceparent", "00-1"),))
+            assert await (await http.send(traced, ignore)).read(100) == b"ok"
+            assert await (await http.send(request(peer.url), ignore)).read(100) == b"ok"
+        heads = [each.partition(b"\r\n\r\n")[0].split(b"\r\n") for each in seen]
+        keys = [line for head in heads for line in head if line.startswith(b"authorization:")]
+        assert [key.rpartition(b" ")[2].decode() for key in keys] == ["first", "second", "first", SECRET, SECRET]
+        assert [b"traceparent: 00-1" in head for head in heads] == [False, False, False, True, False]
 
     run(loop, main)

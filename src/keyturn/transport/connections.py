@@ -1,4 +1,4 @@
-"""Connections to upstreams: aiohttp's pool and connection, with what they lack to be safe to share.
+"""Connections to upstreams: made and parsed by aiohttp, with what it lacks for them to be safe to share.
 
 aiohttp 3.14 was read and tried for this. Four things are added to it: a bound for each phase of connecting; knowing
 whether a connection was used before and whether a byte of an answer came; telling a reset from an orderly end, where
@@ -12,6 +12,7 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable
 from functools import cached_property
 from types import TracebackType
@@ -50,8 +51,15 @@ _HAPPY_EYEBALLS = 0.25
 class Wire(ResponseHandler):
     """One connection. *uses* counts its exchanges, *heard* tells whether the current one has received a byte."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    held: Connection
+    """What aiohttp's pool knows it by, from its making to its end."""
+    place: deque[Wire]
+    """Where it waits between two exchanges, with all others that lead there."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, pool: Connector) -> None:
         super().__init__(loop)
+        self.pool = pool
+        self.idle_since = 0.0
         self.uses = 0
         self.heard = False
         self.began = 0.0
@@ -170,13 +178,20 @@ class Target(aiohttp.ClientRequest):
 
 
 class Connector(aiohttp.TCPConnector):
-    """The pool. It has no size of its own: how much is sent is decided by the limits of the keys."""
+    """The pool. It has no size of its own: how much is sent is decided by the limits of the keys.
+
+    aiohttp makes and ends its connections; those between two exchanges are kept here, where lending one costs next to
+    nothing.
+    """
 
     def __init__(self, clock: Clock, tls: ssl.SSLContext | None, resolver: AbstractResolver | None) -> None:
         super().__init__(
             limit=0, keepalive_timeout=KEEPALIVE, ttl_dns_cache=_DNS_TTL, ssl=tls or True, resolver=resolver
         )
         self._clock = clock
+        self._idle: dict[ConnectionKey, deque[Wire]] = {}
+        """By where they lead; the longest idle first."""
+        self._sweeping: TimerHandle | None = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -185,29 +200,77 @@ class Connector(aiohttp.TCPConnector):
     @property
     def acquired(self) -> int:
         """Connections in use or being made."""
-        return len(self._acquired)
+        return len(self._acquired) - self.idle
 
     @property
     def idle(self) -> int:
-        return sum(map(len, self._conns.values()))
+        return sum(map(len, self._idle.values()))
 
-    async def lend(self, target: Target) -> Connection:
-        """A connection to *target*. Raises TransportError when none can be made."""
-        while True:
-            try:
-                connection = await self.connect(target, [], _UNBOUNDED)
-            except aiohttp.ClientConnectionError:
-                raise TransportError("closed", "the transport was closed while it connected") from None
-            wire = connection.protocol
-            # What a peer says unasked, behind an answer or while idle, would be taken for the answer to this request.
-            if not (isinstance(wire, Wire) and wire.uses and wire.should_close):
-                return connection
-            connection.close()
+    async def lend(self, target: Target) -> Wire:
+        """A connection to *target*, to be given back or closed. Raises TransportError when none can be made."""
+        idle = self._idle.get(target.connection_key)
+        while idle:
+            wire = idle.popleft()
+            if self._usable(wire):
+                return wire
+            wire.held.close()
+        try:
+            connection = await self.connect(target, [], _UNBOUNDED)
+        except aiohttp.ClientConnectionError:
+            raise TransportError("closed", "the transport was closed while it connected") from None
+        made = connection.protocol
+        assert isinstance(made, Wire)
+        made.held = connection
+        made.place = self._idle.setdefault(target.connection_key, deque())
+        return made
+
+    def give_back(self, wire: Wire) -> None:
+        """An exchange is over in good order."""
+        if self.closed or wire.should_close:
+            wire.held.close()
+            return
+        wire.idle_since = self._clock.mono()
+        wire.place.append(wire)
+        if self._sweeping is None:
+            self._sweeping = self._clock.call_at(wire.idle_since + KEEPALIVE, self._sweep)
 
     def forget(self, target: Target) -> None:
         """Closes the idle connections to *target*: what took one of them has most likely taken all."""
-        for wire, _ in self._conns.pop(target.connection_key, ()):
-            wire.close()
+        idle = self._idle.get(target.connection_key)
+        while idle:
+            idle.popleft().held.close()
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        """Closes all connections."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        idle = [wire for each in self._idle.values() for wire in each]
+        for each in self._idle.values():
+            each.clear()
+        try:
+            await super().close(abort_ssl=abort_ssl)
+        finally:
+            for wire in idle:
+                wire.held.close()
+
+    def _usable(self, wire: Wire) -> bool:
+        """Whether an idle connection may be lent. What a peer says unasked, behind an answer or while idle, would be
+        taken for the answer to the next request."""
+        kept = self._clock.mono() - wire.idle_since
+        return kept <= KEEPALIVE and wire.is_connected() and not wire.should_close
+
+    def _sweep(self) -> None:
+        """Closes what was idle for too long, or is lost."""
+        self._sweeping = None
+        for idle in self._idle.values():
+            for _ in range(len(idle)):
+                wire = idle.popleft()
+                if self._usable(wire):
+                    idle.append(wire)
+                else:
+                    wire.held.close()
+        if self.idle:
+            self._sweeping = self._clock.call_at(self._clock.mono() + KEEPALIVE, self._sweep)
 
     async def _create_connection(self, req: aiohttp.ClientRequest, traces: Any, timeout: Any) -> Wire:
         assert isinstance(req, Target)
@@ -218,7 +281,7 @@ class Connector(aiohttp.TCPConnector):
         try:
             with _Within(self._clock, req.tls_timeout):
                 _, wire = await self._loop.create_connection(
-                    lambda: Wire(self._loop), sock=raw, ssl=tls, server_hostname=host if tls else None
+                    lambda: Wire(self._loop, self), sock=raw, ssl=tls, server_hostname=host if tls else None
                 )
         except TimeoutError:
             raise TransportError("tls", f"no TLS handshake with {peer} in {req.tls_timeout:g} s") from None

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain
 
-from keyturn.core import HttpRequest
+from keyturn.core import HttpRequest, Secret
 from keyturn.errors import TransportError
 
 MAX_INCOMING = 64 * 1024
@@ -16,11 +16,13 @@ MAX_INCOMING = 64 * 1024
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 Pairs = tuple[tuple[str, str], ...]
+Auth = tuple[str, str, Secret]
+"""Name of a header, what its value begins with, and the secret that follows."""
 
 
 def outgoing(request: HttpRequest) -> Pairs:
     """The headers to write. Raises TransportError `protocol` for a control character, which could begin a header."""
-    return checked(request.headers) + secret_header(request) + request.trace
+    return checked(request.headers) + secret_header(request.auth) + request.trace
 
 
 @lru_cache(maxsize=1024)
@@ -30,11 +32,11 @@ def checked(headers: Pairs) -> Pairs:
     return headers
 
 
-def secret_header(request: HttpRequest) -> Pairs:
+def secret_header(auth: Auth | None) -> Pairs:
     """The one header with the secret, if there is one. This is the one place that reveals it. Raises as `outgoing`."""
-    if request.auth is None:
+    if auth is None:
         return ()
-    name, prefix, secret = request.auth
+    name, prefix, secret = auth
     value = prefix + secret.reveal()
     refuse_control(name + value)
     return ((name, value),)

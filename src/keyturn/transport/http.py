@@ -1,4 +1,4 @@
-"""Requests to upstreams over HTTP/1.1: written by us, in one piece, and read by aiohttp's pool and parser."""
+"""Requests to upstreams over HTTP/1.1: written by us, in one piece, and read by aiohttp's connection and parser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from functools import lru_cache
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
-from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 
 from keyturn.core import Clock, HttpRequest, UpstreamRequest
@@ -17,7 +16,7 @@ from keyturn.errors import TransportError
 
 from .answer import Answer
 from .connections import STALE_WITHIN, Connector, Target, Wire
-from .headers import Pairs, checked, incoming, refuse_control, secret_header
+from .headers import Auth, Pairs, checked, incoming, refuse_control, secret_header
 
 _BODILESS = ("GET", "HEAD", "OPTIONS", "TRACE")
 """Methods whose requests state no length when they have no body."""
@@ -40,7 +39,8 @@ class HttpTransport:
         self._resolver = resolver
         self._connector: Connector | None = None
         self._closed = False
-        self._heads = lru_cache(maxsize=1024)(self._head)
+        self._targets = lru_cache(maxsize=1024)(self._target)
+        self._heads = lru_cache(maxsize=4096)(self._head)
 
     @property
     def acquired(self) -> int:
@@ -58,13 +58,11 @@ class HttpTransport:
             raise TypeError(f"HttpTransport cannot send a {type(request).__name__}")
         connector = self._pool()
         target, written = self._written(request)
-        connection = await connector.lend(target)
-        wire = connection.protocol
-        assert isinstance(wire, Wire)
+        wire = await connector.lend(target)
         answer: HttpAnswer | None = None
         try:
             wire.begin(written, on_sent)
-            answer = HttpAnswer(connection, *await wire.answer())
+            answer = HttpAnswer(wire, *await wire.answer())
             return answer
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             fault = _fault(error, wire)
@@ -72,7 +70,7 @@ class HttpTransport:
                 connector.forget(target)
         finally:
             if answer is None:
-                connection.close()
+                wire.held.close()
         raise fault  # out here, so that aiohttp's error is not its context
 
     async def close(self) -> None:
@@ -90,45 +88,58 @@ class HttpTransport:
 
     def _written(self, request: HttpRequest) -> tuple[Target, bytes]:
         """Where *request* goes, and its bytes. Raises TransportError `protocol` for what cannot be written."""
-        found: tuple[Target, str] | None
         try:
-            found = self._heads(
-                request.method, request.url, request.headers, request.connect_timeout, request.tls_timeout
+            target, head = self._heads(
+                request.method, request.url, request.headers, request.auth, request.connect_timeout, request.tls_timeout
             )
-            lines = [f"{name}: {value}\r\n" for name, value in _credentials(request, found[0])]
             if request.trace:
-                lines += (f"{name}: {value}\r\n" for name, value in request.trace)
-            if request.body or request.method not in _BODILESS:
-                lines.append(f"Content-Length: {len(request.body)}\r\n")
-            return found[0], f"{found[1]}{''.join(lines)}\r\n".encode() + request.body
+                head += _lines(request.trace)
+            body = request.body
+            if body or request.method not in _BODILESS:
+                return target, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+            return target, head + b"\r\n"
         except ValueError:
             pass  # raised out here, for the error above may quote a password in the URL
         raise TransportError("protocol", "the request has no usable address, method or header")
 
     def _head(
-        self, method: str, url: str, headers: Pairs, connect_timeout: float, tls_timeout: float
-    ) -> tuple[Target, str]:
-        """What all requests with these headers to this address have in common. There are few, so each is made once."""
-        target = Target(method, url, connect_timeout, tls_timeout, self._pool().loop)
+        self, method: str, url: str, headers: Pairs, auth: Auth | None, connect_timeout: float, tls_timeout: float
+    ) -> tuple[Target, bytes]:
+        """What all requests with these headers and this key to this address have in common. There are few, so each is
+        made once."""
+        target = self._targets(method, url, connect_timeout, tls_timeout)
         line = f"{target.method} {target.url.raw_path_qs} HTTP/1.1"
         refuse_control(line)
         own = any(name.lower() == "host" for name, _ in headers)
         pairs = checked(headers) if own else (("Host", target.headers["Host"]), *checked(headers))
-        return target, "".join([line, "\r\n", *(f"{name}: {value}\r\n" for name, value in pairs)])
+        return target, f"{line}\r\n".encode() + _lines((*pairs, *_credentials(headers, auth, target)))
+
+    def _target(self, method: str, url: str, connect_timeout: float, tls_timeout: float) -> Target:
+        return Target(method, url, connect_timeout, tls_timeout, self._pool().loop)
 
 
 class HttpAnswer(Answer):
     """An answer on its connection, which goes back to the pool with the last byte and is closed in all other cases."""
 
-    __slots__ = ("_connection", "_content")
+    __slots__ = ("_content", "_wire")
 
-    def __init__(self, connection: Connection, message: RawResponseMessage, content: aiohttp.StreamReader) -> None:
+    def __init__(self, wire: Wire, message: RawResponseMessage, content: aiohttp.StreamReader) -> None:
         if message.code < 200:
             raise TransportError("protocol", f"the answer has status {message.code}", sent=True)
         super().__init__(message.code, incoming(message.raw_headers))
-        self._connection = connection
+        self._wire: Wire | None = wire
+        """None once it is somebody else's."""
         self._content = content
         content.on_eof(self._complete)
+
+    async def read(self, limit: int) -> bytes:
+        content = self._content
+        if self._inflater is None and content.is_eof() and content.exception() is None:  # it came as a whole
+            body = content.read_nowait()
+            if len(body) > limit:
+                raise self._too_large(limit)
+            return body
+        return await super().read(limit)
 
     async def take(self) -> bytes:
         content = self._content
@@ -161,22 +172,29 @@ class HttpAnswer(Answer):
 
     def close(self) -> None:
         """Let go at once. May be called twice."""
-        if self._connection.protocol is not None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
             self._content.set_exception(TransportError("closed", "the answer was let go", sent=True))
-            self._connection.close()
+            wire.held.close()
 
     def _complete(self) -> None:
-        wire = self._connection.protocol
-        if isinstance(wire, Wire) and wire.unsent:
-            self._connection.close()  # the peer has not read the request, and may take the rest for the next one
+        wire, self._wire = self._wire, None
+        if wire is None:
+            return
+        if wire.unsent:
+            wire.held.close()  # the peer has not read the request, and may take the rest for the next one
         else:
-            self._connection.release()
+            wire.pool.give_back(wire)
 
 
-def _credentials(request: HttpRequest, target: Target) -> Pairs:
+def _lines(pairs: Pairs) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in pairs).encode()
+
+
+def _credentials(headers: Pairs, auth: Auth | None, target: Target) -> Pairs:
     """The key; user and password of the URL where there is none: a local server behind a guard."""
-    pairs, guard = secret_header(request), target.headers.get("Authorization")
-    if guard is None or any(name.lower() == "authorization" for name, _ in (*request.headers, *pairs)):
+    pairs, guard = secret_header(auth), target.headers.get("Authorization")
+    if guard is None or any(name.lower() == "authorization" for name, _ in (*headers, *pairs)):
         return pairs
     return (*pairs, ("Authorization", guard))
 
