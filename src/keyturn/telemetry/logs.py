@@ -26,6 +26,7 @@ class Lines:
         self._redactor = redactor
         self._as_json = as_json
         self._remembered = lru_cache(_REMEMBERED)(self._clean)
+        self._places = lru_cache(_REMEMBERED)(self._place)
 
     def clean(self, text: str) -> str:
         """*text* on one line, without secrets, not longer than a line can bear."""
@@ -78,31 +79,36 @@ class Lines:
     def _console_call(self, event: CallEnded, wall: float) -> str:
         trail, clean = event.trail, self.clean
         input_tokens, output_tokens, exact = tokens_of(trail.attempts)
-        parts = [f"{_clock(wall)} {trail.call} {clean(trail.route) or '-'} {trail.status or 'left'}"]
+        line = f"{_clock(wall)} {trail.call} {clean(trail.route) or '-'} {trail.status or 'left'}"
         if trail.code:
-            parts.append(clean(trail.code))
-        parts.append(f"{_ms(trail.started, trail.ended):.0f} ms")
+            line += f" {clean(trail.code)}"
+        line += f" {_ms(trail.started, trail.ended):.0f} ms"
         if trail.waited:
-            parts.append(f"waited {trail.waited * 1000:.0f} ms")
+            line += f" waited {trail.waited * 1000:.0f} ms"
         if input_tokens or output_tokens:
-            parts.append(f"{'' if exact else '~'}{input_tokens}+{output_tokens} tokens")
-        line = " ".join(parts)
-        if trail.attempts:
-            line += " | " + " | ".join(self._console_attempt(attempt) for attempt in trail.attempts)
-        elif trail.refusals:
+            line += f" {'' if exact else '~'}{input_tokens}+{output_tokens} tokens"
+        for attempt in trail.attempts:
+            line += self._console_attempt(attempt)
+        if trail.refusals and not trail.attempts:
             line += " | " + "; ".join(map(clean, trail.refusals))
         if trail.notes:
             line += " | " + "; ".join(map(clean, trail.notes))
         return line
 
     def _console_attempt(self, attempt: Attempt) -> str:
-        clean = self.clean
+        clean, detail = self.clean, ""
         outcome = clean(attempt.meaning) or "unfinished"
-        if attempt.meaning != "ok" and attempt.status is not None:
-            outcome += f" {attempt.status}"
-        place = f"{clean(attempt.provider)} → {clean(attempt.model)} → {clean(attempt.key)}"
-        line = f"{place} → {outcome} → {_ms(attempt.started, attempt.ended):.0f} ms"
-        return f"{line} ({clean(attempt.detail)})" if attempt.detail and attempt.meaning != "ok" else line
+        if attempt.meaning != "ok":
+            if attempt.status is not None:
+                outcome += f" {attempt.status}"
+            if attempt.detail:
+                detail = f" ({clean(attempt.detail)})"
+        known = self._places if len(attempt.model) <= LONGEST else self._place
+        place = known(attempt.provider, attempt.model, attempt.key)
+        return f" | {place} → {outcome} → {_ms(attempt.started, attempt.ended):.0f} ms{detail}"
+
+    def _place(self, provider: str, model: str, key: str) -> str:
+        return f"{self.clean(provider)} → {self.clean(model)} → {self.clean(key)}"
 
     def _json_call(self, event: CallEnded, wall: float) -> str:
         trail, clean = event.trail, self.clean

@@ -9,9 +9,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from keyturn.core import FOREVER, NANO, Attempt, Trail
+from keyturn.core import FOREVER, NANO, Attempt, Trail, Usage
 from keyturn.dispatch import Alarm, CallEnded, Cooled, Event, LimitLearned, Rotated
 
 from .catalog import COUNTERS, GAUGES, HISTOGRAMS, OPERATION
@@ -23,6 +23,8 @@ OTHER = "other"
 MOST_NAMES = 200
 """Model names that get a label of their own."""
 
+UNFINISHED = "unfinished"
+"""What an attempt meant that has no meaning yet."""
 EXHAUSTED = frozenset({"capacity", "no_valid_credentials", "draining", "overloaded", "deadline"})
 
 Labels = tuple[str, ...]
@@ -30,6 +32,15 @@ Gauges = Callable[[], Iterable[tuple[str, Labels, float]]]
 """Name, label values and value of each gauge, read when somebody asks."""
 Costs = Callable[[Attempt], int | None]
 """What an attempt that used something cost, in nano-dollars; None when its price is not known."""
+
+
+class Count:
+    """How often something happened, or how much of it there was."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0.0
 
 
 class Histogram:
@@ -41,6 +52,11 @@ class Histogram:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """One more value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
 
     def cumulative(self) -> list[tuple[str, float]]:
         """(`le`, how many values are not above it), as the format wants it."""
@@ -66,14 +82,42 @@ class Names:
         return name if name in self._known else OTHER
 
 
+class CallsAlike(NamedTuple):
+    """What calls with the same labels are counted in: looked up once, as most calls are like one before."""
+
+    number: Count
+    seconds: Histogram
+
+
+class AttemptsAlike(NamedTuple):
+    """The same for attempts. *labels* are those of the conventions' metrics."""
+
+    number: Count
+    seconds: Histogram
+    operation: Histogram
+    labels: Labels
+
+
+class TokensAlike(NamedTuple):
+    """The same for what attempts used; embeddings have no output."""
+
+    input: Count
+    inputs: Histogram
+    output: Count | None
+    outputs: Histogram | None
+
+
 class Metrics:
     """All figures of one process. `count` takes events, `page` gives the text for Prometheus."""
 
     def __init__(self, gauges: Gauges, cost: Costs | None = None) -> None:
         self._gauges = gauges
         self._cost = cost
-        self._counters: dict[str, defaultdict[Labels, float]] = {name: defaultdict(float) for name in COUNTERS}
+        self._counters: dict[str, defaultdict[Labels, Count]] = {name: defaultdict(Count) for name in COUNTERS}
         self._histograms: dict[str, dict[Labels, Histogram]] = {name: {} for name in HISTOGRAMS}
+        self._calls: dict[tuple[str, str, int, str, bool], CallsAlike] = {}
+        self._attempts: dict[tuple[str, int, str, str, str], AttemptsAlike] = {}
+        self._tokens: dict[tuple[str, str, str], TokensAlike] = {}
         self._routes = Names()
         self._models = Names()
         self._valid = True
@@ -98,7 +142,7 @@ class Metrics:
 
     def set_total(self, name: str, value: float, labels: Labels = ()) -> None:
         """What is counted elsewhere has come to *value* until now."""
-        self._counters[name][labels] = value
+        self._counters[name][labels].value = value
 
     def page(self) -> bytes:
         """Everything in Prometheus' text format."""
@@ -115,8 +159,8 @@ class Metrics:
 
         for name, shape in COUNTERS.items():
             counter = CounterMetricFamily(name, shape.help, labels=shape.labels)
-            for labels, value in self._counters[name].items():
-                counter.add_metric(labels, value)
+            for labels, count in self._counters[name].items():
+                counter.add_metric(labels, count.value)
             yield counter
         for name, shape in HISTOGRAMS.items():
             histogram = HistogramMetricFamily(name, shape.help, labels=shape.labels)
@@ -135,16 +179,13 @@ class Metrics:
             if attempt.meaning == "ok":
                 self._routes.admit(trail.route)
                 self._models.admit(attempt.model)
-        kind = event.call.kind if event.call is not None else ""
-        api = event.call.dialect if event.call is not None else "unread"
-        route, outcome = self._routes.label(trail.route), outcome_of(trail)
+        kind, api = (event.call.kind, event.call.dialect) if event.call is not None else ("", "unread")
+        outcome = outcome_of(trail)
         seconds = (trail.ended or trail.started) - trail.started
-        self._add("keyturn_requests_total", (api, route, f"{trail.status // 100}xx", outcome))
-        stream = "true" if trail.stream else "false"
-        self._observe("keyturn_request_duration_seconds", (api, route, stream, outcome), seconds)
-        if outcome == "ok" and trail.attempts and kind != "count":
-            served = trail.attempts[-1]
-            self._add("keyturn_served_total", (served.provider, str(served.tier), trail.fallback))
+        labels = (api, self._routes.label(trail.route), trail.status // 100, outcome, trail.stream)
+        alike = self._calls.get(labels) or self._calls_alike(*labels)
+        alike.number.value += 1
+        alike.seconds.observe(seconds)
         if trail.shared:
             self._add("keyturn_cache_requests_total", (trail.shared,))
         if trail.waited:
@@ -158,11 +199,23 @@ class Metrics:
             elif before is None and trail.planned not in ("", attempt.provider):
                 self._moved(trail.planned, attempt, "passed_over")
             before = attempt
-        if before is not None and outcome == "ok":
+        if before is None:
+            return
+        if outcome == "ok":
             self._observe("keyturn_gateway_overhead_seconds", (api,), max(0.0, seconds - upstream - trail.waited))
-        if before is not None and trail.stream and (trail.code == "upstream_interrupted" or outcome == "cancelled"):
+            if kind != "count":
+                self._add("keyturn_served_total", (before.provider, str(before.tier), trail.fallback))
+        if trail.stream and (trail.code == "upstream_interrupted" or outcome == "cancelled"):
             phase = "mid_stream" if before.first_token is not None else "before_first_byte"
             self._add("keyturn_stream_aborted_total", (before.provider, phase))
+
+    def _calls_alike(self, api: str, route: str, status_class: int, outcome: str, stream: bool) -> CallsAlike:
+        """The first call with these labels."""
+        alike = self._calls[api, route, status_class, outcome, stream] = CallsAlike(
+            self._counters["keyturn_requests_total"][api, route, f"{status_class}xx", outcome],
+            self._histogram("keyturn_request_duration_seconds", (api, route, "true" if stream else "false", outcome)),
+        )
+        return alike
 
     def _moved(self, before: str, attempt: Attempt, reason: str) -> None:
         self._add("keyturn_failovers_total", (before, attempt.provider, reason, str(attempt.tier)))
@@ -170,44 +223,75 @@ class Metrics:
     def _count_attempt(self, attempt: Attempt, kind: str, stream: bool) -> float:
         """Returns how many seconds it took."""
         provider, model = attempt.provider, self._models.label(attempt.model)
-        meaning = attempt.meaning or "unfinished"
-        tier = str(attempt.tier)
-        self._add("keyturn_upstream_attempts_total", (provider, tier, model, meaning))
-        labels = (OPERATION.get(kind, kind), provider, model, "" if meaning == "ok" else meaning)
+        labels = (provider, attempt.tier, model, attempt.meaning, kind)
+        alike = self._attempts.get(labels) or self._attempts_alike(*labels)
         seconds = (attempt.ended or attempt.started) - attempt.started
-        self._observe("keyturn_attempt_duration_seconds", (provider, tier), seconds)
-        self._observe("gen_ai_client_operation_duration_seconds", labels, seconds)
+        alike.number.value += 1
+        alike.seconds.observe(seconds)
+        alike.operation.observe(seconds)
         if stream and attempt.first_token is not None:
             first = attempt.first_token - attempt.started
-            self._observe("gen_ai_client_operation_time_to_first_chunk_seconds", labels, first)
+            self._observe("gen_ai_client_operation_time_to_first_chunk_seconds", alike.labels, first)
         usage = attempt.usage
-        if usage is not None and self._cost is not None:
+        if usage is None:
+            return seconds
+        if self._cost is not None:
             cost = self._cost(attempt)
             name = "keyturn_unpriced_attempts_total" if cost is None else "keyturn_cost_usd_total"
             self._add(name, (provider, model), 1 if cost is None else cost / NANO)
-        if usage is None or not usage.exact:
-            return seconds
-        self._observe("gen_ai_client_token_usage", (labels[0], provider, model, "input"), usage.input)
-        self._add("keyturn_tokens_total", (provider, model, "input"), usage.input)
-        if kind != "embeddings":
-            self._observe("gen_ai_client_token_usage", (labels[0], provider, model, "output"), usage.output)
-            self._add("keyturn_tokens_total", (provider, model, "output"), usage.output)
+        if usage.exact:
+            self._count_tokens(usage, provider, model, kind)
+        return seconds
+
+    def _attempts_alike(self, provider: str, tier: int, model: str, meaning: str, kind: str) -> AttemptsAlike:
+        """The first attempt with these labels."""
+        shown = str(tier)
+        labels = (OPERATION.get(kind, kind), provider, model, "" if meaning == "ok" else meaning or UNFINISHED)
+        counter = self._counters["keyturn_upstream_attempts_total"]
+        alike = self._attempts[provider, tier, model, meaning, kind] = AttemptsAlike(
+            counter[provider, shown, model, meaning or UNFINISHED],
+            self._histogram("keyturn_attempt_duration_seconds", (provider, shown)),
+            self._histogram("gen_ai_client_operation_duration_seconds", labels),
+            labels,
+        )
+        return alike
+
+    def _count_tokens(self, usage: Usage, provider: str, model: str, kind: str) -> None:
+        alike = self._tokens.get((provider, model, kind)) or self._tokens_alike(provider, model, kind)
+        alike.input.value += usage.input
+        alike.inputs.observe(usage.input)
+        if alike.output is not None and alike.outputs is not None:
+            alike.output.value += usage.output
+            alike.outputs.observe(usage.output)
         if usage.cached:
             self._add("keyturn_tokens_total", (provider, model, "cached_input"), usage.cached)
         if usage.reasoning:
             self._add("keyturn_tokens_total", (provider, model, "reasoning"), usage.reasoning)
-        return seconds
+
+    def _tokens_alike(self, provider: str, model: str, kind: str) -> TokensAlike:
+        """The first that used tokens."""
+        operation, total = OPERATION.get(kind, kind), self._counters["keyturn_tokens_total"]
+        name, speaks = "gen_ai_client_token_usage", kind != "embeddings"
+        alike = self._tokens[provider, model, kind] = TokensAlike(
+            total[provider, model, "input"],
+            self._histogram(name, (operation, provider, model, "input")),
+            total[provider, model, "output"] if speaks else None,
+            self._histogram(name, (operation, provider, model, "output")) if speaks else None,
+        )
+        return alike
 
     def _add(self, name: str, labels: Labels, amount: float = 1) -> None:
-        self._counters[name][labels] += amount
+        self._counters[name][labels].value += amount
 
     def _observe(self, name: str, labels: Labels, value: float) -> None:
+        self._histogram(name, labels).observe(value)
+
+    def _histogram(self, name: str, labels: Labels) -> Histogram:
         histograms = self._histograms[name]
         histogram = histograms.get(labels)
         if histogram is None:
             histogram = histograms[labels] = Histogram(HISTOGRAMS[name].buckets)
-        histogram.counts[bisect_left(histogram.bounds, value)] += 1
-        histogram.total += value
+        return histogram
 
 
 def outcome_of(trail: Trail) -> str:
