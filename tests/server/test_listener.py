@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,7 +15,9 @@ from keyturn.core import Call
 from keyturn.dispatch import Gateway, Reply, SystemClock
 from keyturn.errors import KeyturnError
 from keyturn.server import Server, bind
-from keyturn.server.listener import KEEP_ALIVE
+from keyturn.server.cycle import Cycle
+from keyturn.server.listener import KEEP_ALIVE, Listener
+from keyturn.server.watch import TICK, DisconnectWatch
 
 from .fakes import CHAT, KEY, FakeGateway, Handle, Pieces, hello, make_app
 
@@ -352,6 +355,40 @@ def test_a_request_that_came_in_one_piece_leaves_no_timer_of_its_own() -> None:
         assert clock.pending() == 3  # those of the Date header and of the guard, and that of the idle connection
 
     run(test)
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["at its end", "within a call"])
+def test_a_connection_leaves_nothing_for_the_collector_of_garbage(leaves: bool) -> None:
+    """A process collects rarely: whatever points at itself would add up to megabytes, connection by connection."""
+    answered = asyncio.Event()
+
+    async def lasting(call: Call) -> Reply:
+        await answered.wait()
+        return await hello(call)
+
+    async def test(connect: Any, gateway: FakeGateway, clock: MovedClock) -> None:
+        gc.collect()
+        gc.disable()
+        try:
+            peer = await connect()
+            await peer.send(post(CHAT))
+            for _ in range(2):  # the call lasts: somebody watches whether its client leaves
+                clock.forward(TICK)
+            await asyncio.sleep(0)
+            assert any(isinstance(each, DisconnectWatch) for each in gc.get_objects())
+            if not leaves:
+                answered.set()
+                await peer.answer()
+            peer.close()
+            await asyncio.sleep(0.05)
+            clock.forward(0.0)
+            await asyncio.sleep(0)
+            left = [type(each) for each in gc.get_objects() if isinstance(each, (Listener, Cycle, DisconnectWatch))]
+        finally:
+            gc.enable()
+        assert left == []
+
+    run(test, lasting)
 
 
 def test_a_port_that_is_taken_is_a_clear_error() -> None:

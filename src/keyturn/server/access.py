@@ -103,9 +103,8 @@ class Access:
     def identify(self, peer: Peer, headers: RawHeaders) -> Caller:
         """Recognises the caller by its key, or a trusted local peer. Raises InvalidCallerKey."""
         key = self._caller_key
-        presented = False
-        for value in _presented_keys(headers):
-            presented = True
+        presented = _presented_keys(headers)
+        for value in presented:
             if key is not None and hmac.compare_digest(value, key):
                 return self._default
             if self._callers:  # found by its hash: how long that takes tells nothing of the key
@@ -154,14 +153,13 @@ def is_local(peer: Peer, headers: RawHeaders) -> bool:
     return not any(name in headers for name in _FORWARDED)
 
 
-def _presented_keys(headers: RawHeaders) -> Iterable[bytes]:
-    authorization = headers.get(b"authorization")
-    if authorization is not None and authorization[:7].lower() == b"bearer ":
-        yield authorization[7:].strip()
+def _presented_keys(headers: RawHeaders) -> list[bytes]:
+    authorization = headers.get(b"authorization", b"")
+    keys = [authorization[7:].strip()] if authorization[:7].lower() == b"bearer " else []
     for name in (b"x-api-key", b"x-goog-api-key"):
-        value = headers.get(name)
-        if value is not None:
-            yield value.strip()
+        if name in headers:
+            keys.append(headers[name].strip())
+    return keys
 
 
 def _is_loopback_name(name: str) -> bool:

@@ -38,7 +38,7 @@ from .cycle import CLOSE
 from .exchange import ClientLeft, Exchange, Headers, Receive, Scope, Send
 from .pages import JSON, Asked, Pages
 from .paths import WrongMethod, find
-from .watch import Watches
+from .watch import DisconnectWatch, Watches
 
 _log = logging.getLogger("keyturn.server")
 
@@ -86,7 +86,8 @@ class App:
     async def _respond(self, scope: Scope, exchange: Exchange) -> None:
         headers = self._admissible_headers(scope)
         endpoint, argument = find(scope["raw_path"])
-        endpoint.check_method(scope["method"], argument)
+        if scope["method"] != endpoint.method:
+            endpoint.check_method(scope["method"], argument)
         query: bytes = scope.get("query_string", b"")
         try:
             caller = self._access.admit(endpoint.need, scope.get("client"), headers)
@@ -142,7 +143,7 @@ class App:
         return headers
 
     async def _answer_call(self, exchange: Exchange, call: Call, caller: Caller) -> None:
-        with self._watches.watch(exchange.receive):
+        with DisconnectWatch(exchange.receive, self._watches):
             if call.kind == "count":
                 reply = await count(self._gateway, call, caller, exchange.call_id)
             else:

@@ -19,7 +19,8 @@ CLOSE = (b"connection", b"close")
 
 
 class Cycle(RequestResponseCycle):
-    """One exchange. The head waits for the first piece of the body, at most until the loop's next turn."""
+    """One exchange. The head waits for the first piece of the body: that of a stream at most until the loop's next
+    turn, that of a whole answer, which states its length, always, as the body is sent right behind it."""
 
     head = b""
     listener: Listener
@@ -48,7 +49,8 @@ class Cycle(RequestResponseCycle):
         head = STATUS_LINE[status] + b"\r\n".join(map(b": ".join, pairs))
         if len(head) - len(head.translate(None, b"\r\n\0")) != 2 * len(pairs):
             raise RuntimeError("a header of this answer holds a line break")
-        self.chunked_encoding = b"\r\ncontent-length: " not in head and self.scope["http_version"] != "1.0"
+        whole = b"\r\ncontent-length: " in head
+        self.chunked_encoding = not whole and self.scope["http_version"] != "1.0"
         if status >= 400 and CLOSE in headers:
             self.keep_alive = False
         elif not self.keep_alive:
@@ -56,7 +58,8 @@ class Cycle(RequestResponseCycle):
         if self.chunked_encoding:
             head += b"\r\ntransfer-encoding: chunked"
         self.head = head + b"\r\n\r\n"
-        self.listener.loop.call_soon(self.flush)
+        if not whole:
+            self.listener.loop.call_soon(self.flush)
 
     def _go_on(self, body: bytes, more: bool) -> None:
         if self.chunked_encoding:

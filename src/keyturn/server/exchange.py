@@ -34,12 +34,13 @@ class Exchange:
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Sends a whole answer with its length; to HEAD, everything but the body."""
-        await self._begin(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self._send(self._start(status, [*headers, (b"content-length", b"%d" % len(body))]))
         await self._send({"type": "http.response.body", "body": b"" if self._head else body})
 
     async def begin_stream(self, status: int, headers: Headers) -> None:
         """Sends status and headers of an answer that follows in pieces; proxies are told not to hold them back."""
-        await self._begin(status, [*headers, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")])
+        still = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+        await self._send(self._start(status, [*headers, *still]))
         self.streaming = True
 
     async def write(self, piece: bytes) -> None:
@@ -56,7 +57,7 @@ class Exchange:
         self.streaming = False
         await self._send({"type": "http.response.body", "body": b""})
 
-    async def _begin(self, status: int, headers: Headers) -> None:
+    def _start(self, status: int, headers: Headers) -> Message:
         self.started = True
         headers.append((b"x-request-id", self.call_id.encode()))
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        return {"type": "http.response.start", "status": status, "headers": headers}

@@ -160,6 +160,8 @@ class Listener(HttpToolsProtocol):
             # uvicorn tells only the newest request that the client left; with pipelining, an older one is being served.
             running.disconnected = True
             running.message_event.set()
+        # They know this connection: a ring of objects stays in memory until the collector comes by, which is rarely.
+        self.cycle = self._running = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)

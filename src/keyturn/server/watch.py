@@ -18,37 +18,25 @@ class Watches:
     """All calls under way. One timer serves them all, and runs only while there are any."""
 
     def __init__(self, clock: Clock) -> None:
+        self.young: set[DisconnectWatch] = set()
+        """Those without a watcher: each gets one at the second look after its begin, if it is still there."""
+        self.looking = False
         self._clock = clock
-        self._new: set[DisconnectWatch] = set()
-        """Begun since the last look."""
-        self._seen: set[DisconnectWatch] = set()
-        """Begun before it: those that are still there at the next look get their watcher."""
-        self._looking = False
 
-    def watch(self, receive: Receive) -> DisconnectWatch:
-        """A watch to be entered. *receive* is ASGI's, of a request that has been read."""
-        return DisconnectWatch(receive, self)
-
-    def add(self, watch: DisconnectWatch) -> None:
-        self._new.add(watch)
-        if not self._looking:
-            self._look_later()
-
-    def discard(self, watch: DisconnectWatch) -> None:
-        self._new.discard(watch)
-        self._seen.discard(watch)
-
-    def _look_later(self) -> None:
-        self._looking = True
+    def look_later(self) -> None:
+        self.looking = True
         self._clock.call_at(self._clock.mono() + TICK, self._look)
 
     def _look(self) -> None:
-        self._looking = False
-        for watch in self._seen:
+        self.looking = False
+        seen = [watch for watch in self.young if watch.seen]
+        self.young.difference_update(seen)
+        for watch in seen:
             watch.listen()
-        self._seen, self._new = self._new, set()
-        if self._seen:
-            self._look_later()
+        for watch in self.young:
+            watch.seen = True
+        if self.young:
+            self.look_later()
 
 
 class DisconnectWatch:
@@ -58,10 +46,13 @@ class DisconnectWatch:
     has been read: from then on ASGI's `receive` has nothing but the disconnect to tell.
     """
 
-    __slots__ = ("_owner", "_receive", "_watcher", "_watches", "left")
+    __slots__ = ("_owner", "_receive", "_watcher", "_watches", "left", "seen")
 
     def __init__(self, receive: Receive, watches: Watches) -> None:
+        """*receive* is ASGI's, of a request that has been read."""
         self.left = False
+        self.seen = False
+        """It was there at a look."""
         self._receive = receive
         self._watches = watches
         self._owner: asyncio.Task[object] | None = None
@@ -69,16 +60,20 @@ class DisconnectWatch:
 
     def __enter__(self) -> Self:
         self._owner = asyncio.current_task()
-        self._watches.add(self)
+        watches = self._watches
+        watches.young.add(self)
+        if not watches.looking:
+            watches.look_later()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         owner, self._owner = self._owner, None
-        self._watches.discard(self)
+        self._watches.young.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
+            self._watcher = None  # the frame that it is cancelled in knows this watch, and would stay with it
         # As asyncio's own timeouts do: take back the one cancellation that was ours, and only that one.
         if self.left and owner is not None and owner.uncancel() == 0:
             return kind is asyncio.CancelledError
