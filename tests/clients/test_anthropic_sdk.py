@@ -154,7 +154,7 @@ def test_a_client_that_gives_up(call: Callable[..., Any], upstreams: Upstreams, 
         upstreams.settled()
         if upstreams.seen():
             break
-    assert [each.result for each in upstreams.seen()] == ["cancelled"]
+    assert {each.result for each in upstreams.seen()} == {"cancelled"}  # and so is an earlier one that came late
 
 
 @EACH_WAY

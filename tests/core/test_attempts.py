@@ -80,7 +80,7 @@ def test_the_same_credential_again_once_and_only_for_500_408_425() -> None:
     progress, at = Progress(), entry()
     move = go(progress, outcome("server_error", "provider", same=True), at)
     assert move == TryNext(resend=at)
-    progress.resent.add((at.candidate.deployment, at.order))
+    progress.resent |= {(at.candidate.deployment, at.order)}
     move = go(progress, outcome("timeout", "provider", same=True), at)
     assert move == TryNext(resend=None)
     assert go(Progress(), outcome("overloaded", "provider", key=False), entry()) == TryNext(resend=None)

@@ -55,6 +55,7 @@ from .credentials import (
     scopes_of,
 )
 from .crowd import Crowd, Demand, Wants, Weighed, work_before
+from .denials import Denied, gravest
 from .entries import Entry, Flow, Pace, Rank
 from .equivalents import Equivalents
 from .evidence import one_line
@@ -81,7 +82,7 @@ from .limitbook import (
     reported_limit,
     scope_in,
 )
-from .limits import LATE, RELEASED, Denied, Limit, Meters, Window, gravest
+from .limits import LATE, RELEASED, Limit, Meters, Window
 from .message import (
     SPEAKING,
     Answer,

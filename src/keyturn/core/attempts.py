@@ -15,7 +15,7 @@ the one good key of eight is found. A client's mistake is sent once and handed b
 from __future__ import annotations
 
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keyturn.errors import BadUpstream, Capacity, NoValidCredentials, PoolError
 
@@ -30,6 +30,7 @@ MOST_FAULTS_PER_PROVIDER = 2
 FAULTS = frozenset({"server_error", "timeout", "overloaded"})
 FINAL = frozenset({"ok", "bad_request", "content_filter"})
 QUOTAS = frozenset({"rate_limited", "daily_quota"})
+NONE: frozenset[Any] = frozenset()
 
 
 class Relay(NamedTuple):
@@ -58,7 +59,7 @@ Move = Relay | TryNext | WaitUntil | Refuse
 
 
 class Progress:
-    """What one call has tried so far."""
+    """What one call has tried so far. Its sets are put in place of others, not changed: most calls need none."""
 
     __slots__ = (
         "attempts",
@@ -78,12 +79,12 @@ class Progress:
         self.faults_of: dict[str, int] = {}
         self.tried: dict[Deployment, set[int]] = {}
         """Per deployment the positions in its pool that were asked."""
-        self.closed: set[Deployment] = set()
-        self.closed_providers: set[str] = set()
+        self.closed: frozenset[Deployment] = NONE
+        self.closed_providers: frozenset[str] = NONE
         self.limited: dict[tuple[Deployment, int], bool] = {}
         """Who refused it for a minute's limit, and whether it was asked once more since."""
-        self.resent: set[tuple[Deployment, int]] = set()
-        self.meanings: set[str] = set()
+        self.resent: frozenset[tuple[Deployment, int]] = NONE
+        self.meanings: frozenset[str] = NONE
 
     def open(self, deployment: Deployment) -> bool:
         """Whether *deployment* may still be asked in this call."""
@@ -110,7 +111,7 @@ class Progress:
 def advance(progress: Progress, entry: Entry, outcome: Outcome, now: float) -> Move:
     """Record *outcome* of the attempt on *entry* and say what to do next."""
     deployment = entry.candidate.deployment
-    progress.meanings.add(outcome.meaning)
+    progress.meanings |= {outcome.meaning}
     if outcome.meaning in FINAL:
         return Relay()
     progress.tried.setdefault(deployment, set()).add(entry.order)
@@ -119,14 +120,14 @@ def advance(progress: Progress, entry: Entry, outcome: Outcome, now: float) -> M
         progress.faults += 1
         met = progress.faults_of[provider] = progress.faults_of.get(provider, 0) + 1
         if met >= MOST_FAULTS_PER_PROVIDER:
-            progress.closed_providers.add(provider)
+            progress.closed_providers |= {provider}
         if progress.faults >= MOST_FAULTS:
             return Refuse("upstreams failed four times")
     if not outcome.try_other_key:
         if outcome.scope == "provider" and outcome.meaning != "overloaded":
-            progress.closed_providers.add(deployment.provider)
+            progress.closed_providers |= {deployment.provider}
         else:
-            progress.closed.add(deployment)
+            progress.closed |= {deployment}
     if progress.attempts >= MOST_ATTEMPTS:
         return Refuse("twenty attempts were made")
     again = (deployment, entry.order)

@@ -218,7 +218,9 @@ class Marks:
 
     def end(self, attempt: str) -> list[ScopeKey]:
         """An attempt is over without a verdict of its own on these marks: the next request may probe."""
-        freed = []
+        freed: list[ScopeKey] = []
+        if not self._probes:
+            return freed
         for mark in self._probes.pop(attempt, ()):
             if attempt in mark.probes:
                 mark.probes.discard(attempt)

@@ -56,6 +56,7 @@ class Entry:
         "flow",
         "free",
         "grade",
+        "heads",
         "last_used",
         "limit_scopes",
         "load",
@@ -96,6 +97,9 @@ class Entry:
         )
         self.answer_headers: tuple[tuple[bytes, bytes], ...] | None = None
         """The response headers that name it, once they have been written."""
+        self.heads: dict[bool, Any] = {}
+        """What all requests to it have in common that are alike, by whether a stream is asked for, once one was
+        written."""
         self.recorded: dict[Hashable, Any] = {}
         """How the record of calls names it, by who asks what, once that has been written."""
         self.active = 0

@@ -21,11 +21,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
 from math import inf
 
 from .claims import Claim, Cost, actual_of, claims
 from .counters import FOR_OTHERS, FOR_TIME, NOBODY, Counter, Shift, counter_for
+from .denials import Denied, gravest
 from .lasting import KeptUse
 from .limitbook import METRICS, Limit, LimitBook, LimitRow, limit_of, reported_limit, stated
 from .message import Usage
@@ -43,28 +43,6 @@ LATE = frozenset(("output_tokens", "concurrency", "cost"))
 """What is not counted before an attempt is over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Denied:
-    """Why nothing was reserved, and when asking again helps. Seconds."""
-
-    wait: float
-    """Until this cost fits if nothing else happens; infinite when only the end of other attempts can free it.
-
-    Of money: until the budget begins anew when it is spent, infinite while it is only held by others.
-    """
-    limit: Limit
-    """The limit with the longest wait; whenever a caller's own limit is in the way, that one."""
-    wait_any: float
-    """Until any call at all (one request, one token) would fit; 0: smaller calls fit now."""
-    never: bool = False
-    """Even the least this can cost is above a declared or reported limit."""
-
-    @property
-    def busy(self) -> bool:
-        """Only the end of other attempts can free it: nothing is spent that time would give back."""
-        return self.wait == inf and not self.never
-
-
 RELEASED = Limit("released", "concurrency", INFLIGHT, 1)
 """Named by the denial of an id that was released before it could reserve."""
 
@@ -78,13 +56,17 @@ class _Loan:
 
     __slots__ = ("counted", "marks", "noted", "parts")
 
-    def __init__(self, parts: list[_Part]) -> None:
+    def __init__(self, parts: list[_Part], *, counted: bool = False) -> None:
         self.parts = parts
         self.marks: list[float | None] = [None] * len(parts)
         """The marks of the charges; None for a part that is still held."""
-        self.counted = False
+        self.counted = counted
         self.noted = 0
         """In which round of `Meters.changed` it was last noted."""
+
+
+_NOTHING = _Loan([], counted=True)
+"""That of an attempt that no limit applies to: the same for all, as nothing about it changes."""
 
 
 class Meters:
@@ -232,8 +214,8 @@ class Meters:
             counter.held += cost
             counter.open += 1
             parts.append((counter, cost, claim))
-        loan = self._loans[attempt_id] = _Loan(parts)
-        if self._round:
+        loan = self._loans[attempt_id] = _Loan(parts) if parts else _NOTHING
+        if self._round and parts:
             self._note(loan)
         return None
 
@@ -277,7 +259,7 @@ class Meters:
         None: nothing was delivered. What was charged stays; of what the caller's own limits hold the request alone.
         """
         loan = self._loans.pop(attempt_id, None)
-        if loan is None:
+        if loan is None or loan is _NOTHING:
             return
         if loan.noted != self._round:
             self._note(loan)
@@ -478,18 +460,6 @@ def _wait(counter: Counter, limit: Limit, cost: int, now: float) -> float:
     wait = counter.wait(cost, now)
     counter.held = held
     return wait
-
-
-def gravest(found: list[Denied]) -> Denied:
-    """The one to tell of, given how each claim of one attempt stands; a caller's own limit comes first."""
-    own = [each for each in found if each.limit.owner == "caller" and each.wait > 0.0]
-    found = own or found
-    return replace(max(found, key=_gravity), wait_any=max(each.wait_any for each in found))
-
-
-def _gravity(denied: Denied) -> tuple[bool, bool, float]:
-    """Which of several denials is told: what time does not heal, then a spent budget, then the longest wait."""
-    return denied.never, denied.limit.metric == "cost" and 0.0 < denied.wait < inf, denied.wait
 
 
 def _dumped(key: str, counter: Counter | None, now: float, offset: float) -> KeptUse | None:

@@ -35,7 +35,7 @@ class Usage(NamedTuple):
         return self.input + self.output
 
 
-class Reply(NamedTuple):
+class Reply(Struct, frozen=True):
     """A complete answer, read as far as the gateway needs it."""
 
     text: str = ""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol
+
+import msgspec
 
 from .limitbook import Limit
 from .message import Usage
@@ -33,6 +36,9 @@ Meaning = Literal[
 Scope = Literal["key", "quota_group", "model", "provider", "request"]
 Kind = Literal["chat", "completions", "embeddings", "images", "audio", "moderations", "rerank", "count"]
 """What a call asks for. `completions` are the legacy ones; `count` counts the tokens of a prompt."""
+
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Secret:
@@ -184,8 +190,7 @@ class Caller:
     rank: CallerClass = "normal"
 
 
-@dataclass(slots=True, eq=False)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One request of a client: the raw members of its body and the thin view that routing needs.
 
     *members* maps each top-level member to its raw JSON text, untouched. Sizes are in bytes, tokens are estimates.
@@ -215,7 +220,7 @@ class Call:
     content_type: str = ""
     form: str = ""
     """`array`: a Gemini stream as one JSON array, not as events."""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = NO_HEADERS
     """Headers of the client that belong to the dialect and may be passed on: `anthropic-version`, `anthropic-beta`."""
     cache_control: str = ""
     """What the client's `cache-control` says, in lower case: `no-cache`, `no-store`."""
@@ -234,7 +239,7 @@ class Call:
     """Of Responses: whether its answer is to be kept; None: the client did not say."""
     served_at: str = ""
     """Where tracing is on: the path of the HTTP endpoint that it came in at, as a template; empty in the library."""
-    trace_headers: Mapping[str, str] = field(default_factory=dict)
+    trace_headers: Mapping[str, str] = NO_HEADERS
     """Where tracing is on: `traceparent` and `tracestate` as they came."""
 
 
@@ -336,16 +341,15 @@ class Trace(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class Trail:
+class Trail(msgspec.Struct):
     """All attempts of one call, with every refusal and its reason, and what was changed on the way."""
 
     call: str
     route: str
     started: float
-    attempts: list[Attempt] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    attempts: list[Attempt] = []
+    refusals: list[str] = []
+    notes: list[str] = []
     waited: float = 0.0
     status: int = 0
     code: str = ""

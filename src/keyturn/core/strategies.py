@@ -61,6 +61,9 @@ def _least_used(
     pool: Pool, ready: Sequence[int], tokens: int, tried: Collection[int], now: float, draw: Draw
 ) -> Entry | None:
     """Of *ready*, the least used share of its limits; ties by attempts under way, then last use, then order."""
+    if len(ready) == 1:
+        only = pool.entries[ready[0]]
+        return only if _fits(only, tokens, tried, now) else None
     if len(ready) <= EXACT:
         few = _eligible(pool, ready, tokens, tried, now)
     else:

@@ -12,7 +12,7 @@ from keyturn.wire import dialect, error_headers, upstream_message
 from .exchange import OK, Exchange
 from .relay import RelayStream
 from .reply import Reply
-from .run import Failed, Grant, Run
+from .run import Failed, Run
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -29,9 +29,9 @@ CODES = {
 """What an upstream's refusal is called in another dialect; clients look for OpenAI's words."""
 
 
-def relayed(gateway: Gateway, run: Run, grant: Grant, exchange: Exchange) -> Reply:
+def relayed(gateway: Gateway, run: Run, exchange: Exchange) -> Reply:
     """A good answer on its way to the client."""
-    response = exchange.response
+    grant, response = exchange.grant, exchange.response
     grant.attempt.status = response.status if response is not None else None
     headers = _headers(run, grant.entry)
     if exchange.stream is not None:
@@ -43,9 +43,10 @@ def relayed(gateway: Gateway, run: Run, grant: Grant, exchange: Exchange) -> Rep
             stream = guarded(gateway, run, exchange)
         run.trail.status = 200
         return Reply(200, [_media_type(run, exchange), *headers], stream=stream)
-    usage = exchange.reply.usage if exchange.reply is not None else None
-    if run.trail.trace is not None and exchange.reply is not None:
-        grant.attempt.answered_as, grant.attempt.stop = exchange.reply.model, exchange.reply.stop or ""
+    said = exchange.reply
+    usage = said.usage if said is not None else None
+    if run.trail.trace is not None and said is not None:
+        grant.attempt.answered_as, grant.attempt.stop = said.model, said.stop or ""
     if run.conversation is not None:
         exchange.holds()
     exchange.finish(OK, usage or exchange.unstated())
@@ -142,11 +143,12 @@ def _headers(run: Run, entry: Entry) -> Headers:
             (b"x-keyturn-model", model.encode("ascii", "replace")),
             (b"x-keyturn-key", credential.shown.encode()),
         )
-    headers = request_ids(run.call.dialect, run.trail.call)
+    trail, deployment = run.trail, entry.candidate.deployment
+    headers = request_ids(run.call.dialect, trail.call)
     headers += entry.answer_headers
-    headers.append((b"x-keyturn-attempts", b"%d" % len(run.trail.attempts)))
-    if entry.candidate.deployment not in run.first:
-        headers.append((b"x-fallback-provider", entry.candidate.deployment.provider.encode()))
-    if entry.candidate.deployment != run.deployments[0] or not run.first:
-        run.trail.fallback = fallback_of(run, entry.candidate.deployment)
+    headers.append((b"x-keyturn-attempts", b"%d" % len(trail.attempts)))
+    if deployment not in run.first:
+        headers.append((b"x-fallback-provider", deployment.provider.encode()))
+    if not run.first or deployment != run.deployments[0]:
+        trail.fallback = fallback_of(run, deployment)
     return headers

@@ -52,12 +52,11 @@ def watch_of(gateway: Gateway, run: Run, grant: Grant, provider: Provider) -> Wa
         usual = gateway.latencies.bound(like_of(run, grant), length, timeouts.adaptive_floor)
         if usual < length and _another_left(run, grant, now):
             length = usual
-    bound = min(run.deadline, run.content_by)
-    if now + length < bound:
-        grant.attempt.content_by = now + length
-        return Watch(gateway.clock, now + length, phase)
-    grant.attempt.content_by = bound
-    return Watch(gateway.clock, bound, "deadline")
+    until = now + length
+    if until >= run.deadline or until >= run.content_by:
+        until, phase = min(run.deadline, run.content_by), "deadline"
+    grant.attempt.content_by = until
+    return Watch(gateway.clock, until, phase)
 
 
 def observed(gateway: Gateway, run: Run, grant: Grant) -> None:

@@ -13,6 +13,9 @@ from keyturn.errors import TransportError
 
 draw: Callable[[], float] = random.random
 
+_VERSION_7, _DRAWN = 0x7000_8000_0000_0000_0000, 0x0FFF_3FFF_FFFF_FFFF_FFFF
+"""The bits of an id that say what kind of UUID it is, and those that are drawn."""
+
 
 class SystemClock:
     """The Clock of a running gateway: the loop's monotonic time and the system's wall time."""
@@ -31,7 +34,8 @@ class SystemClock:
         loop = self._loop
         if loop is None or loop.is_closed():  # kept, for asking asyncio costs a system call
             loop = self._loop = asyncio.get_running_loop()
-        return loop.call_later(max(0.0, when - time.monotonic()), callback)
+        left = when - time.monotonic()
+        return loop.call_later(left if left > 0.0 else 0.0, callback)
 
 
 def new_id(wall: float, bits: Callable[[int], int] = random.getrandbits) -> str:
@@ -39,10 +43,9 @@ def new_id(wall: float, bits: Callable[[int], int] = random.getrandbits) -> str:
 
     An identifier, not a secret: ordinary randomness will do.
     """
-    noise, moment = bits(74), int(wall * 1000) & 0xFFFFFFFFFFFF
-    version, variant = noise >> 62 | 0x7000, noise >> 48 & 0x3FFF | 0x8000
-    last = noise & 0xFFFFFFFFFFFF
-    return f"{moment >> 16:08x}-{moment & 0xFFFF:04x}-{version:04x}-{variant:04x}-{last:012x}"
+    number = int(wall * 1000) << 80 | bits(80) & _DRAWN | _VERSION_7
+    digits = number.to_bytes(16, "big").hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 class Watch:
@@ -72,7 +75,8 @@ class Watch:
         task = asyncio.current_task()
         self._cancelling = task.cancelling() if task is not None else 0
         self.task = task
-        self.arm()
+        if self.timer is None:
+            self.timer = self._clock.call_at(self.deadline, self._fire)
         return self
 
     def __exit__(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from keyturn.core import Deployment, Entry, Origin, Outcome, Refuse, Relay, Request, Usage, advance
 from keyturn.errors import KeyturnError
@@ -128,8 +129,7 @@ async def take_up(seam: Seam, run: Run) -> Exchange | str:
     if isinstance(got, Reply):
         got.close()
         return "who was asked to go on refused"
-    grant, exchange = got
-    begun = False
+    exchange, grant, begun = got, got.grant, False
     try:
         response = exchange.response
         grant.attempt.status = response.status if response is not None else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from keyturn.core import Call, Caller, Deployment, Usage, dollars, needs_listing, resolve
 from keyturn.errors import PoolError

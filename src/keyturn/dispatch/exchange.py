@@ -13,6 +13,7 @@ from keyturn.core import (
     HttpRequest,
     LocalRequest,
     Outcome,
+    Redactor,
     Reply,
     Request,
     UpstreamRequest,
@@ -33,7 +34,7 @@ from keyturn.wire import (
 from .bounds import given_up, observed, watch_of
 from .clock import new_id
 from .judging import judged
-from .reading import read
+from .reading import hold, most_of, read
 from .recording import outcome as outcome_line
 from .reporting import reported
 from .run import Failed, Grant, Run
@@ -76,14 +77,12 @@ class Exchange:
         "media_type",
         "now",
         "provider",
-        "redactor",
         "reply",
         "request",
         "response",
         "run",
         "stream",
         "timeouts",
-        "wall",
         "watch",
     )
 
@@ -93,24 +92,32 @@ class Exchange:
         self.grant = grant
         self.crowd = grant.entry.active
         """How many attempts its key had under way when it began, itself included."""
+        generation, deployment = run.generation, grant.entry.candidate.deployment
         self.now = gateway.clock.mono
-        self.wall = gateway.clock.wall
-        self.redactor = gateway.redactor
-        self.timeouts = run.generation.config.timeouts
+        self.timeouts = generation.config.timeouts
         self.answered = False
-        self.provider: Provider = run.generation.config.providers[grant.entry.candidate.deployment.provider]
-        grant.attempt.tier = run.generation.config.tier_of(self.provider.name)
+        self.provider: Provider = generation.config.providers[deployment.provider]
+        grant.attempt.tier = generation.tiers[deployment.provider]
         self.response: UpstreamResponse | None = None
         self.reply: Reply | None = None
         self.body = b""
         self.media_type = ""
         """Of an answer that is no JSON and no events."""
-        self.how = asking(self.provider, run.call, grant.entry.candidate.deployment.model)
+        self.how = asking(self.provider, run.call, deployment.model)
         self.request: UpstreamRequest | None = None
         self.stream: AnswerStream | None = None
         self.chunks: AsyncIterator[bytes] | None = None
         self.held = b""
         self.watch = watch_of(gateway, run, grant, self.provider)
+
+    @property
+    def redactor(self) -> Redactor:
+        """Takes keys out of what upstreams say."""
+        return self.gateway.redactor
+
+    def wall(self) -> float:
+        """Unix seconds."""
+        return self.gateway.clock.wall()
 
     def prepare(self) -> None:
         """Write the request. Raises Untranslatable when this upstream's dialect cannot say it, and BadRequest."""
@@ -122,7 +129,7 @@ class Exchange:
         ):
             how = self.how = how._replace(anew=True)
         notes: list[str] = []
-        self.request = prepare(self.provider, run.call, candidate, notes, how, self._neutral)
+        self.request = prepare(self.provider, run.call, candidate, notes, how, self._neutral, self.grant.entry.heads)
         if run.trail.trace is not None:
             traced(self.request, run.trail.trace.sending(self.grant.attempt))
         if notes:
@@ -145,43 +152,67 @@ class Exchange:
         return Context(run.call, identity, int(self.wall()), model, self.estimate())
 
     async def perform(self) -> Failed | None:
-        """Send, and read until the answer is complete or, for a stream, has begun. None: there is an answer to relay.
+        """Send it, once it is on record, and read until the answer is complete or, for a stream, has begun. None: there
+        is an answer to relay; in all other cases nothing is left open.
 
         Raises DeadlineExceeded when the call's own time is up.
         """
-        run, grant, gateway, request = self.run, self.grant, self.gateway, self.request
-        assert request is not None
+        gateway, request, over = self.gateway, self.request, False
         fault, detail, body = None, "", b""
+        failed: Failed | None = None
+        assert request is not None
         try:
-            with self.watch:
-                try:
-                    response = await gateway.transport.send(request, self._sent)
-                except TransportError as error:
-                    if error.kind != "stale":
-                        raise
-                    self._stale(error)
-                    response = await gateway.transport.send(request, self._sent)
-                self.response = response
-                if response.status == 401 and grant.entry.candidate.credential.tokens is not None:
-                    response = await self._with_another_token(response)
-                fault, body = await read(self, response)
-        except TransportError as error:
-            fault, detail = self._phase(error), error.message
-            if self.timeouts.adaptive and self.provider.tool is None and self.watch.expired:
-                given_up(gateway, run, grant)
-        if self.answered:
-            reported(self, OK)
-            begun = grant.attempt.first_token
-            if begun is not None and (grant.entry.active > FEW or begun >= grant.entry.onset_due):
-                gateway.adapting.begun(self, begun)
-            if self.timeouts.adaptive and self.provider.tool is None:
-                observed(gateway, run, grant)
-            if run.place is not None:
-                run.generation.reserving.answered(run, grant)
-            if run.generation.measures:
-                now = self.now()
-                grant.pool.observed(grant.entry, now - grant.attempt.started, now)
-            return None
+            on_record = gateway.intended(self.run, self.grant)
+            if on_record is not None:
+                await on_record
+            try:
+                with self.watch:
+                    try:
+                        response = await gateway.transport.send(request, self._sent)
+                    except TransportError as error:
+                        if error.kind != "stale":
+                            raise
+                        self._stale(error)
+                        response = await gateway.transport.send(request, self._sent)
+                    self.response = response
+                    if response.status == 401 and self.grant.entry.candidate.credential.tokens is not None:
+                        response = await self._with_another_token(response)
+                    if most := most_of(self, response):
+                        fault, body = read(self, response, await response.read(most))
+                    else:
+                        fault, body = await hold(self, response)
+            except TransportError as error:
+                fault, detail = self._phase(error), error.message
+                if self.timeouts.adaptive and self.provider.tool is None and self.watch.expired:
+                    given_up(gateway, self.run, self.grant)
+            if self.answered:
+                self._observed()
+            else:
+                failed = self._failed(fault, detail, body)
+            over = True
+        finally:
+            if not over:
+                self.close()
+        return failed
+
+    def _observed(self) -> None:
+        """There is an answer, or the beginning of a stream: whoever learns from that is told."""
+        run, grant = self.run, self.grant
+        reported(self, OK)
+        begun = grant.attempt.first_token
+        if begun is not None and (grant.entry.active > FEW or begun >= grant.entry.onset_due):
+            self.gateway.adapting.begun(self, begun)
+        if self.timeouts.adaptive and self.provider.tool is None:
+            observed(self.gateway, run, grant)
+        if run.place is not None:
+            run.generation.reserving.answered(run, grant)
+        if run.generation.measures:
+            now = self.now()
+            grant.pool.observed(grant.entry, now - grant.attempt.started, now)
+
+    def _failed(self, fault: str | None, detail: str, body: bytes) -> Failed:
+        """What *fault*, or the answer that began with *body*, means; the attempt is over."""
+        run, grant, gateway = self.run, self.grant, self.gateway
         status, headers = (0, {}) if self.response is None else (self.response.status, self.response.headers)
         in_stream = run.call.stream and 200 <= status < 300
         body = self.redactor.data(body)  # while it is whole: half a key is not recognised
@@ -251,7 +282,7 @@ class Exchange:
     def _sent(self) -> None:
         grant = self.grant
         grant.sent = True
-        self.gateway.live.counted(grant.attempt.id, self.gateway.clock.mono())
+        self.gateway.live.counted(grant.attempt.id, self.now())
 
     def succeeded(self) -> None:
         """The upstream has begun to answer well: clear what stood against the candidate."""
@@ -292,31 +323,30 @@ class Exchange:
 
     def _end(self, meaning: str, usage: Usage | None) -> bool:
         """Let the upstream go and settle; False when that was done before."""
-        grant, gateway = self.grant, self.gateway
+        grant, gateway, response, now = self.grant, self.gateway, self.response, self.now()
         self.watch.close()
-        if self.response is not None:
-            self.response.close()
+        if response is not None:
+            response.close()
         if not grant.shut():
             return False
-        attempt, now = grant.attempt, gateway.clock.mono()
+        attempt, pool = grant.attempt, grant.pool
         if usage is not None and usage.cost is not None and not self.provider.states_cost:
             usage = usage._replace(cost=None)
         attempt.ended, attempt.usage = now, usage
         attempt.meaning = attempt.meaning or meaning
-        if grant.sent or self.response is not None:  # some upstreams answer before they have read everything
+        if grant.sent or response is not None:  # some upstreams answer before they have read everything
             self.run.counted = True
             gateway.live.settle(attempt.id, usage, now)
         else:
             grant.reservation.close()
-        grant.pool.done(grant.entry)
-        if grant.pool.capped:
+        pool.done(grant.entry)
+        if pool.capped:
             self.run.generation.reserving.rest_at_cap(grant.entry, now)
         return True
 
     def _over(self) -> None:
-        attempt = self.grant.attempt
-        self.run.generation.reserving.over(attempt)
-        gateway, run = self.gateway, self.run
+        gateway, run, attempt = self.gateway, self.run, self.grant.attempt
+        run.generation.reserving.over(attempt)
         if gateway.ledger.keeps:
             line, charged = outcome_line(gateway, run, self.grant, attempt)
             gateway.ledger.finish(line)

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from keyturn.config import Config, DataFolder
 from keyturn.core import (
@@ -32,6 +32,7 @@ from keyturn.core import (
     TryNext,
     Verdict,
     advance,
+    needs_listing,
 )
 from keyturn.errors import Draining, KeyturnError
 from keyturn.stores import Learned, Ledger, LiveState
@@ -46,9 +47,9 @@ from .events import Alarm, CallEnded, Cooled, Events
 from .exchange import Exchange
 from .generation import Generation
 from .models import ModelLists, ModelRow
-from .planning import move_on, plan
+from .planning import lay_out, listed, move_on
 from .pools import Pools
-from .preparing import prepared
+from .preparing import at_once, prepared, written
 from .readiness import readiness
 from .recording import ending, intent, says_it_all
 from .relay import RelayStream
@@ -70,13 +71,6 @@ if TYPE_CHECKING:
 FOREVER = float("inf")
 ANYBODY = Caller()
 MOST_RECENT = 256
-
-
-class Obtained(NamedTuple):
-    """Somebody answers: the grant, and the exchange that has the answer, or the beginning of a stream."""
-
-    grant: Grant
-    exchange: Exchange
 
 
 class Gateway:
@@ -161,13 +155,14 @@ class Gateway:
 
     async def handle(self, call: Call, caller: Caller, call_id: str) -> Reply:
         """Answer *call*. Errors come back as replies; only cancellation is raised, and leaves nothing behind."""
+        generation = self.generation
         trail = Trail(call_id, call.model, self.clock.mono(), stream=call.stream, caller=caller.name)
-        run = Run(call, caller, trail, self.generation)
+        run = Run(call, caller, trail, generation)
         if self.tracer is not None:
-            run.trail.trace = self.tracer(call, call_id)
+            trail.trace = self.tracer(call, call_id)
         self.inflight += 1
-        run.generation.calls += 1
-        if call.stream and (call.commit_after is not None or run.generation.config.stream.commit_after is not None):
+        generation.calls += 1
+        if call.stream and (call.commit_after is not None or generation.config.stream.commit_after is not None):
             from .committing import commits, committed
 
             after = commits(run)
@@ -179,7 +174,22 @@ class Gateway:
         """The answer to *run*, which is recorded with it, or when its stream ends."""
         reply = None
         try:
-            reply = await self._answer(run)
+            if self.draining:
+                raise Draining("the gateway is shutting down; ask again in a moment", retry_after=1.0)
+            keep = await self.responses.begin(run) if run.call.dialect == "openai_responses" else None
+            generation = run.generation
+            if needs_listing(run.call, generation.lists.catalog):
+                await listed(self, run, generation)
+            lay_out(self, run, generation)
+            if generation is not self.generation:
+                await move_on(self, run)
+            sharing = run.generation.sharing
+            if sharing is not None and keep is None:  # kept answers have ids of their own
+                reply = await sharing.answer(run)
+            if keep is not None:
+                reply = keep(self._relayed(run, await self.obtain(run)))
+            elif reply is None:
+                reply = self._relayed(run, await self.obtain(run))
         except KeyturnError as error:
             reply = answering.refused(self, run, error)
         finally:
@@ -187,36 +197,26 @@ class Gateway:
                 self._ended(run, reply)
         return reply
 
-    async def _answer(self, run: Run) -> Reply:
-        if self.draining:
-            raise Draining("the gateway is shutting down; ask again in a moment", retry_after=1.0)
-        keep = await self.responses.begin(run) if run.call.dialect == "openai_responses" else None
-        await plan(self, run, run.generation)
-        if run.generation is not self.generation:
-            await move_on(self, run)
-        if keep is not None:  # each such answer has an id of its own
-            return keep(await self.ask(run))
-        sharing = run.generation.sharing
-        return (await sharing.answer(run) if sharing is not None else None) or await self.ask(run)
-
     async def ask(self, run: Run) -> Reply:
         """Have *run*, which has been planned, answered by who can. Raises what keeps everybody from it."""
-        got = await self.obtain(run)
+        return self._relayed(run, await self.obtain(run))
+
+    def _relayed(self, run: Run, got: Exchange | Reply) -> Reply:
+        """What `obtain` *got*, on its way to the client."""
         if isinstance(got, Reply):
             return got
-        grant, exchange = got
         reply = None
         try:
-            reply = answering.relayed(self, run, grant, exchange)
+            reply = answering.relayed(self, run, got)
         finally:
             if reply is None:
-                exchange.close()
+                got.close()
         return reply
 
-    async def obtain(self, run: Run, resend: Entry | None = None) -> Obtained | Reply:
-        """Ask one candidate after the other until one answers: its exchange, to be relayed and closed by who asked for
-        it; or the reply that says why none does. *resend*: who may be asked once more if nobody else is free. Raises
-        what keeps everybody from answering."""
+    async def obtain(self, run: Run, resend: Entry | None = None) -> Exchange | Reply:
+        """Ask one candidate after the other until one answers: the exchange that has the answer, or the beginning of a
+        stream, to be relayed and closed by who asked for it; or the reply that says why none does. *resend*: who may be
+        asked once more if nobody else is free. Raises what keeps everybody from answering."""
         if self.adapting.alert and not run.progress.attempts:
             self.adapting.steadiness.spare(run)
         while True:
@@ -239,16 +239,16 @@ class Gateway:
             if run.last_asked is not None and not self.adapting.steadiness.allows(run, grant):
                 resend = None
                 continue
-            exchange = await prepared(self, run, grant)
+            exchange = written(self, run, grant) if at_once(self, run, grant) else await prepared(self, run, grant)
             if exchange is None:
                 continue
             hedging = run.generation.hedging
             if hedging is None or not hedging.watches(run):
-                failed = await self.attempt(run, grant, exchange)
+                failed = await (self.attempt(run, exchange) if self.adapting.alert else exchange.perform())
             else:
                 grant, exchange, failed = await hedging.attempt(run, grant, exchange)
             if failed is None:
-                return Obtained(grant, exchange)
+                return exchange
             move = advance(run.progress, grant.entry, failed.outcome, self.clock.mono())
             if isinstance(move, Relay):
                 return answering.as_it_came(self, run, failed)
@@ -260,25 +260,25 @@ class Gateway:
                 raise unanswered.stopped(run, move)
             resend = move.resend if isinstance(move, TryNext) else None
 
-    async def attempt(self, run: Run, grant: Grant, exchange: Exchange) -> Failed | None:
-        """Send it, once it is on record. None: there is an answer, and *exchange* is open."""
-        run.progress.attempts += 1
-        run.trail.attempts.append(grant.attempt)
-        retry = self.adapting.steadiness.begins(run, grant) if self.adapting.alert else None
-        over, failed = False, None
+    async def attempt(self, run: Run, exchange: Exchange) -> Failed | None:
+        """Send it. None: there is an answer, and *exchange* is open."""
+        if not self.adapting.alert:
+            return await exchange.perform()
+        retry, failed = self.adapting.steadiness.begins(run, exchange.grant), None
         try:
-            if self.ledger.keeps:
-                on_record = self.ledger.intend(intent(self, run, grant), paying=run.paying)
-                if on_record is not None:
-                    await on_record
             failed = await exchange.perform()
-            over = True
         finally:
-            if not over:
-                exchange.close()
             if retry is not None:
                 self.adapting.steadiness.ends(retry, failed=failed is not None)
         return failed
+
+    def intended(self, run: Run, grant: Grant) -> Awaitable[None] | None:
+        """*grant* is about to be sent: it counts, and goes on record. What to wait for until it is there, if any."""
+        run.progress.attempts += 1
+        run.trail.attempts.append(grant.attempt)
+        if not self.ledger.keeps:
+            return None
+        return self.ledger.intend(intent(self, run, grant), paying=run.paying)
 
     def left(self, generation: Generation) -> None:
         """A call does not run on *generation* any more."""
@@ -300,9 +300,11 @@ class Gateway:
 
     def _ended(self, run: Run, reply: Reply | None) -> None:
         """A call without a stream is over; *reply* None: the client left."""
-        run.trail.status = 499 if reply is None else 200 if run.committed else reply.status
-        run.trail.code = run.trail.code if reply is not None else "client_left"
-        self.record(run, reply.body[: self.keep_answer] if reply is not None and self.keep_answer else None)
+        if reply is None:
+            run.trail.status, run.trail.code = 499, "client_left"
+        else:
+            run.trail.status = 200 if run.committed else reply.status
+        self.record(run, reply.body[: self.keep_answer] if self.keep_answer and reply is not None else None)
 
     def record(self, run: Run, answer: bytes | None) -> None:
         """*run* is over; *answer*: the beginning of what its client got."""
@@ -317,7 +319,7 @@ class Gateway:
         self.left(run.generation)
         if not self.inflight and self._idle is not None:
             self._idle.set()
-        self.events.emit(CallEnded(run.call, run.caller, run.trail, answer))
+        self.events.emit(CallEnded(run.call, run.caller, trail, answer))
 
     def cool(self, verdict: Verdict, candidate: Candidate | None) -> None:
         """Perform what `judge` decided, and tell."""

@@ -76,12 +76,15 @@ class Generation:
         "prices",
         "reserving",
         "sharing",
+        "tiers",
     )
 
     def __init__(self, config: Config, gateway: Gateway) -> None:
         self.config = config
         self.number = gateway.generations = gateway.generations + 1
         """Which one of this process it is, from 1."""
+        self.tiers = {name: config.tier_of(name) for name in config.providers}
+        """The tier of each provider."""
         self.prices = Prices(config)
         self.calls = 0
         """Calls under way that began with it."""

@@ -83,7 +83,7 @@ class Hedging:
         slow = watched.times.slow(kind, settings.percentile)
         watched.spent = sent(watched.spent, *self._cost(run, grant))
         if slow is None:
-            failed = await self._gateway.attempt(run, grant, exchange)
+            failed = await self._gateway.attempt(run, exchange)
         else:
             first = self._send(run, grant, exchange)
             await self._until_slow(first, slow)
@@ -104,7 +104,7 @@ class Hedging:
             await asyncio.wait(self._tasks)
 
     def _send(self, run: Run, grant: Grant, exchange: Exchange) -> Sent:
-        task = asyncio.get_running_loop().create_task(self._gateway.attempt(run, grant, exchange))
+        task = asyncio.get_running_loop().create_task(self._gateway.attempt(run, exchange))
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return Sent(grant, exchange, task)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from keyturn.config import Config, LimitRule, ModelList, blind_defaults, default_models, what_to_set
 from keyturn.core import (

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 async def plan(gateway: Gateway, run: Run, generation: Generation) -> None:
     """Whom *run* may ask by the configuration of *generation*, which it carries from then on."""
     if needs_listing(run.call, generation.lists.catalog):
-        await _list(gateway, run, generation)
+        await listed(gateway, run, generation)
+    lay_out(gateway, run, generation)
+
+
+def lay_out(gateway: Gateway, run: Run, generation: Generation) -> None:
+    """The same by what is known of the providers' models by now."""
     chosen = resolve(run.call, run.caller, generation.lists.catalog)
     run.planned(chosen, generation)
     if len(run.deployments) > 1:
@@ -46,7 +51,7 @@ async def move_on(gateway: Gateway, run: Run) -> None:
             gateway.left(older if moved else newer)
 
 
-async def _list(gateway: Gateway, run: Run, generation: Generation) -> None:
+async def listed(gateway: Gateway, run: Run, generation: Generation) -> None:
     """What the providers offer, as far as it is known by the call's deadline."""
     watch = Watch(gateway.clock, min(run.deadline, run.content_by), "models")
     try:

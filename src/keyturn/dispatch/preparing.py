@@ -33,6 +33,32 @@ async def announced(hook: BeforeAttempt, run: Run, grant: Grant) -> None:
     run.neutral = None  # made of what may have changed
 
 
+def at_once(gateway: Gateway, run: Run, grant: Grant) -> bool:
+    """Whether nothing but writing it stands between *grant* and its request, as for most: see `written`."""
+    return (
+        run.conversation is None
+        and run.call.size <= LARGE_BODY
+        and gateway.before_attempt is None
+        and grant.entry.candidate.credential.tokens is None
+    )
+
+
+def written(gateway: Gateway, run: Run, grant: Grant) -> Exchange | None:
+    """The attempt of *grant*, ready to be sent; None when its dialect cannot say what the call says."""
+    exchange, ready = Exchange(gateway, run, grant), False
+    try:
+        exchange.prepare()
+        ready = True
+    except Untranslatable as error:
+        run.cannot_ask(grant.entry.candidate.deployment, error)
+        return None
+    finally:
+        if not ready:
+            exchange.watch.close()
+            grant.close()
+    return exchange
+
+
 async def prepared(gateway: Gateway, run: Run, grant: Grant) -> Exchange | None:
     """The attempt of *grant*, ready to be sent; None when it cannot be: its account has no token, its dialect cannot
     say what the call says, or it was better to wait for another key."""
@@ -49,12 +75,11 @@ async def prepared(gateway: Gateway, run: Run, grant: Grant) -> Exchange | None:
         return None
     if gateway.before_attempt is not None:
         await announced(gateway.before_attempt, run, grant)
+    if run.call.size <= LARGE_BODY:
+        return written(gateway, run, grant)
     exchange, ready = Exchange(gateway, run, grant), False
     try:
-        if run.call.size > LARGE_BODY:
-            await asyncio.to_thread(exchange.prepare)
-        else:
-            exchange.prepare()
+        await asyncio.to_thread(exchange.prepare)
         ready = True
     except Untranslatable as error:
         run.cannot_ask(grant.entry.candidate.deployment, error)

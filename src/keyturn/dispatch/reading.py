@@ -33,19 +33,23 @@ MOST_HELD = 4 * 1024 * 1024
 """Bytes of preamble that are held back before a stream's first content."""
 
 
-async def read(exchange: Exchange, response: UpstreamResponse) -> tuple[str | None, bytes]:
-    """Read what came; sets `answered`, or returns the fault and the body to classify."""
+def most_of(exchange: Exchange, response: UpstreamResponse) -> int:
+    """How many bytes of what came are read at once, before it is looked at; 0: it is a stream, to be held."""
     if not 200 <= response.status < 300:
-        return None, await response.read(LARGEST_ERROR)
+        return LARGEST_ERROR
     call = exchange.run.call
-    plain = not call.stream
     if call.kind in PASSED_ON:
         exchange.media_type = response.headers.get("content-type", "application/octet-stream")
-        plain = "json" in exchange.media_type
-    if not plain:
-        return await hold(exchange, response)
-    body = await response.read(LARGEST_ANSWER)
-    if exchange.how.relayed and call.dialect == "openai_chat" and call.kind == "chat":
+        return LARGEST_ANSWER if "json" in exchange.media_type else 0
+    return 0 if call.stream else LARGEST_ANSWER
+
+
+def read(exchange: Exchange, response: UpstreamResponse, body: bytes) -> tuple[str | None, bytes]:
+    """Look at *body*, all that came; sets `answered`, or returns the fault and the body to classify."""
+    if not 200 <= response.status < 300:
+        return None, body
+    call = exchange.run.call
+    if call.kind == "chat" and call.dialect == "openai_chat" and exchange.how.relayed:
         exchange.body, found = body, read_reply(body, "chat")
     else:
         found = understood(exchange, body)

@@ -1,7 +1,7 @@
 """What the ledger is told of attempts and calls: rows made from a run, by the wall clock and in nano-dollars.
 
-Each attempt is told twice, so its rows are written as the lines that they become: making an object and encoding that
-would cost more than all else that the ledger does for a call.
+Each attempt is told twice, so its rows are written as the lines that they become: making an object and encoding all of
+that would cost more than all else that the ledger does for a call.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from keyturn.core import Attempt, Pick, Trail, Usage, charged
+from keyturn.core import Attempt, Entry, Pick, Price, Trail, Usage, charged
 from keyturn.stores import CallRow
 
 from .run import Grant, Run
@@ -29,78 +29,77 @@ MOST_NAMED = 64
 
 def intent(gateway: Gateway, run: Run, grant: Grant) -> bytes:
     """The line of an `AttemptRow`: *grant* is about to be sent; what is held stands for what will be used."""
-    budget, deployment = grant.budget, grant.entry.candidate.deployment
-    cost = run.costs.get(deployment) if run.costs else None
+    attempt, budget = grant.attempt, grant.budget
+    cost = run.costs.get(grant.entry.candidate.deployment) if run.costs else None
     # Nobody needed an estimate of this call: one in passing will do, as it counts only if this process dies.
-    likely, output = (run.call.text_bytes // 4 or 1, 0) if cost is None else (cost.input, cost.output)
-    price = run.generation.prices.of(deployment)
-    own, named = _begun(gateway, run, grant, grant.attempt)
-    grant.begun = own, named, price
+    input, output = (run.call.text_bytes // 4 or 1, 0) if cost is None else (cost.input, cost.output)
+    named = _named(run, grant.entry, attempt)
+    at = int((attempt.started + gateway.live.wall_offset) * 1000)
+    grant.begun = at, named
     if budget is not None:
-        held = f"{budget.cost},{budget.cost}"
+        likely: int | None = budget.cost
     else:
-        held = "0,null" if price is None else f"0,{price.of(Usage(likely, output))}"
-    return f"{own},{likely},{output},{held},null,null,0,0,0{named.begins}".encode()
+        likely = None if named.price is None else named.price.of(Usage(input, output))
+    held = 0 if budget is None else budget.cost
+    own = (attempt.id, run.trail.call, at, input, output, held, likely, None, None, 0, 0, 0)
+    return _encode((own, named.begins)) + b"\n"
 
 
 def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple[bytes, int]:
     """The line of an `AttemptRow`: *attempt*, made with *grant*, is over; and what budgets are charged. Without usage
     nothing was delivered, and no tokens are counted."""
+    began, ended, first = attempt.started, attempt.ended or attempt.started, attempt.first_token
     if attempt is grant.attempt and grant.begun is not None:
-        own, named, price = grant.begun
+        at, named = grant.begun
     else:
-        own, named = _begun(gateway, run, grant, attempt)
-        price = run.generation.prices.of(grant.entry.candidate.deployment)
+        at, named = int((began + gateway.live.wall_offset) * 1000), _named(run, grant.entry, attempt)
     usage = attempt.usage
     input, output, cached, reasoning, exact, cost, written = usage or _NOTHING
-    if cost is None and usage is not None and price is not None:
-        cost = price.of(usage)
+    if cost is None and usage is not None and named.price is not None:
+        cost = named.price.of(usage)
     # Where no budget applies the price is what is charged: a budget that is set later in the month counts it.
     paid = (cost or 0) if grant.budget is None else charged(grant.budget, usage)
-    began, ended, first = attempt.started, attempt.ended or attempt.started, attempt.first_token
-    line = (
-        f"{own},{input},{output},{paid},{'null' if cost is None else cost},{_tenths(ended - began)},"
-        f"{'null' if first is None else _tenths(first - began)},{cached},{written},{reasoning}"
-    )
+    took, waited = _ms(ended - began), None if first is None else _ms(first - began)
+    own = (attempt.id, run.trail.call, at, input, output, paid, cost, took, waited, cached, written, reasoning)
     if attempt.meaning == "ok" and attempt.status == 200 and exact and not attempt.detail:
-        return f"{line}{named.ends_well}".encode(), paid
-    return f"{line}{named.ends(attempt.meaning, attempt.status, exact, attempt.detail)}".encode(), paid
+        return _encode((own, named.ends_well)) + b"\n", paid
+    return _encode((own, named.ends(attempt.meaning, attempt.status, exact, attempt.detail))) + b"\n", paid
 
 
 class Named:
-    """What the lines of many attempts share: who asked whom by which key. The ends that are the same are kept."""
+    """What the lines of many attempts share: who asked whom by which key, as JSON, and what that costs."""
 
-    __slots__ = ("_text", "begins", "ends_well")
+    __slots__ = ("_names", "begins", "ends_well", "price")
 
-    def __init__(self, names: Iterable[str], tier: int, resend: bool) -> None:
-        self._text = f"{','.join(map(_text, names))},{tier},{'true' if resend else 'false'}"
-        self.begins = f'],["i",{self._text},"",null,false,""]]\n'
+    def __init__(self, names: Iterable[str], tier: int, resend: bool, price: Price | None) -> None:
+        self._names = (*map(_whole, names), tier, resend)
+        self.price = price
+        self.begins = msgspec.Raw(_encode(("i", *self._names, "", None, False, "")))
         self.ends_well = self.ends("ok", 200, True, "")
 
-    def ends(self, meaning: str, status: int | None, exact: bool, detail: str) -> str:
+    def ends(self, meaning: str, status: int | None, exact: bool, detail: str) -> msgspec.Raw:
         """The second part of the line of an attempt that is over."""
-        told = f'"{meaning}",{status or "null"},{"true" if exact else "false"},{_text(detail)}'
-        return f'],["f",{self._text},{told}]]\n'
+        return msgspec.Raw(_encode(("f", *self._names, meaning, status or None, exact, _whole(detail))))
 
 
-def _begun(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple[str, Named]:
-    """What is known of an attempt's line when it begins: how its first part begins, and what stands in the second."""
-    entry, who = grant.entry, (run.caller.name, run.trail.route, run.role, attempt.tier, attempt.resend)
+def _named(run: Run, entry: Entry, attempt: Attempt) -> Named:
+    """What the line of *attempt*, made with *entry*, shares with others."""
+    who = (run.caller.name, run.trail.route, run.role, attempt.tier, attempt.resend)
     named: Named | None = entry.recorded.get(who)
     if named is None:
         if len(entry.recorded) >= MOST_NAMED:
             entry.recorded.clear()
         (provider, model), credential = entry.candidate
         names = (run.caller.name, run.trail.route[:LONGEST_NAME], run.role, provider, model[:LONGEST_NAME])
-        named = Named((*names, credential.shown, credential.fingerprint), attempt.tier, attempt.resend)
+        price = run.generation.prices.of(entry.candidate.deployment)
+        named = Named((*names, credential.shown, credential.fingerprint), attempt.tier, attempt.resend, price)
         entry.recorded[who] = named
-    at = int((attempt.started + gateway.live.wall_offset) * 1000)
-    return f'[["{attempt.id}","{run.trail.call}",{at}', named
+    return named
 
 
-def _text(text: str) -> str:
-    """*text* as JSON has it; half of a character, from a client or an upstream, is replaced."""
-    return msgspec.json.encode(text.encode(errors="replace").decode()).decode()
+def _whole(text: str) -> str:
+    """*text* as JSON takes it; half of a character, from a client or an upstream, is replaced."""
+    return text.encode(errors="replace").decode()
 
 
 def says_it_all(run: Run) -> bool:
@@ -157,16 +156,12 @@ def circumstances(trail: Trail) -> Iterator[str]:
 
 
 _NOTHING = Usage(0, 0)
+_encode = msgspec.json.Encoder().encode
 
 
 def _ms(seconds: float) -> float:
     """Milliseconds, rounded to tenths: `round` takes three times as long."""
     return int(seconds * 10_000 + 0.5) / 10
-
-
-def _tenths(seconds: float) -> str:
-    """The same as JSON may have it: a float takes four times as long to write."""
-    return f"{int(seconds * 10_000 + 0.5)}e-1"
 
 
 def _wall_ms(gateway: Gateway, mono: float) -> int:

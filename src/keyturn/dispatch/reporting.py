@@ -25,9 +25,8 @@ METRICS = {
 
 def reported(exchange: Exchange, outcome: Outcome) -> None:
     """Take over the limits that the provider stated in its headers."""
-    response, gateway, entry = exchange.response, exchange.gateway, exchange.grant.entry
-    now = gateway.clock.mono()
-    if response is None or (outcome.meaning == "ok" and now < entry.report_due) or exchange.run.call.kind == "count":
+    response, gateway, entry, now = exchange.response, exchange.gateway, exchange.grant.entry, exchange.now()
+    if (outcome.meaning == "ok" and now < entry.report_due) or response is None or exchange.run.call.kind == "count":
         return
     entry.report_due = now + REPORT_EVERY
     rules, wall = exchange.provider.rules, gateway.clock.wall()

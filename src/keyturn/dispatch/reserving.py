@@ -91,7 +91,7 @@ class Reserving:
         if not isinstance(grant, Grant):
             return None
         grant.attempt.resend = True
-        run.progress.resent.add((deployment, resend.order))
+        run.progress.resent |= {(deployment, resend.order)}
         return grant
 
     def beside(self, run: Run, grant: Grant, roomy: float) -> Grant | None:
@@ -436,7 +436,7 @@ class Reserving:
         deployment = pool.deployment
         run.progress.tried.setdefault(deployment, set()).add(entry.order)
         if deployment not in run.unpriced:
-            run.unpriced.add(deployment)
+            run.unpriced |= {deployment}
             run.trail.refusals.append(f"{deployment}: its price is not known, and a budget applies")
 
     def _set_aside(self, run: Run, pool: Pool, entry: Entry, denied: Denied, now: float) -> None:
@@ -495,4 +495,5 @@ class Reserving:
         probed = self._live.end(attempt.id)
         if probed:
             self._wake_marked(probed)
-        self._room.freed(Deployment(attempt.provider, attempt.model))
+        if self._room.anybody:
+            self._room.freed(Deployment(attempt.provider, attempt.model))

@@ -21,7 +21,6 @@ from keyturn.core import (
     Outcome,
     Plan,
     Pool,
-    Price,
     Progress,
     Request,
     ScopeKey,
@@ -38,6 +37,9 @@ if TYPE_CHECKING:
     from .generation import Generation
     from .recording import Named
     from .switching import Awaited
+
+
+NOBODY: frozenset[Deployment] = frozenset()
 
 
 class Run:
@@ -108,6 +110,8 @@ class Run:
     """One of them is a budget: prices matter."""
     role: str
     """The role whose budget pays."""
+    finals: frozenset[Deployment]
+    """The deployments that gave an answer that is final for them."""
     first: frozenset[Deployment]
     """The first choice of the plan: who else answers is a fallback."""
 
@@ -119,8 +123,9 @@ class Run:
         timeouts = generation.config.timeouts
         self.started = trail.started
         stated = call.timeout
-        self.deadline = self.started + min(timeouts.total, stated or timeouts.total)
-        self.content_by = self.started + (timeouts.to_content or timeouts.total)
+        total = timeouts.total
+        self.deadline = self.started + (min(total, stated) if stated else total)
+        self.content_by = self.started + (timeouts.to_content or total)
         """`GLOBAL_TIMEOUT`: by then the first content must have come."""
         self.conversation: tuple[int, bool] | None = None
         """Its number, and whether somebody may hold its prompt cache."""
@@ -135,10 +140,10 @@ class Run:
         if (caller.rank == "batch" or call.stated_class) and stated is None and self.rank == "batch":
             self.patience = generation.config.waiting.batch_wait
         self.deployments: tuple[Deployment, ...] = ()
-        self.added = frozenset()
+        self.added = NOBODY
         self.defaults = False
         self.hints = ()
-        self.first = frozenset()
+        self.first = NOBODY
         self.own: tuple[Limit, ...] = caller.limits
         """Limits of the caller and of the role, reserved with the candidate's."""
         self.joint = False
@@ -148,7 +153,7 @@ class Run:
         self.place: int | None = None
         """Its place among those who wait, once it has waited: who was called in vain stands where it stood."""
         self.came_back = self.committed = False
-        self.unpriced: set[Deployment] = set()
+        self.unpriced: frozenset[Deployment] = NOBODY
         """Deployments that a budget cannot cover, as nobody knows what they cost."""
         self.costs: dict[Deployment, Cost] = {}
         self.progress = Progress()
@@ -164,8 +169,7 @@ class Run:
         self.last_asked = None
         self.unafforded = False
         self.seam = None
-        self.finals: set[Deployment] = set()
-        """The deployments that gave such an answer."""
+        self.finals = NOBODY
 
     def _recognise(self) -> None:
         if self.call.text_bytes >= SHORTEST_CACHED and self.generation.config.modes.stickiness:
@@ -193,30 +197,31 @@ class Run:
     def planned(self, plan: Plan, generation: Generation) -> None:
         """The steps to take by *generation* are known; also when others were planned before, and nothing was sent."""
         if generation is not self.generation:
-            self.generation, self.own, self.first = generation, self.caller.limits, frozenset()
+            self.generation, self.own, self.first = generation, self.caller.limits, NOBODY
             self.role = ""
             self.costs.clear()
-            self.unpriced.clear()
+            self.unpriced = NOBODY
             self.inexpressible.clear()
             self.trail.refusals.clear()
             self.progress = Progress()
             self.too_big = None
-        self.deployments = plan.deployments
-        self.first = plan.primary or frozenset()
+        trail = self.trail
+        self.deployments = trail.plan = plan.deployments
+        self.first = plan.primary or NOBODY
         self.added, self.defaults = plan.added, plan.defaults
-        self.trail.planned = plan.deployments[0].provider
-        self.trail.plan, self.trail.ordered = plan.deployments, plan.strategy
-        self.trail.bounds = (self.deadline, self.content_by, self.patience)
+        trail.planned, trail.ordered = plan.deployments[0].provider, plan.strategy
+        trail.bounds = (self.deadline, self.content_by, self.patience)
         if plan.role is not None and plan.role.budget is not None:
             self.own = (*self.own, plan.role.budget)
             self.role = plan.role.budget.scope.partition("/")[2]
-        self.paying = bool(self.own) and any(limit.metric == "cost" for limit in self.own)
-        self.trail.refusals.extend(plan.refusals)
+        self.paying = any(limit.metric == "cost" for limit in self.own) if self.own else False
+        if plan.refusals:
+            trail.refusals.extend(plan.refusals)
 
     def cannot_ask(self, deployment: Deployment, error: Untranslatable) -> None:
         """*deployment* speaks a dialect that cannot say what the call says."""
         self.inexpressible[deployment] = error
-        self.progress.closed.add(deployment)
+        self.progress.closed |= {deployment}
         self.trail.refusals.append(f"{deployment}: {error.message}")
 
     def remember(self, failed: Failed) -> None:
@@ -230,7 +235,7 @@ class Run:
             self.trail.notes.append(hint)
         if outcome.try_other_key or outcome.scope == "provider" or outcome.meaning in FAULTS or not failed.body:
             return
-        self.finals.add(failed.entry.candidate.deployment)
+        self.finals |= {failed.entry.candidate.deployment}
         if self.first_final is None:
             self.first_final = failed
 
@@ -261,8 +266,8 @@ class Grant:
         """What the attempt takes of a budget, if one applies."""
         self.sent = False
         """The whole request is on its way: what it reserved counts."""
-        self.begun: tuple[str, Named, Price | None] | None = None
-        """How the record of calls tells that its attempt began, once that has been written."""
+        self.begun: tuple[int, Named] | None = None
+        """When its attempt began, Unix milliseconds, and what its record shares with others, once that is written."""
 
     @property
     def open(self) -> bool:

@@ -193,7 +193,7 @@ class Steadiness:
                     mine = each.provider == key[1] and pools.of(each).scope[-1] == key
                     if mine and not upstream.breaker.works(each, now):
                         spared[each.provider] = upstream.throttle.counts(now)
-                        run.progress.closed.add(each)
+                        run.progress.closed |= {each}
         if not spared:
             return
         told = [
@@ -206,7 +206,7 @@ class Steadiness:
                 retry_after=AGAIN,
             )
         run.trail.refusals.extend(f"{line}; this call leaves it alone" for line in told)
-        run.progress.meanings.add("server_error")
+        run.progress.meanings |= {"server_error"}
 
     # --- second tries
 
@@ -222,9 +222,9 @@ class Steadiness:
         grant.close()
         provider = key[1]
         pools = run.generation.pools
-        run.progress.closed.update(
+        run.progress.closed |= {
             each for each in run.deployments if each.provider == provider and pools.of(each).scope[-1] == key
-        )
+        }
         run.unafforded = True
         self.held_back[provider] += 1
         run.trail.refusals.append(

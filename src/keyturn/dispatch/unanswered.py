@@ -38,7 +38,7 @@ def given_up(gateway: Gateway, run: Run, shortage: Exhausted) -> Reply:
     all_final = (run.finals | run.inexpressible.keys()).issuperset(run.deployments)
     if first is not None and (run.defaults or not all_final) and _lacks_what_nobody_named(run, first):
         first = None
-        run.progress.meanings.discard("not_found")
+        run.progress.meanings -= {"not_found"}
     if first is not None and all_final:
         return answering.as_it_came(gateway, run, first)
     waiting = shortage.limits or shortage.busy or shortage.faults or run.progress.meanings & (QUOTAS | FAULTS)

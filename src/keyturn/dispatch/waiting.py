@@ -104,6 +104,11 @@ class WaitingRoom(Generic[G]):
         return self._holdings.count
 
     @property
+    def anybody(self) -> bool:
+        """Whether there is any line: who frees something looks at nothing else, most of the time."""
+        return bool(self._lines.lines)
+
+    @property
     def held(self) -> int:
         """Bytes of the requests that wait."""
         return self._holdings.bytes

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from keyturn import __version__
 from keyturn.core import Call, Candidate, Credential, HttpRequest, LocalRequest, ProcessRequest, Request, Secret
@@ -22,6 +22,9 @@ from .native import chat_path, count_path, dialect_headers
 from .quirks import fitted, quirks_of, target_of
 from .registry import DIALECT_NAMES, Provider
 
+Headers = tuple[tuple[str, str], ...]
+Head = tuple[str, Headers, tuple[str, str, Secret] | None]
+"""Of a request: its address, its headers, and header, prefix and secret of its credential."""
 USER_AGENT = f"keyturn/{__version__}"
 
 _write = msgspec.json.encode
@@ -82,36 +85,51 @@ def prepare(
     notes: list[str],
     how: Asking | None = None,
     request: Callable[[], Request] | None = None,
+    heads: dict[bool, Head] | None = None,
 ) -> HttpRequest | LocalRequest | ProcessRequest:
     """The request that *candidate* is to be sent for *call*. What is dropped or renamed on the way goes into *notes*.
 
     *how* and *request*, which gives the whole call in neutral form when it has to be translated, are found out unless
-    given. The secret goes into its header only.
+    given. The secret goes into its header only. *heads*, of this candidate alone, keeps what its requests have in
+    common.
     A provider with a tool is run instead. Raises Untranslatable and BadRequest.
     """
     how = how or asking(provider, call, candidate.deployment.model)
     if how is _CHAT:  # nearly all calls: what the others need is not looked at
-        path, body, kind = provider.chat_path, _relayed_chat(provider, call, candidate.deployment.model, notes), JSON
+        body = _relayed_chat(provider, call, candidate.deployment.model, notes)
+        head = heads.get(call.stream) if heads is not None else None
+        if head is None:
+            headers = _headers(provider.headers, JSON, SSE if call.stream else JSON)
+            head = _head(provider, candidate, how, provider.chat_path, headers)
+            if heads is not None and candidate.credential.account is None:  # tokens change
+                heads[call.stream] = head
     else:
         request = request or (lambda: dialect(call.dialect).read_request(call))
         if provider.tool is not None:
             told = call if how.relayed else _as_chat(call, request(), candidate, notes)
             return prepare_tool(provider, provider.tool, told, candidate, notes)
         path, body, kind = _rarer(provider, call, candidate, notes, how, request)
-    headers = _headers(provider.headers, kind, _accept(call) if how is not _CHAT else SSE if call.stream else JSON)
-    if how.dialect == "anthropic":
-        headers += dialect_headers(provider, call)
+        headers = _headers(provider.headers, kind, _accept(call))
+        if how.dialect == "anthropic":
+            headers += dialect_headers(provider, call)
+        head = _head(provider, candidate, how, path, headers)
+    url, headers, auth = head
+    return local_or_not(provider, HttpRequest("POST", url, headers, body, auth))
+
+
+def _head(provider: Provider, candidate: Candidate, how: Asking, path: str, headers: Headers) -> Head:
+    """Address, headers, and where the secret goes."""
     if candidate.credential.account is not None:
         headers += candidate.credential.account.headers
     auth = authorization(provider.auth_header, provider.auth_prefix, candidate.credential)
     base = address_of(provider, candidate.deployment.model) if provider.endpoints else provider.base_url
     if how.anew and provider.prefill_path == path:
         base = base.rstrip("/").removesuffix("/v1")
-    return local_or_not(provider, HttpRequest("POST", base.rstrip("/") + path, headers, body, auth))
+    return base.rstrip("/") + path, headers, auth
 
 
 @lru_cache(maxsize=1024)
-def _headers(own: tuple[tuple[str, str], ...], content_type: str, accept: str) -> tuple[tuple[str, str], ...]:
+def _headers(own: Headers, content_type: str, accept: str) -> Headers:
     """What every request of this kind to one provider says; *own* are the provider's."""
     return (
         ("content-type", content_type),

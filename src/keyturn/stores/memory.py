@@ -12,12 +12,10 @@ from keyturn.core import (
     Grounds,
     Limit,
     LimitRow,
-    Mark,
     Marks,
     Meters,
     ScopeKey,
     Transition,
-    Usage,
     Window,
 )
 
@@ -27,11 +25,14 @@ from .live import Learned, LiveStanding, Reservation
 class MemoryState:
     """The meters and marks of this process, behind the shape that a shared store has too."""
 
-    __slots__ = ("_listeners", "_marks", "_meters", "_shift")
+    __slots__ = ("_listeners", "_marks", "_meters", "_shift", "begin", "blocked", "charged", "counted", "end", "settle")
 
     def __init__(self, marks: Marks, *, wall_offset: float = 0.0) -> None:
         self._marks = marks
-        self._meters = Meters(self._wake)
+        self._meters = meters = Meters(self._wake)
+        # What each call asks is asked without a step between.
+        self.blocked, self.begin, self.end = marks.blocked, marks.begin, marks.end
+        self.charged, self.counted, self.settle = meters.book.charged, meters.counted, meters.settle
         self._shift = self._meters.shift
         self._shift.seconds = wall_offset
         self._listeners: list[Callable[[str], None]] = []
@@ -90,14 +91,8 @@ class MemoryState:
     def shared(self, limit: Limit, now: float) -> None:
         return None
 
-    def blocked(self, scopes: Sequence[ScopeKey], now: float) -> Mark | None:
-        return self._marks.blocked(scopes, now)
-
     def declare(self, scope: str, limits: Iterable[Limit]) -> None:
         self._meters.declare(scope, limits)
-
-    def charged(self, scope: str) -> tuple[Limit, ...]:
-        return self._meters.charged(scope)
 
     def pin(self, scope: str, limits: Iterable[Limit]) -> None:
         self._meters.amend(scope, lambda book: book.pin(scope, limits))
@@ -125,12 +120,6 @@ class MemoryState:
     def wait(self, claims: Sequence[Claim], now: float, most: float = inf) -> tuple[float, Limit | None]:
         return self._meters.wait(claims, now, most)
 
-    def counted(self, attempt_id: str, now: float) -> None:
-        self._meters.counted(attempt_id, now)
-
-    def settle(self, attempt_id: str, usage: Usage | None, now: float) -> None:
-        self._meters.settle(attempt_id, usage, now)
-
     def release(self, attempt_id: str) -> None:
         self._meters.release(attempt_id)
 
@@ -146,12 +135,6 @@ class MemoryState:
 
     def follow(self, learned: Callable[[Learned], None]) -> None:
         return None
-
-    def begin(self, scopes: Iterable[ScopeKey], attempt_id: str, now: float) -> None:
-        self._marks.begin(scopes, attempt_id, now)
-
-    def end(self, attempt_id: str) -> list[ScopeKey]:
-        return self._marks.end(attempt_id)
 
     def subscribe(self, wake: Callable[[str], None]) -> None:
         self._listeners.append(wake)

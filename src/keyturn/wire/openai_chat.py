@@ -108,8 +108,13 @@ def render(
     """
     members = call.members
     parts = [b'{"model":', _write(model)] if model is not None else [b"{"]
+    names = members.keys()
+    changed = include_usage or not (names.isdisjoint(drop) and names.isdisjoint(rename))
     for name, value in members.items():
         if name == "model":
+            continue
+        if not changed:
+            parts += (b",", _write(name), b":", value)
             continue
         if name in drop or rename.get(name) in members:
             notes.append(f"dropped {name}")
@@ -210,6 +215,9 @@ def read_max_output(members: Mapping[str, bytes]) -> int | None:
     for name in ("max_completion_tokens", "max_tokens"):
         raw = members.get(name)
         if raw is None or raw == b"null":
+            continue
+        if raw.isdigit() and len(raw) < 10 and raw != b"0":
+            largest = max(largest or 0, int(raw))
             continue
         if raw[0] not in b"-0123456789" or len(raw) > 30:
             _refuse(name, "must be a whole number, such as 1024.")

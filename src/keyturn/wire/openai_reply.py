@@ -45,6 +45,7 @@ class _Embeddings(msgspec.Struct, gc=False):
     model: str | None = None
 
 
+_NO_MESSAGE, _NO_CHOICE = _Message(), _Choice()
 _read_chat = msgspec.json.Decoder(_Chat).decode
 _read_embeddings = msgspec.json.Decoder(_Embeddings).decode
 
@@ -71,15 +72,16 @@ def _read_usual(body: bytes, kind: Kind) -> Reply | bytes:
     answer = _read_chat(body)
     if answer.error:
         return body
-    choice = answer.choices[0] if answer.choices else _Choice()
-    message = choice.message or _Message()
+    choice = answer.choices[0] if answer.choices else _NO_CHOICE
+    message = choice.message or _NO_MESSAGE
+    text, calls = message.content, message.tool_calls
     return Reply(
-        text=message.content if isinstance(message.content, str) else "",
-        stop=_STOPS.get(choice.finish_reason, "other") if choice.finish_reason else None,
-        usage=read_usage(answer.usage),
-        model=answer.model or "",
-        tool_calls=len(message.tool_calls or ()),
-        empty=not answer.choices,
+        text if type(text) is str else "",
+        _STOPS.get(choice.finish_reason, "other") if choice.finish_reason else None,
+        read_usage(answer.usage),
+        answer.model or "",
+        len(calls) if calls is not None else 0,
+        not answer.choices,
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from keyturn.core import Usage, nano
 
 _MOST = 1_000_000_000
@@ -17,22 +20,35 @@ def read_usage(given: object) -> Usage | None:
     """
     if not isinstance(given, dict):
         return None
+    get: Callable[[str], Any] = given.get
+    prompt, output, total = get("prompt_tokens"), get("completion_tokens"), get("total_tokens")
+    whole = type(total) is int and type(prompt) is int and type(output) is int
+    if whole and 0 <= output < total < _MOST and prompt + output == total:
+        if len(given) == 3:  # there is nothing else to read
+            return Usage(prompt, output)
+    else:
+        prompt, output = _reckoned(given)
+        if not prompt and not output:
+            return None
+    details = get("prompt_tokens_details") or get("input_tokens_details")
+    cached = (_part(details, "cached_tokens") if details else 0) or _count(get("prompt_cache_hit_tokens"))  # DeepSeek
+    cached = min(prompt, cached)
+    written = min(prompt - cached, _part(details, "cache_write_tokens")) if details else 0
+    thoughts = get("completion_tokens_details") or get("output_tokens_details")
+    reasoning = min(output, _part(thoughts, "reasoning_tokens")) if thoughts else 0
+    cost = get("cost")
+    return Usage(prompt, output, cached, reasoning, True, None if cost is None else _money(cost), written)
+
+
+def _reckoned(given: dict[str, object]) -> tuple[int, int]:
+    """Input and output in *given*, by whichever names and sums it has them."""
     get = given.get
     prompt = _count(get("prompt_tokens")) or _count(get("input_tokens"))
     output = _count(get("completion_tokens")) or _count(get("output_tokens"))
     total = _count(get("total_tokens"))
     if not prompt:
         prompt = max(0, total - output)
-    output = max(output, total - prompt)
-    if not prompt and not output:
-        return None
-    details = get("prompt_tokens_details") or get("input_tokens_details")
-    cached = (_part(details, "cached_tokens") if details else 0) or _count(get("prompt_cache_hit_tokens"))  # DeepSeek
-    cached = min(prompt, cached)
-    written = min(prompt - cached, _part(details, "cache_write_tokens")) if details else 0
-    thoughts = get("completion_tokens_details") or get("output_tokens_details")
-    reasoning = _part(thoughts, "reasoning_tokens") if thoughts else 0
-    return Usage(prompt, output, cached, min(reasoning, output), cost=_money(get("cost")), written=written)
+    return prompt, max(output, total - prompt)
 
 
 def _part(details: object, name: str) -> int:
