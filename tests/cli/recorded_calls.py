@@ -12,6 +12,7 @@ from keyturn.config import Config, DataFolder, Options, load
 from keyturn.dispatch import SystemClock
 from keyturn.dispatch.storing import ledger_of
 from keyturn.stores import AttemptRow, CallRow
+from keyturn.stores.lines import line_of
 
 SERVED = "01a21c71-9318-7c1e-9d2f-6a3b8c9d0e1f"
 STREAMED = "01a21c71-a6a0-7a11-8f00-0a1b2c3d4e5f"
@@ -130,7 +131,7 @@ def record(
             if isinstance(row, CallRow):
                 ledger.ended(row)
             else:
-                ledger.finish(row)
+                ledger.finish(line_of(row))
         await ledger.flush()
         await ledger.close()
         folder.release()

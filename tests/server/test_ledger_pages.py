@@ -18,6 +18,7 @@ from keyturn.dispatch import Gateway, SystemClock, build
 from keyturn.errors import BadRequest, StoreError
 from keyturn.server.pages import Asked, Pages
 from keyturn.stores import CallRow, Standing
+from keyturn.stores.lines import line_of
 from tests.cli.recorded_calls import BROKEN, REFUSED, ROWS, SERVED, STREAMED, at
 
 from .fakes import FakeObserver
@@ -51,7 +52,7 @@ def run(tmp_path: Path, work: Callable[[Asking], Awaitable[None]], clock: Clock 
             if isinstance(row, CallRow):
                 gateway.ledger.ended(row)
             else:
-                gateway.ledger.finish(row)
+                gateway.ledger.finish(line_of(row))
         try:
             await work(Asking(gateway, folder))
         finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from keyturn.core import TimerHandle
 from keyturn.stores import Journal, JournaledLedger, Keeping, SqliteFile, SqliteSink
+from keyturn.stores.lines import line_of
 from tests.support.ledger_rows import began, ended, over
 
 
@@ -41,10 +42,10 @@ async def record(folder: Path, turn: int) -> None:
     while True:
         name = f"{turn}-{number}"
         row = began(name, at=int(time.time() * 1000), charged=10)
-        assert ledger.intend(row, paying=True) is None
+        assert ledger.intend(line_of(row), paying=True) is None
         os.write(1, f"i {name}\n".encode())
         if number % 3:
-            ledger.finish(over(row, charged=1))
+            ledger.finish(line_of(over(row, charged=1)))
             ledger.ended(ended(row.call, at=row.at))
             await asyncio.sleep(0)
             os.write(1, f"f {name}\n".encode())

@@ -16,6 +16,7 @@ import pytest
 
 from keyturn.errors import LimiterUnavailable, RowsRefused, StoreAway, StoreError
 from keyturn.stores import CallStory, Journal, JournaledLedger, Keeping, UsageQuery, UsageRow
+from keyturn.stores.lines import line_of
 from tests.support import virtual
 from tests.support.ledger_rows import began, ended, lines, over
 
@@ -112,9 +113,9 @@ def test_a_row_is_in_the_journal_at_once_and_in_the_database_soon(tmp_path: Path
         kept = ledger(tmp_path, sink)
         await kept.open()
         row = began("a")
-        assert kept.intend(row, paying=True) is None
+        assert kept.intend(line_of(row), paying=True) is None
         assert in_journal(tmp_path) == lines(row)
-        kept.finish(over(row))
+        kept.finish(line_of(over(row)))
         kept.ended(ended("c"))
         assert in_journal(tmp_path) == lines(row, over(row), ended("c"))
         assert sink.taken == []
@@ -139,7 +140,7 @@ def test_flush_makes_everything_available(tmp_path: Path) -> None:
         sink = Database()
         kept = ledger(tmp_path, sink)
         await kept.open()
-        kept.finish(over(began("a")))
+        kept.finish(line_of(over(began("a"))))
         await kept.flush()
         assert sink.taken == lines(over(began("a")))
         await kept.flush()
@@ -158,7 +159,7 @@ def test_a_database_that_is_away_keeps_nobody_waiting_and_loses_nothing(
         sink.away = AWAY
         rows = [began(str(number)) for number in range(5000)]
         for row in rows:
-            assert kept.intend(row, paying=True) is None
+            assert kept.intend(line_of(row), paying=True) is None
         await later(60.0)
         standing = kept.standing()
         assert (standing.reachable, standing.writable, standing.lost) == (False, True, 0)
@@ -187,7 +188,7 @@ def test_whatever_goes_wrong_in_a_database_is_tried_again(tmp_path: Path) -> Non
         kept = ledger(tmp_path, sink)
         await kept.open()
         sink.away = TypeError("a mistake in a driver of postgresql://user:s3cret@host")
-        kept.finish(over(began("a")))
+        kept.finish(line_of(over(began("a"))))
         await later(5.0)
         assert "TypeError" in kept.standing().trouble
         assert "s3cret" not in kept.standing().trouble
@@ -207,7 +208,7 @@ def test_rows_that_no_database_takes_are_left_out_alone(tmp_path: Path) -> None:
         rows = [over(began(f"row-{number}-")) for number in range(100)]
         sink.refuses = b"row-57-"
         for row in rows:
-            kept.finish(row)
+            kept.finish(line_of(row))
         await kept.flush()
         assert sink.taken == lines(*rows[:57], *rows[58:])
         assert (kept.standing().lost, kept.standing().reachable) == (1, True)
@@ -224,8 +225,8 @@ def test_the_next_start_takes_in_what_the_dead_process_left_behind(tmp_path: Pat
         await dead.open()
         sink.away = AWAY
         rows = [began("a"), over(began("b"))]
-        dead.intend(rows[0], paying=False)
-        dead.finish(rows[1])
+        dead.intend(line_of(rows[0]), paying=False)
+        dead.finish(line_of(rows[1]))
         await later(0.3)
         sink.away = None
         await killed()
@@ -246,7 +247,7 @@ def test_the_journals_of_workers_that_are_gone_are_taken_in_as_theirs(tmp_path: 
         sink = Database()
         worker = ledger(tmp_path / "workers" / "3", sink)
         await worker.open()
-        worker.intend(began("theirs"), paying=True)
+        worker.intend(line_of(began("theirs")), paying=True)
         await killed()
         sink.given_up.clear()
         left = [Journal(tmp_path / "workers" / str(number) / "journal", most=1 << 20) for number in (3, 4)]
@@ -295,7 +296,7 @@ def test_a_database_that_is_away_at_the_start(tmp_path: Path, budgeted: bool) ->
         await kept.open()
         start = int(virtual.VirtualClock().wall() * 1000)
         assert await kept.spent("2026-03") == {}
-        kept.intend(began("a"), paying=False)
+        kept.intend(line_of(began("a")), paying=False)
         await later(30.0)
         assert sink.given_up == []
         sink.away = None
@@ -361,15 +362,15 @@ def test_a_full_disk_refuses_who_pays_and_lets_others_go_on(
         kept = ledger(tmp_path, sink)
         await kept.open()
         open_before = began("before")
-        kept.intend(open_before, paying=True)
+        kept.intend(line_of(open_before), paying=True)
         disk.full, disk.room, disk.reason = True, room, reason
         for number in range(50):
             with pytest.raises(LimiterUnavailable) as refused:
-                kept.intend(began(f"paid-{number}"), paying=True)
+                kept.intend(line_of(began(f"paid-{number}")), paying=True)
             assert refused.value.retry_after == 2.0
-            assert kept.intend(began(f"free-{number}"), paying=False) is None
+            assert kept.intend(line_of(began(f"free-{number}")), paying=False) is None
             await later(0.1)
-        kept.finish(over(open_before))
+        kept.finish(line_of(over(open_before)))
         kept.ended(ended("c"))
         await later(5.0)
         standing = kept.standing()
@@ -380,7 +381,7 @@ def test_a_full_disk_refuses_who_pays_and_lets_others_go_on(
         disk.full = False
         await later(2.0)
         assert kept.standing().writable
-        assert kept.intend(began("after"), paying=True) is None
+        assert kept.intend(line_of(began("after")), paying=True) is None
         await kept.flush()
         assert set(sink.taken) == set(lines(open_before, over(open_before), ended("c"), began("after")))
         assert kept.standing().trouble == ""
@@ -397,7 +398,7 @@ def test_a_disk_that_has_room_again_is_found_without_a_call(tmp_path: Path, disk
         kept = ledger(tmp_path, sink)
         await kept.open()
         disk.full = True
-        assert kept.intend(began("a"), paying=False) is None
+        assert kept.intend(line_of(began("a")), paying=False) is None
         await later(3.0)
         assert not kept.standing().writable
         disk.full = False
@@ -460,14 +461,14 @@ def test_more_than_may_wait_is_as_a_full_disk(tmp_path: Path) -> None:
         sink.away = AWAY
         number = 0
         while kept.standing().writable:
-            kept.intend(began(str(number)), paying=False)
+            kept.intend(line_of(began(str(number))), paying=False)
             number += 1
         with pytest.raises(LimiterUnavailable):
-            kept.intend(began("paid"), paying=True)
+            kept.intend(line_of(began("paid")), paying=True)
         assert "bytes wait, LEDGER_MOST_SPOOLED is 1,048,576): bring its database back" in kept.standing().trouble
         sink.away = None
         await later(15.0)
-        assert kept.standing().writable or kept.intend(began("paid"), paying=True) is None
+        assert kept.standing().writable or kept.intend(line_of(began("paid")), paying=True) is None
         assert len(sink.taken) == number - 1
         await kept.close()
 
@@ -482,14 +483,14 @@ def test_durable_waits_for_the_disk_once_for_all(tmp_path: Path, monkeypatch: py
         kept = ledger(tmp_path, Database(), durable=True)
         await kept.open()
         synced.clear()
-        waiting = [kept.intend(began(str(number)), paying=True) for number in range(50)]
+        waiting = [kept.intend(line_of(began(str(number))), paying=True) for number in range(50)]
         assert all(each is not None for each in waiting)
         assert synced == []
         for each in waiting:
             assert each is not None
             await each
         assert len(synced) == 2  # the file, and that it is in its folder
-        kept.finish(over(began("1")))
+        kept.finish(line_of(over(began("1"))))
         await virtual.idle()
         assert len(synced) == 4
         await kept.close()
@@ -507,8 +508,8 @@ def test_durable_refuses_who_pays_when_the_disk_does_not_answer(
         kept = ledger(tmp_path, Database(), durable=True)
         await kept.open()
         monkeypatch.setattr(os, "fsync", broken)
-        paid = kept.intend(began("a"), paying=True)
-        free = kept.intend(began("b"), paying=False)
+        paid = kept.intend(line_of(began("a")), paying=True)
+        free = kept.intend(line_of(began("b")), paying=False)
         assert paid is not None
         assert free is not None
         with pytest.raises(LimiterUnavailable):
@@ -525,7 +526,7 @@ def test_a_cancelled_waiter_leaves_the_others_alone(tmp_path: Path) -> None:
         kept = ledger(tmp_path, sink, durable=True)
         await kept.open()
         sink.gate = asyncio.Event()
-        kept.finish(over(began("a")))
+        kept.finish(line_of(over(began("a"))))
         waiting = [asyncio.ensure_future(kept.flush()) for _ in range(3)]
         await virtual.idle()
         waiting[0].cancel()
@@ -534,7 +535,7 @@ def test_a_cancelled_waiter_leaves_the_others_alone(tmp_path: Path) -> None:
         await waiting[1]
         await waiting[2]
         assert waiting[0].cancelled()
-        first, second = kept.intend(began("b"), paying=True), kept.intend(began("c"), paying=True)
+        first, second = kept.intend(line_of(began("b")), paying=True), kept.intend(line_of(began("c")), paying=True)
         assert isinstance(first, asyncio.Future)
         assert second is not None
         first.cancel()
@@ -550,12 +551,12 @@ def test_without_a_loop_rows_are_written_at_once(tmp_path: Path) -> None:
     async def main() -> JournaledLedger:
         kept = ledger(tmp_path, sink)
         await kept.open()
-        kept.finish(over(began("a")))
+        kept.finish(line_of(over(began("a"))))
         await killed()
         return kept
 
     kept = virtual.run(main)
-    kept.finish(over(began("b")))
+    kept.finish(line_of(over(began("b"))))
     assert in_journal(tmp_path) == lines(over(began("a")), over(began("b")))
     kept.abandon()
     assert in_journal(tmp_path) == lines(over(began("a")), over(began("b")))
@@ -651,7 +652,7 @@ def test_the_journal_of_a_worker_that_still_ends_is_left_to_it(tmp_path: Path) -
         worker = ledger(tmp_path / "workers" / "3", sink)
         await worker.open()
         sink.away = AWAY
-        worker.intend(began("theirs"), paying=True)
+        worker.intend(line_of(began("theirs")), paying=True)
         sink.away = None
         busy = [True]
         place = tmp_path / "workers" / "3" / "journal"
@@ -661,7 +662,7 @@ def test_the_journal_of_a_worker_that_still_ends_is_left_to_it(tmp_path: Path) -
         await kept.open()
         assert len(sink.given_up) == 1
         assert remains(left[0]) != []
-        worker.finish(over(began("theirs")))
+        worker.finish(line_of(over(began("theirs"))))
         await worker.close()
         assert sink.taken == lines(began("theirs"), over(began("theirs")))
         await kept.close()

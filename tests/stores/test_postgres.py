@@ -27,6 +27,7 @@ from keyturn.stores import (
     UsageQuery,
     postgres_link,
 )
+from keyturn.stores.lines import line_of
 from keyturn.stores.postgres_errors import said
 from keyturn.stores.postgres_link import MOST_WAITING, PostgresLink, Session
 from keyturn.stores.postgres_schema import INDEXES, migrate, migrations, schema_of
@@ -560,8 +561,8 @@ def journaled(folder: Path, url: str, *, budgeted: bool = False) -> JournaledLed
 
 def record(ledger: JournaledLedger, number: int) -> None:
     """A whole call, of which nobody waits for anything."""
-    assert ledger.intend(attempt(number, "i"), paying=True) is None
-    ledger.finish(attempt(number))
+    assert ledger.intend(line_of(attempt(number, "i")), paying=True) is None
+    ledger.finish(line_of(attempt(number)))
     ledger.ended(CallRow("c", f"c{number:05}", NOW, "default", "chat", 200, "", 1.0, 0.0, 1, False))
 
 

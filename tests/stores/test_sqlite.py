@@ -14,6 +14,7 @@ import pytest
 
 from keyturn.errors import RowsRefused, StoreAway, StoreError
 from keyturn.stores import Journal, JournaledLedger, Keeping, SqliteFile, SqliteSink, UsageQuery
+from keyturn.stores.lines import line_of
 from keyturn.stores.sqlite_file import connected
 from keyturn.stores.sqlite_schema import migrate, migrations, newest_schema, schema_of
 from tests.support import virtual
@@ -225,13 +226,13 @@ def test_while_another_program_holds_the_lock_rows_wait_in_the_journal(
         await kept.open()
         other = connected(tmp_path / "state.sqlite")
         other.execute("BEGIN IMMEDIATE")
-        assert kept.intend(began("a", charged=5), paying=True) is None
-        kept.finish(over(began("a"), charged=3))
+        assert kept.intend(line_of(began("a", charged=5)), paying=True) is None
+        kept.finish(line_of(over(began("a"), charged=3)))
         await clock.sleep_until(clock.mono() + 5)
         assert "another program holds a lock" in kept.standing().trouble
         assert kept.standing().waiting_bytes > 0
         assert await kept.spent("2026-11") == {}
-        assert kept.intend(began("b", charged=5), paying=True) is None
+        assert kept.intend(line_of(began("b", charged=5)), paying=True) is None
         other.execute("ROLLBACK")
         other.close()
         await clock.sleep_until(clock.mono() + 11)

@@ -313,7 +313,7 @@ class Gateway:
         self.recent[trail.call] = trail
         if len(self.recent) > MOST_RECENT:
             self.recent.popitem(last=False)
-        if self.ledger.keeps and not says_it_all(run):
+        if self.ledger.keeps and not says_it_all(trail):
             self.ledger.ended(ending(self, run))
         self.inflight -= 1
         self.left(run.generation)

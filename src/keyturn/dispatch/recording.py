@@ -29,39 +29,42 @@ MOST_NAMED = 64
 
 def intent(gateway: Gateway, run: Run, grant: Grant) -> bytes:
     """The line of an `AttemptRow`: *grant* is about to be sent; what is held stands for what will be used."""
-    attempt, budget = grant.attempt, grant.budget
-    cost = run.costs.get(grant.entry.candidate.deployment) if run.costs else None
+    attempt, at = grant.attempt, int(gateway.clock.wall() * 1000)
+    grant.begun = at, (named := _named(run, grant.entry, attempt.resend))
     # Nobody needed an estimate of this call: one in passing will do, as it counts only if this process dies.
-    input, output = (run.call.text_bytes // 4 or 1, 0) if cost is None else (cost.input, cost.output)
-    named = _named(run, grant.entry, attempt)
-    at = int((attempt.started + gateway.live.wall_offset) * 1000)
-    grant.begun = at, named
-    if budget is not None:
-        likely: int | None = budget.cost
-    else:
-        likely = None if named.price is None else named.price.of(Usage(input, output))
-    held = 0 if budget is None else budget.cost
+    input, output, held, likely = run.call.text_bytes // 4 or 1, 0, 0, None
+    if run.costs or named.price is not None:
+        input, output, held, likely = _expected(run, grant, named, input)
     own = (attempt.id, run.trail.call, at, input, output, held, likely, None, None, 0, 0, 0)
     return _encode((own, named.begins)) + b"\n"
+
+
+def _expected(run: Run, grant: Grant, named: Named, input: int) -> tuple[int, int, int, int | None]:
+    """Input and output, what is held for them, and what they are expected to cost, where something is known of that."""
+    cost, output = run.costs.get(grant.entry.candidate.deployment) if run.costs else None, 0
+    if cost is not None:
+        input, output = cost.input, cost.output
+    if grant.budget is not None:
+        return input, output, grant.budget.cost, grant.budget.cost
+    return input, output, 0, None if named.price is None else named.price.of(Usage(input, output))
 
 
 def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple[bytes, int]:
     """The line of an `AttemptRow`: *attempt*, made with *grant*, is over; and what budgets are charged. Without usage
     nothing was delivered, and no tokens are counted."""
-    began, ended, first = attempt.started, attempt.ended or attempt.started, attempt.first_token
-    if attempt is grant.attempt and grant.begun is not None:
+    began, first, usage = attempt.started, attempt.first_token, attempt.usage
+    if grant.begun is not None and attempt is grant.attempt:
         at, named = grant.begun
     else:
-        at, named = int((began + gateway.live.wall_offset) * 1000), _named(run, grant.entry, attempt)
-    usage = attempt.usage
+        at, named = _wall_ms(gateway, began), _named(run, grant.entry, attempt.resend)
     input, output, cached, reasoning, exact, cost, written = usage or _NOTHING
-    if cost is None and usage is not None and named.price is not None:
+    if cost is None and named.price is not None and usage is not None:
         cost = named.price.of(usage)
     # Where no budget applies the price is what is charged: a budget that is set later in the month counts it.
-    paid = (cost or 0) if grant.budget is None else charged(grant.budget, usage)
-    took, waited = _ms(ended - began), None if first is None else _ms(first - began)
+    paid = cost or 0 if grant.budget is None else charged(grant.budget, usage)
+    took, waited = _ms((attempt.ended or began) - began), None if first is None else _ms(first - began)
     own = (attempt.id, run.trail.call, at, input, output, paid, cost, took, waited, cached, written, reasoning)
-    if attempt.meaning == "ok" and attempt.status == 200 and exact and not attempt.detail:
+    if exact and attempt.meaning == "ok" and attempt.status == 200 and not attempt.detail:
         return _encode((own, named.ends_well)) + b"\n", paid
     return _encode((own, named.ends(attempt.meaning, attempt.status, exact, attempt.detail))) + b"\n", paid
 
@@ -82,18 +85,21 @@ class Named:
         return msgspec.Raw(_encode(("f", *self._names, meaning, status or None, exact, _whole(detail))))
 
 
-def _named(run: Run, entry: Entry, attempt: Attempt) -> Named:
-    """What the line of *attempt*, made with *entry*, shares with others."""
-    who = (run.caller.name, run.trail.route, run.role, attempt.tier, attempt.resend)
-    named: Named | None = entry.recorded.get(who)
-    if named is None:
-        if len(entry.recorded) >= MOST_NAMED:
-            entry.recorded.clear()
-        (provider, model), credential = entry.candidate
-        names = (run.caller.name, run.trail.route[:LONGEST_NAME], run.role, provider, model[:LONGEST_NAME])
-        price = run.generation.prices.of(entry.candidate.deployment)
-        named = Named((*names, credential.shown, credential.fingerprint), attempt.tier, attempt.resend, price)
-        entry.recorded[who] = named
+def _named(run: Run, entry: Entry, resend: bool) -> Named:
+    """What the lines of attempts of *run* with *entry* share."""
+    who = (run.caller.name, run.trail.route, run.role, resend)
+    return entry.recorded.get(who) or _named_anew(run, entry, who)
+
+
+def _named_anew(run: Run, entry: Entry, who: tuple[str, str, str, bool]) -> Named:
+    if len(entry.recorded) >= MOST_NAMED:
+        entry.recorded.clear()
+    caller, route, role, resend = who
+    deployment, credential = entry.candidate
+    (provider, model), generation = deployment, run.generation
+    names = (caller, route[:LONGEST_NAME], role, provider, model[:LONGEST_NAME], credential.shown)
+    tier, price = generation.tiers[provider], generation.prices.of(deployment)
+    named = entry.recorded[who] = Named((*names, credential.fingerprint), tier, resend, price)
     return named
 
 
@@ -102,12 +108,14 @@ def _whole(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def says_it_all(run: Run) -> bool:
-    """Whether the only attempt of *run* tells the whole call: then the call needs no row of its own."""
-    trail = run.trail
-    if len(trail.attempts) != 1 or trail.status != 200 or trail.code or trail.waited or trail.shared:
+def says_it_all(trail: Trail) -> bool:
+    """Whether the only attempt of a call tells all of it: then the call needs no row of its own."""
+    if trail.status != 200 or trail.refusals or trail.notes or trail.code or trail.waited or trail.shared:
         return False
-    return trail.attempts[0].meaning == "ok" and not (trail.refusals or trail.notes or trail.attempts[0].resend)
+    if len(trail.attempts) != 1:
+        return False
+    (only,) = trail.attempts
+    return only.meaning == "ok" and not only.resend
 
 
 def ending(gateway: Gateway, run: Run) -> CallRow:

@@ -17,7 +17,7 @@ from keyturn.errors import LimiterUnavailable, RowsRefused, StoreAway, StoreErro
 from .disk_sync import DiskSync
 from .instance import instance_of
 from .journal import Broken, Full, Journal
-from .ledger import AttemptRow, CallRow, CallStory, Keeping, Sink, Standing, UsageQuery, UsageRow
+from .ledger import CallRow, CallStory, Keeping, Sink, Standing, UsageQuery, UsageRow
 from .lines import line_of
 
 BATCH = 2000
@@ -135,8 +135,7 @@ class JournaledLedger:
         if not self._recovered:
             self._arm(self._backoff)
 
-    def intend(self, row: AttemptRow | bytes, *, paying: bool) -> Awaitable[None] | None:
-        line = row if type(row) is bytes else line_of(row)
+    def intend(self, line: bytes, *, paying: bool) -> Awaitable[None] | None:
         if self._queued or not self._journal.put(line):
             self._buffer.append(line)
             if not self._spill():
@@ -150,8 +149,7 @@ class JournaledLedger:
                 self._expect()
         return None if self._disk is None else self._disk.synced(paying=paying)
 
-    def finish(self, row: AttemptRow | bytes) -> None:
-        line = row if type(row) is bytes else line_of(row)
+    def finish(self, line: bytes) -> None:
         if self._queued or not self._journal.put(line):
             self._note(line)
             return
