@@ -45,6 +45,15 @@ def rows(*numbers: int) -> list[bytes]:
     return [lines(ended(f"{number}", notes=["]", "ü"]))[0] for number in numbers]
 
 
+def fits(log: Journal, data: bytes) -> bool:
+    """Whether *data* could be written without asking the system."""
+    try:
+        log.write(data)
+    except ValueError:
+        return False
+    return True
+
+
 def drain(log: Journal, most: int = 100) -> list[bytes]:
     """All that is handed out, each batch taken by the database."""
     found: list[bytes] = []
@@ -272,20 +281,30 @@ def test_without_space_ahead_each_line_is_written_by_itself(tmp_path: Path, monk
     log = journal(tmp_path)
     log.append(text(1))
     assert [path.stat().st_size for path in log.folder.iterdir()] == [len(text(1))]
-    assert not log.put(text(2))
+    assert not fits(log, text(2))
     assert drain(log) == rows(1)
 
 
 def test_what_needs_nothing_of_the_system_is_put_at_once(tmp_path: Path, mapped: bool) -> None:
     log = journal(tmp_path, segment=700, most=2000)
-    assert not log.put(text(1))
+    assert not fits(log, text(1))
     log.append(text(1))
     number = 2
-    while log.put(text(number)):
+    while fits(log, text(number)):
         number += 1
     assert (number > 2) == mapped
     log.append(text(number))
     assert drain(log) == rows(*range(1, number + 1))
+
+
+def test_while_lines_wait_none_overtakes_them(tmp_path: Path, mapped: bool) -> None:
+    log = journal(tmp_path)
+    log.append(text(1))
+    log.hold()
+    assert not fits(log, text(3))
+    log.append(text(2))
+    assert fits(log, text(3)) == mapped
+    assert drain(log) == rows(*((1, 2, 3) if mapped else (1, 2)))
 
 
 def test_rows_of_every_kind_are_whole(tmp_path: Path) -> None:

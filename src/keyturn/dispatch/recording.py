@@ -30,7 +30,9 @@ MOST_NAMED = 64
 def intent(gateway: Gateway, run: Run, grant: Grant) -> bytes:
     """The line of an `AttemptRow`: *grant* is about to be sent; what is held stands for what will be used."""
     attempt, at = grant.attempt, int(gateway.clock.wall() * 1000)
-    grant.begun = at, (named := _named(run, grant.entry, attempt.resend))
+    who, entry = (run.caller.name, run.trail.route, run.role, attempt.resend), grant.entry
+    named = entry.recorded.get(who) or _named(run, entry, who)
+    grant.begun = at, named
     # Nobody needed an estimate of this call: one in passing will do, as it counts only if this process dies.
     input, output, held, likely = run.call.text_bytes // 4 or 1, 0, 0, None
     if run.costs or named.price is not None:
@@ -56,13 +58,15 @@ def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple
     if grant.begun is not None and attempt is grant.attempt:
         at, named = grant.begun
     else:
-        at, named = _wall_ms(gateway, began), _named(run, grant.entry, attempt.resend)
+        who = (run.caller.name, run.trail.route, run.role, attempt.resend)
+        at, named = _wall_ms(gateway, began), grant.entry.recorded.get(who) or _named(run, grant.entry, who)
     input, output, cached, reasoning, exact, cost, written = usage or _NOTHING
     if cost is None and named.price is not None and usage is not None:
         cost = named.price.of(usage)
     # Where no budget applies the price is what is charged: a budget that is set later in the month counts it.
     paid = cost or 0 if grant.budget is None else charged(grant.budget, usage)
-    took, waited = _ms((attempt.ended or began) - began), None if first is None else _ms(first - began)
+    took = int(((attempt.ended or began) - began) * 10_000 + 0.5) / 10  # as `_ms` has it
+    waited = None if first is None else _ms(first - began)
     own = (attempt.id, run.trail.call, at, input, output, paid, cost, took, waited, cached, written, reasoning)
     if exact and attempt.meaning == "ok" and attempt.status == 200 and not attempt.detail:
         return _encode((own, named.ends_well)) + b"\n", paid
@@ -85,13 +89,8 @@ class Named:
         return msgspec.Raw(_encode(("f", *self._names, meaning, status or None, exact, _whole(detail))))
 
 
-def _named(run: Run, entry: Entry, resend: bool) -> Named:
-    """What the lines of attempts of *run* with *entry* share."""
-    who = (run.caller.name, run.trail.route, run.role, resend)
-    return entry.recorded.get(who) or _named_anew(run, entry, who)
-
-
-def _named_anew(run: Run, entry: Entry, who: tuple[str, str, str, bool]) -> Named:
+def _named(run: Run, entry: Entry, who: tuple[str, str, str, bool]) -> Named:
+    """What the lines of attempts of *who* with *entry* share: made for the first of them."""
     if len(entry.recorded) >= MOST_NAMED:
         entry.recorded.clear()
     caller, route, role, resend = who

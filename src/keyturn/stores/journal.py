@@ -103,8 +103,9 @@ class Journal:
         self._mapped = mapped and hasattr(os, "posix_fallocate")
         self._map: mmap.mmap | None = None
         """The newest segment in memory; None where it is written to with system calls."""
-        self._write: Callable[[bytes], object] = _no_room
-        """Writes into that; raises ValueError at its end. How much it wrote is only looked up when somebody asks."""
+        self.write: Callable[[bytes], object] = _no_room
+        """Writes whole lines as `append` does, if that needs nothing of the system and nobody is to be first; else it
+        raises ValueError. How much it wrote is only looked up when somebody asks."""
         self._number = 0
         self._cut = False
         """The last write broke off in the middle of a line."""
@@ -129,18 +130,14 @@ class Journal:
         """Whether there is anything to hand out."""
         return any(each.read < each.size for each in self._measured())
 
-    def put(self, lines: bytes) -> bool:
-        """Write whole *lines* as `append` does, if that needs nothing of the system; False: nothing was written."""
-        try:
-            self._write(lines)
-        except ValueError:
-            return False
-        return True
+    def hold(self) -> None:
+        """Have `write` refuse all lines until `append` has written some: those that wait come first."""
+        self.write = _no_room
 
     def append(self, lines: bytes) -> None:
         """Write whole *lines*, each with its newline. Raises OSError when the first could not be written, and `Broken`
         when only some were: their end is told."""
-        if self.put(lines):
+        if self._fit(lines):
             return
         waiting = self.waiting
         if waiting >= self.most:
@@ -149,7 +146,7 @@ class Journal:
             self._end()
         if self._file is None:
             self._begin(min(self._segment, self.most - waiting), len(lines))
-            if self.put(lines):
+            if self._fit(lines):
                 return
         assert self._file is not None
         segment = self._tail
@@ -200,6 +197,17 @@ class Journal:
         """Let go of the files; again changes nothing."""
         self.rotate()
 
+    def _fit(self, lines: bytes) -> bool:
+        """Write *lines* into the newest file as it is in memory, if it has the space."""
+        if self._map is None:
+            return False
+        try:
+            self._map.write(lines)
+        except ValueError:
+            return False
+        self.write = self._map.write
+        return True
+
     def _measured(self) -> deque[Segment]:
         """The files, with what was written into the newest by now."""
         if self._map is not None:
@@ -224,7 +232,6 @@ class Journal:
             # All of it is given out now: a page that the disk has no room for later would end the process.
             os.posix_fallocate(file, 0, room)
             self._map = mmap.mmap(file, room)
-            self._write = self._map.write
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(file, 0)
@@ -234,7 +241,7 @@ class Journal:
         file, self._file = self._file, None
         if self._map is not None:
             self._map.close()
-            self._map, self._write = None, _no_room
+            self._map, self.write = None, _no_room
             if file is not None:
                 with contextlib.suppress(OSError):  # the zero bytes at its end are left out in reading
                     os.ftruncate(file, self._tail.size)

@@ -71,8 +71,6 @@ class JournaledLedger:
         """What earlier processes left behind is in the database."""
         self._buffer: list[bytes] = []
         """Lines that are not in the journal yet."""
-        self._queued = False
-        """There are such lines, or the journal took none lately: what comes next waits its turn."""
         self._soon = False
         """They will be at the end of the loop's turn."""
         self._failed_at: float | None = None
@@ -136,12 +134,14 @@ class JournaledLedger:
             self._arm(self._backoff)
 
     def intend(self, line: bytes, *, paying: bool) -> Awaitable[None] | None:
-        if self._queued or not self._journal.put(line):
+        try:
+            self._journal.write(line)
+        except ValueError:
             self._buffer.append(line)
             if not self._spill():
                 self._buffer.pop()
                 if paying:
-                    raise _refusal()
+                    raise _refusal() from None
                 return None
         else:
             self._recorded += 1
@@ -150,7 +150,9 @@ class JournaledLedger:
         return None if self._disk is None else self._disk.synced(paying=paying)
 
     def finish(self, line: bytes) -> None:
-        if self._queued or not self._journal.put(line):
+        try:
+            self._journal.write(line)
+        except ValueError:
             self._note(line)
             return
         self._recorded += 1
@@ -263,7 +265,7 @@ class JournaledLedger:
             self._lost += 1
             return
         self._buffer.append(line)
-        self._queued = True
+        self._journal.hold()
         if self._soon:
             return
         try:
@@ -297,7 +299,6 @@ class JournaledLedger:
             return False
         self._recorded += len(self._buffer)
         self._buffer.clear()
-        self._queued = False
         if self._failed_at is not None:
             self._failed_at, self._write_trouble = None, ""
             self._over("journal", "the ledger records calls again")
@@ -306,7 +307,8 @@ class JournaledLedger:
 
     def _refused(self, error: OSError) -> None:
         """The journal could not be written."""
-        self._failed_at, self._queued = self._clock.mono(), True
+        self._journal.hold()
+        self._failed_at = self._clock.mono()
         self._write_trouble = (
             f"the ledger's journal in {self._journal.folder} cannot be written ({_reason(error)}): "
             f"{'bring its database back, or raise it' if isinstance(error, Full) else 'make room, or make it writable'}"
