@@ -18,6 +18,7 @@ def test_ids_are_version_7_and_sort_by_time() -> None:
     assert (parsed.version, parsed.variant) == (7, uuid.RFC_4122)
     assert parsed.int >> 80 == 1_700_000_000_000
     assert first < second
+    assert uuid.UUID(new_id(-1.0)).version == uuid.UUID(new_id(2.0**60)).version == 7  # however wrong the clock is
     assert len({new_id(1.0) for _ in range(10_000)}) == 10_000
 
 

@@ -93,9 +93,9 @@ class Database:
 AWAY = StoreAway("the database is away")
 
 
-def ledger(folder: Path, sink: Database, **keeping: Any) -> JournaledLedger:
+def ledger(folder: Path, sink: Database, most: int = 1 << 20, **keeping: Any) -> JournaledLedger:
     return JournaledLedger(
-        Journal(folder / "journal", most=1 << 20),
+        Journal(folder / "journal", most=most),
         sink,
         virtual.VirtualClock(),
         Keeping(**{"budgeted": False, **keeping}),
@@ -390,6 +390,27 @@ def test_a_full_disk_refuses_who_pays_and_lets_others_go_on(
     with caplog.at_level(logging.ERROR, "keyturn"):
         virtual.run(main)
     assert 1 <= len(caplog.records) <= 2
+
+
+def test_a_write_that_breaks_off_and_fills_the_journal_is_taken_in_all_the_same(tmp_path: Path, disk: Disk) -> None:
+    async def main() -> None:
+        sink = Database()
+        first, second = over(began("a")), over(began("b"))
+        kept = ledger(tmp_path, sink, most=len(line_of(first)))
+        await kept.open()
+        disk.full, disk.room = True, len(line_of(first)) + 10
+        kept.finish(line_of(first))
+        kept.finish(line_of(second))
+        await later(0.1)
+        assert not kept.standing().writable
+        disk.full = False
+        await later(5.0)
+        assert kept.standing().writable
+        await kept.flush()
+        assert sink.taken == lines(first, second)
+        await kept.close()
+
+    virtual.run(main)
 
 
 def test_a_disk_that_has_room_again_is_found_without_a_call(tmp_path: Path, disk: Disk) -> None:

@@ -30,6 +30,7 @@ from keyturn.wire import read_usage
         ({"completion_tokens": 3, "total_tokens": 8}, Usage(5, 3)),
         ({"completion_tokens": 3}, Usage(0, 3)),
         ({"input_tokens": 4, "output_tokens": 2}, Usage(4, 2)),
+        ({"prompt_tokens": 10, "completion_tokens": 0, "total_tokens": 10, "output_tokens": 7}, Usage(10, 7)),
         ({"prompt_tokens": 3.0, "completion_tokens": 2.0}, Usage(3, 2)),
         ({"prompt_tokens": 3, "completion_tokens": None, "prompt_tokens_details": None}, Usage(3, 0)),
     ],

@@ -43,7 +43,7 @@ def new_id(wall: float, bits: Callable[[int], int] = random.getrandbits) -> str:
 
     An identifier, not a secret: ordinary randomness will do.
     """
-    number = int(wall * 1000) << 80 | bits(80) & _DRAWN | _VERSION_7
+    number = (int(wall * 1000) & 0xFFFF_FFFF_FFFF) << 80 | bits(80) & _DRAWN | _VERSION_7
     digits = number.to_bytes(16, "big").hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 

@@ -295,6 +295,7 @@ class JournaledLedger:
                 left = data[error.written :].splitlines(keepends=True)
                 self._recorded += len(self._buffer) - len(left)
                 self._buffer = left
+                self._expect()
             self._refused(error)
             return False
         self._recorded += len(self._buffer)

@@ -23,7 +23,7 @@ def read_usage(given: object) -> Usage | None:
     get: Callable[[str], Any] = given.get
     prompt, output, total = get("prompt_tokens"), get("completion_tokens"), get("total_tokens")
     whole = type(total) is int and type(prompt) is int and type(output) is int
-    if whole and 0 <= output < total < _MOST and prompt + output == total:
+    if whole and 0 < output < total < _MOST and prompt + output == total:
         if len(given) == 3:  # there is nothing else to read
             return Usage(prompt, output)
     else:
