@@ -257,3 +257,29 @@ def test_each_key_is_written_with_its_own_requests(loop: str) -> None:
         assert [b"traceparent: 00-1" in head for head in heads] == [False, False, False, True, False]
 
     run(loop, main)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_an_answer_that_is_dropped_and_cut_is_not_in_use_for_ever(loop: str, reset: bool) -> None:
+    async def main() -> None:
+        said = asyncio.Event()
+
+        async def script(line: Line) -> None:
+            await line.request()
+            await line.say(plain(b"x" * 20)[:-18])
+            await said.wait()
+            if reset:
+                line.reset()
+
+        async with Peer(script) as peer, opened() as http:
+            answer = await http.send(request(peer.url), ignore)
+            assert (answer.status, http.acquired) == (200, 1)
+            del answer
+            said.set()
+            for _ in range(1000):
+                if not http.acquired:
+                    break
+                await asyncio.sleep(0.001)
+            assert (http.acquired, http.open_connections) == (0, 0)
+
+    run(loop, main)

@@ -150,6 +150,8 @@ class Wire(ResponseHandler):
             fault = TransportError("protocol", "the answer's framing is broken", sent=True)
         if fault is not None:
             body.set_exception(fault)
+        if body.exception() is not None and self not in self.place:
+            self.held.close()  # nobody else does where its answer was dropped, and it would be in use for ever
 
 
 class Target(aiohttp.ClientRequest):

@@ -40,7 +40,7 @@ class HttpTransport:
         self._connector: Connector | None = None
         self._closed = False
         self._targets = lru_cache(maxsize=1024)(self._target)
-        self._heads = lru_cache(maxsize=4096)(self._head)
+        self._heads = lru_cache(maxsize=1024)(self._head)
 
     @property
     def acquired(self) -> int:
