@@ -20,6 +20,9 @@ from .ledger import AttemptRow, CallRow
 
 FLAT = (b'["i"', b'["f"')
 
+ID = 48
+"""Bytes of the line of an attempt that are like in no other attempt: its id, as `new_id` makes it, is among them."""
+
 OWN = tuple("id call at input output charged cost ms first_token_ms cached written reasoning".split())
 SHARED = tuple("kind caller route role provider model key fingerprint tier resend meaning status exact detail".split())
 """The members of an `AttemptRow` in the two parts of its line, in order."""
@@ -72,19 +75,18 @@ def is_row(line: bytes) -> bool:
 
 def told_apart(lines: Sequence[bytes]) -> tuple[dict[bytes, list[Own]], list[bytes]]:
     """The attempts, by the second part of their lines, which they share: the values of the first part of each. And the
-    calls. Of an attempt that is over only its end, which follows its beginning. Raises RowsRefused when a line is
-    neither."""
-    attempts = [line for line in lines if line.startswith(b"[[")]
-    calls: list[bytes] = []
-    if len(attempts) < len(lines):
-        calls = [line for line in lines if line.startswith(b'["c"')]
-        attempts = [in_two_parts(line) for line in lines if not line.startswith(b'["c"')]
+    calls. Of an attempt that is over mostly only its end, which follows its beginning. Raises RowsRefused when a line
+    is neither."""
+    attempts = {line[:ID]: line for line in lines if line.startswith(b"[[")}
+    others = [line for line in lines if not line.startswith(b"[[")]
+    calls = [line for line in others if line.startswith(b'["c"')]
+    flat = [in_two_parts(line) for line in others if not line.startswith(b'["c"')]
     try:
-        pairs = cast("list[tuple[Own, msgspec.Raw]]", _many.decode(b"[%b]" % b",".join(attempts)))
+        pairs = cast("list[tuple[Own, msgspec.Raw]]", _many.decode(b"[%b]" % b",".join([*attempts.values(), *flat])))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RowsRefused(f"a line of the journal is no row ({error})") from error
     together: dict[bytes, list[Own]] = {}
-    for own, raw in {pair[0][0]: pair for pair in pairs}.values():
+    for own, raw in pairs:
         shared = bytes(raw)
         if shared in together:
             together[shared].append(own)
