@@ -112,11 +112,6 @@ def test_a_call_whose_client_leaves(tmp_path: Path) -> None:
     told(tmp_path, story, latency=5.0)
 
 
-def row_of(line: AttemptRow | bytes) -> AttemptRow:
-    assert isinstance(line, bytes)
-    return attempt_of(line)
-
-
 def test_the_intent_is_on_record_before_the_first_byte_is_sent(tmp_path: Path) -> None:
     """What the upstream sees arrive is in the journal by then, at what is held for it."""
     seen: list[str] = []
@@ -124,10 +119,10 @@ def test_the_intent_is_on_record_before_the_first_byte_is_sent(tmp_path: Path) -
     async def story(world: World) -> None:
         intend = world.gateway.ledger.intend
 
-        def watched(row: AttemptRow | bytes, *, paying: bool) -> Awaitable[None] | None:
-            told = row_of(row)
+        def watched(line: bytes | bytearray, *, paying: bool) -> Awaitable[None] | None:
+            told = attempt_of(bytes(line))
             assert world.seen() == []
-            result = intend(row, paying=paying)
+            result = intend(line, paying=paying)
             seen.append((next((tmp_path / "journal").iterdir())).read_text())
             assert told.charged > 0
             assert told.cost == told.charged
@@ -148,9 +143,9 @@ def test_what_no_budget_pays_is_held_at_its_likely_cost_and_what_has_no_price_at
     async def story(world: World) -> None:
         intend = world.gateway.ledger.intend
 
-        def watched(row: AttemptRow | bytes, *, paying: bool) -> Awaitable[None] | None:
-            rows.append(row_of(row))
-            return intend(row, paying=paying)
+        def watched(line: bytes | bytearray, *, paying: bool) -> Awaitable[None] | None:
+            rows.append(attempt_of(bytes(line)))
+            return intend(line, paying=paying)
 
         world.gateway.ledger.intend = watched  # type: ignore[method-assign]
         await world.chat("llama")

@@ -27,8 +27,9 @@ MOST_NAMED = 64
 """Callers and names of one candidate whose part of a line is kept."""
 
 
-def intent(gateway: Gateway, run: Run, grant: Grant) -> bytes:
-    """The line of an `AttemptRow`: *grant* is about to be sent; what is held stands for what will be used."""
+def intent(gateway: Gateway, run: Run, grant: Grant) -> bytearray:
+    """The line of an `AttemptRow`: *grant* is about to be sent; what is held stands for what will be used. It holds
+    until the next one is made."""
     attempt, at = grant.attempt, int(gateway.clock.wall() * 1000)
     who, entry = (run.caller.name, run.trail.route, run.role, attempt.resend), grant.entry
     named = entry.recorded.get(who) or _named(run, entry, who)
@@ -37,8 +38,10 @@ def intent(gateway: Gateway, run: Run, grant: Grant) -> bytes:
     input, output, held, likely = run.call.text_bytes // 4 or 1, 0, 0, None
     if run.costs or named.price is not None:
         input, output, held, likely = _expected(run, grant, named, input)
-    own = (attempt.id, run.trail.call, at, input, output, held, likely, None, None, 0, 0, 0)
-    return _encode((own, named.begins)) + b"\n"
+    line, own = named.line, (attempt.id, run.trail.call, at, input, output, held, likely, None, None, 0, 0, 0)
+    _encode_into((own, named.begins), line)
+    line += b"\n"
+    return line
 
 
 def _expected(run: Run, grant: Grant, named: Named, input: int) -> tuple[int, int, int, int | None]:
@@ -51,9 +54,9 @@ def _expected(run: Run, grant: Grant, named: Named, input: int) -> tuple[int, in
     return input, output, 0, None if named.price is None else named.price.of(Usage(input, output))
 
 
-def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple[bytes, int]:
-    """The line of an `AttemptRow`: *attempt*, made with *grant*, is over; and what budgets are charged. Without usage
-    nothing was delivered, and no tokens are counted."""
+def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple[bytearray, int]:
+    """The line of an `AttemptRow`: *attempt*, made with *grant*, is over, until the next one is made; and what budgets
+    are charged. Without usage nothing was delivered, and no tokens are counted."""
     began, first, usage = attempt.started, attempt.first_token, attempt.usage
     if grant.begun is not None and attempt is grant.attempt:
         at, named = grant.begun
@@ -69,18 +72,25 @@ def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple
     waited = None if first is None else _ms(first - began)
     own = (attempt.id, run.trail.call, at, input, output, paid, cost, took, waited, cached, written, reasoning)
     if exact and attempt.meaning == "ok" and attempt.status == 200 and not attempt.detail:
-        return _encode((own, named.ends_well)) + b"\n", paid
-    return _encode((own, named.ends(attempt.meaning, attempt.status, exact, attempt.detail))) + b"\n", paid
+        shared = named.ends_well
+    else:
+        shared = named.ends(attempt.meaning, attempt.status, exact, attempt.detail)
+    line = named.line
+    _encode_into((own, shared), line)
+    line += b"\n"
+    return line, paid
 
 
 class Named:
     """What the lines of many attempts share: who asked whom by which key, as JSON, and what that costs."""
 
-    __slots__ = ("_names", "begins", "ends_well", "price")
+    __slots__ = ("_names", "begins", "ends_well", "line", "price")
 
     def __init__(self, names: Iterable[str], tier: int, resend: bool, price: Price | None) -> None:
         self._names = (*map(_whole, names), tier, resend)
         self.price = price
+        self.line = bytearray()
+        """The last line that was made with it: a new one each time would cost more than what is written into it."""
         self.begins = msgspec.Raw(_encode(("i", *self._names, "", None, False, "")))
         self.ends_well = self.ends("ok", 200, True, "")
 
@@ -163,7 +173,7 @@ def circumstances(trail: Trail) -> Iterator[str]:
 
 
 _NOTHING = Usage(0, 0)
-_encode = msgspec.json.Encoder().encode
+_encode, _encode_into = msgspec.json.Encoder().encode, msgspec.json.Encoder().encode_into
 
 
 def _ms(seconds: float) -> float:

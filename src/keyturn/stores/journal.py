@@ -103,7 +103,7 @@ class Journal:
         self._mapped = mapped and hasattr(os, "posix_fallocate")
         self._map: mmap.mmap | None = None
         """The newest segment in memory; None where it is written to with system calls."""
-        self.write: Callable[[bytes], object] = _no_room
+        self.write: Callable[[bytes | bytearray], object] = _no_room
         """Writes whole lines as `append` does, if that needs nothing of the system and nobody is to be first; else it
         raises ValueError. How much it wrote is only looked up when somebody asks."""
         self._number = 0
@@ -293,7 +293,7 @@ class Journal:
         return Batch(whole, segment, segment.read)
 
 
-def _no_room(lines: bytes) -> None:
+def _no_room(lines: bytes | bytearray) -> None:
     raise ValueError("no file is in memory")
 
 

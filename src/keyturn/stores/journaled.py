@@ -133,11 +133,11 @@ class JournaledLedger:
         if not self._recovered:
             self._arm(self._backoff)
 
-    def intend(self, line: bytes, *, paying: bool) -> Awaitable[None] | None:
+    def intend(self, line: bytes | bytearray, *, paying: bool) -> Awaitable[None] | None:
         try:
             self._journal.write(line)
         except ValueError:
-            self._buffer.append(line)
+            self._buffer.append(bytes(line))
             if not self._spill():
                 self._buffer.pop()
                 if paying:
@@ -149,11 +149,11 @@ class JournaledLedger:
                 self._expect()
         return None if self._disk is None else self._disk.synced(paying=paying)
 
-    def finish(self, line: bytes) -> None:
+    def finish(self, line: bytes | bytearray) -> None:
         try:
             self._journal.write(line)
         except ValueError:
-            self._note(line)
+            self._note(bytes(line))
             return
         self._recorded += 1
         if self._timer is None:

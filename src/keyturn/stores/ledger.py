@@ -157,7 +157,7 @@ class Keeping:
 class Ledger(Protocol):
     """Records calls. `intend`, `finish` and `ended` never block and never raise but as they say.
 
-    An attempt is given as the JSON line of its row, with its newline.
+    An attempt is given as the JSON line of its row, with its newline. Who gives it may change it afterwards.
     """
 
     keeps: bool
@@ -172,14 +172,14 @@ class Ledger(Protocol):
         """Ready the store: migrate it, take in what an earlier process left behind. Raises StoreError."""
         ...
 
-    def intend(self, line: bytes, *, paying: bool) -> Awaitable[None] | None:
+    def intend(self, line: bytes | bytearray, *, paying: bool) -> Awaitable[None] | None:
         """An attempt is about to be sent. What is returned is done before a byte is; None: it is on record.
 
         Raises LimiterUnavailable when it cannot be recorded and a budget depends on it (*paying*).
         """
         ...
 
-    def finish(self, line: bytes) -> None:
+    def finish(self, line: bytes | bytearray) -> None:
         """An attempt is over. May be called while a task is being cancelled."""
         ...
 
@@ -231,10 +231,10 @@ class NullLedger:
     async def open(self) -> None:
         return None
 
-    def intend(self, line: bytes, *, paying: bool) -> None:
+    def intend(self, line: bytes | bytearray, *, paying: bool) -> None:
         return None
 
-    def finish(self, line: bytes) -> None:
+    def finish(self, line: bytes | bytearray) -> None:
         return None
 
     def ended(self, row: CallRow) -> None:
