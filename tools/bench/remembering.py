@@ -11,12 +11,14 @@ from pathlib import Path
 from statistics import median
 
 from . import process
-from .load import load
+from .load import Tally, load
 from .upstream import Upstream
 
 MANY = 200_000
 LIMIT = "rpm=1000000000"
 MOST_LOST = 0.10
+TURN = 0.5
+"""Seconds, the same that the ledger lets pass between two visits to its database."""
 MOST_GROWTH = 0.05
 
 
@@ -32,41 +34,51 @@ async def gates(rounds: int, seconds: float, calls: int = MANY) -> list[tuple[st
 
 async def _rate(server: process.Server, seconds: float, connections: int = 64) -> float:
     tally, took = await load(server.port, stream=False, connections=connections, seconds=seconds)
+    return _done(tally) / took
+
+
+async def _served(server: process.Server, seconds: float) -> int:
+    tally, _ = await load(server.port, stream=False, connections=64, seconds=seconds)
+    return _done(tally)
+
+
+def _done(tally: Tally) -> int:
     if tally.failed or not tally.done:
         raise SystemExit(f"{tally.failed} calls failed, the first: {tally.first_failure!r}")
-    return tally.done / took
+    return tally.done
 
 
 async def _ledger(port: int, rounds: int, seconds: float) -> tuple[str, bool]:
     """Calls per second of processor with the ledger and without, by two new gateways in each round: one process may be
-    slower than another all its life. Both serve at once on the one core, so that whatever slows the machine down meets
-    both: in turn, one and the same gateway differs by a tenth from second to second."""
+    slower than another all its life. They serve in turn, half a second each, so that whatever slows the machine down
+    for seconds meets both; what a gateway still does when its turn is over counts as its own."""
     ratios: list[float] = []
     kept: list[float] = []
     bare: list[float] = []
-    for number in range(2 * rounds):
-        settings = [{}, {"LEDGER_ENABLED": "false"}]
-        with ExitStack() as stack:
-            order = settings if number % 2 else settings[::-1]
-            servers = [stack.enter_context(process.keyturn(port, **each)) for each in order]
-            await asyncio.gather(*(_rate(server, 1.0) for server in servers))
-            rates = await asyncio.gather(*(_per_cpu_second(server, 2 * seconds) for server in servers))
-        for rate, each in zip(rates, order, strict=True):
-            (bare if each else kept).append(rate)
-        ratios.append(kept[-1] / bare[-1])
-    ratio = median(ratios)
-    name, on, off = "calls/CPU s, ledger", median(kept), median(bare)
+    for _ in range(2 * rounds):
+        with (
+            process.keyturn(port) as keeping,
+            process.keyturn(port, LEDGER_ENABLED="false") as forgetful,
+        ):
+            both = (keeping, forgetful)
+            for server in both:
+                await _rate(server, 1.0)
+            await asyncio.sleep(TURN)
+            before = [server.cpu_seconds() for server in both]
+            calls = [0, 0]
+            for turn in range(round(2 * seconds / TURN)):
+                for place in (0, 1) if turn % 2 else (1, 0):
+                    calls[place] += await _served(both[place], TURN)
+            await asyncio.sleep(2 * TURN)
+            rates = [
+                each / (server.cpu_seconds() - began) for server, began, each in zip(both, before, calls, strict=True)
+            ]
+        kept.append(rates[0])
+        bare.append(rates[1])
+        ratios.append(rates[0] / rates[1])
+    name, on, off, ratio = "calls/CPU s, ledger", median(kept), median(bare), median(ratios)
     print(f"{name:<24} keyturn {on:>9,.0f}   without    {off:>9,.0f}   ratio {ratio:5.2f}")
     return f"with the ledger: {ratio:.1%} of the calls per second without (at least 90%)", ratio >= 1 - MOST_LOST
-
-
-async def _per_cpu_second(server: process.Server, seconds: float) -> float:
-    """Calls per second that the server's threads ran: what a core of its own would do."""
-    before = server.cpu_seconds()
-    tally, _ = await load(server.port, stream=False, connections=64, seconds=seconds)
-    if tally.failed or not tally.done:
-        raise SystemExit(f"{tally.failed} calls failed, the first: {tally.first_failure!r}")
-    return tally.done / (server.cpu_seconds() - before)
 
 
 async def _flat(port: int, calls: int) -> tuple[str, bool]:
