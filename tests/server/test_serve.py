@@ -18,8 +18,6 @@ from keyturn.server import bind, url_of
 
 from .fakes import CHAT, KEY
 
-pytestmark = pytest.mark.realtime
-
 ROOT = Path(__file__).parents[2]
 STREAM = CHAT.replace(b"groq/x", b"stream")
 
@@ -85,6 +83,7 @@ def test_a_signal_ends_an_idle_server_with_code_0(tmp_path: Path, number: signal
     assert not (tmp_path / "admin.key").exists()
 
 
+@pytest.mark.realtime
 def test_running_answers_finish_and_new_calls_get_503(tmp_path: Path) -> None:
     with server(tmp_path, 0.5) as running:
         plain = running.connect()  # asked before the stream, so it is under way when that begins to answer
@@ -104,6 +103,7 @@ def test_running_answers_finish_and_new_calls_get_503(tmp_path: Path) -> None:
         assert running.end() == 0
 
 
+@pytest.mark.realtime
 def test_in_its_grace_it_takes_calls_but_says_that_it_is_not_ready(tmp_path: Path) -> None:
     with server(tmp_path, 0.0, 60.0) as running:
         running.process.send_signal(signal.SIGTERM)
@@ -116,6 +116,7 @@ def test_in_its_grace_it_takes_calls_but_says_that_it_is_not_ready(tmp_path: Pat
         assert running.end() == 0
 
 
+@pytest.mark.realtime
 def test_a_second_signal_stops_at_once_and_clients_are_told(tmp_path: Path) -> None:
     with server(tmp_path, 60.0) as running:
         plain = running.connect()  # asked before the stream, so it is under way when that begins to answer
@@ -139,6 +140,7 @@ def test_a_second_signal_stops_at_once_and_clients_are_told(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("host", "url"), [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://127.0.0.1:"), ("::1", "http://[::1]:")]
 )
+@pytest.mark.realtime
 def test_the_url_is_one_that_this_machine_reaches(host: str, url: str) -> None:
     with bind(host, 0) as sock:
         assert url_of(sock).startswith(url)
