@@ -264,6 +264,23 @@ def test_a_model_works_that_was_mostly_answered() -> None:
     assert not world.breaker.works(OTHER, 200.0), "that was long ago"
 
 
+def test_a_few_keys_that_fail_beside_one_that_answers_are_not_the_provider() -> None:
+    def told(*seen: tuple[str, bool]) -> bool:
+        world = World()
+        for second, (key, fault) in enumerate(seen):
+            each = Seen(LLAMA, float(second), second + 0.1, key=key)
+            world.breaker.failed(world.marks, each, lambda: 0.0) if fault else world.breaker.answered(world.marks, each)
+        return world.breaker.only_some_keys(5.0)
+
+    bad = [("broken", True)] * 2
+    assert told(*bad, ("good", False))
+    assert told(("other", True), *bad, ("good", False))
+    assert not told(*bad)
+    assert not told(*bad, ("broken", False)), "it is the provider that answers now and then"
+    assert not told(*bad, ("good", False), ("good", True))
+    assert not told(("a", True), ("b", True), ("c", True), ("good", False)), "three keys are many"
+
+
 def report(meaning: Meaning, now: float) -> Report:
     candidate = Candidate(LLAMA, KEY)
     outcome = Outcome(meaning, "provider", None, False, True, True, {}, status=503)

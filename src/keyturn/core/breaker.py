@@ -180,6 +180,15 @@ class Breaker:
         bad = sum(mine)
         return len(mine) - bad >= WORKS and len(mine) > 2 * bad
 
+    def only_some_keys(self, now: float) -> bool:
+        """Whether a few keys fail, while another was answered each time: others can have their calls."""
+        failing: set[str] = set()
+        answered: set[str] = set()
+        for ended, _, key, fault in self._seen:
+            if ended > now - SPELL:
+                (failing if fault else answered).add(key)
+        return 0 < len(failing) < KEYS and not answered <= failing
+
     def _row_says_so(self, now: float) -> bool:
         """Whether there were enough faults in a row."""
         if self._unreached >= IN_A_ROW:

@@ -188,7 +188,8 @@ class Steadiness:
             asked_first.breaker.wanted(now)
         for key, upstream in self._upstreams.items():
             share = upstream.throttle.share(now)
-            if share and draw() < share and self._gateway.marks.get(key) is None:
+            few = bool(share) and upstream.breaker.only_some_keys(now)
+            if share and not few and draw() < share and self._gateway.marks.get(key) is None:
                 for each in run.deployments:
                     mine = each.provider == key[1] and pools.of(each).scope[-1] == key
                     if mine and not upstream.breaker.works(each, now):
