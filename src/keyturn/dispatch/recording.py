@@ -32,7 +32,7 @@ def intent(gateway: Gateway, run: Run, grant: Grant) -> bytearray:
     until the next one is made."""
     attempt, at = grant.attempt, int(gateway.clock.wall() * 1000)
     who, entry = (run.caller.name, run.trail.route, run.role, attempt.resend), grant.entry
-    named = entry.recorded.get(who) or _named(run, entry, who)
+    named = entry.recorded.get(who) or _named(run, entry, who, attempt.tier)
     grant.begun = at, named
     # Nobody needed an estimate of this call: one in passing will do, as it counts only if this process dies.
     input, output, held, likely = run.call.text_bytes // 4 or 1, 0, 0, None
@@ -62,7 +62,8 @@ def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple
         at, named = grant.begun
     else:
         who = (run.caller.name, run.trail.route, run.role, attempt.resend)
-        at, named = _wall_ms(gateway, began), grant.entry.recorded.get(who) or _named(run, grant.entry, who)
+        named = grant.entry.recorded.get(who) or _named(run, grant.entry, who, attempt.tier)
+        at = _wall_ms(gateway, began)
     input, output, cached, reasoning, exact, cost, written = usage or _NOTHING
     if cost is None and named.price is not None and usage is not None:
         cost = named.price.of(usage)
@@ -99,15 +100,15 @@ class Named:
         return msgspec.Raw(_encode(("f", *self._names, meaning, status or None, exact, _whole(detail))))
 
 
-def _named(run: Run, entry: Entry, who: tuple[str, str, str, bool]) -> Named:
+def _named(run: Run, entry: Entry, who: tuple[str, str, str, bool], tier: int) -> Named:
     """What the lines of attempts of *who* with *entry* share: made for the first of them."""
     if len(entry.recorded) >= MOST_NAMED:
         entry.recorded.clear()
     caller, route, role, resend = who
     deployment, credential = entry.candidate
-    (provider, model), generation = deployment, run.generation
+    provider, model = deployment
     names = (caller, route[:LONGEST_NAME], role, provider, model[:LONGEST_NAME], credential.shown)
-    tier, price = generation.tiers[provider], generation.prices.of(deployment)
+    price = run.generation.prices.of(deployment)
     named = entry.recorded[who] = Named((*names, credential.fingerprint), tier, resend, price)
     return named
 

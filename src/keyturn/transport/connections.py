@@ -4,6 +4,8 @@ aiohttp 3.14 was read and tried for this. Four things are added to it: a bound f
 whether a connection was used before and whether a byte of an answer came; telling a reset from an orderly end, where
 aiohttp takes a body that ends with a reset for complete; and an end for a body whose framing breaks, where aiohttp
 leaves its reader waiting for ever.
+
+Between two exchanges connections are kept here, as lending one through aiohttp's pool costs more than all else of it.
 """
 
 from __future__ import annotations
