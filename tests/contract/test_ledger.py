@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -29,7 +29,7 @@ from keyturn.stores import (
     UsageQuery,
     UsageRow,
 )
-from tests.support.ledger_rows import DAY, HOUR, MINUTE, NOON, began, ended, lines, over, summed
+from tests.support.ledger_rows import DAY, HOUR, MINUTE, NOON, began, ended, lines, numbered, over, shared_by, summed
 from tests.support.postgres_server import PostgresServer
 
 
@@ -94,6 +94,14 @@ def opened(request: pytest.FixtureRequest) -> Opened:
 
 
 EVER = UsageQuery("model", 0, NOON + 400 * DAY)
+
+
+def run(opened: Opened, work: Callable[[Database], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with opened() as sink:
+            await work(sink)
+
+    asyncio.run(main())
 
 
 def test_an_attempt_counts_when_it_is_over_and_once(opened: Opened) -> None:
@@ -281,6 +289,41 @@ def test_attempts_are_taken_in_together_and_alone(opened: Opened) -> None:
                 assert found.attempts == (row,)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("many", [3, 40])
+def test_attempts_that_share_by_number_are_those_that_say_all(opened: Opened, many: int) -> None:
+    """What they share was told in an earlier batch of the same file, in this one, or in the line itself."""
+    rows = [over(began(f"{number}", key="groq-1:9f3a1c" if number % 2 else "groq-2:0f0f0f")) for number in range(many)]
+    first, second = (shared_by(row) for row in rows[:2])
+
+    async def work(sink: Database) -> None:
+        names: dict[bytes, bytes] = {}
+        await sink.apply([first.told(), numbered(rows[0], first)], "here", names)
+        given = [numbered(row, second if place % 2 else first) for place, row in enumerate(rows[1:-1], 1)]
+        await sink.apply([second.told(), *given, *lines(rows[-1])], "here", names)
+        assert list(await sink.usage(EVER)) == summed(rows, EVER)
+        with pytest.raises(RowsRefused):
+            await sink.apply([numbered(over(began("other")), first)], "here", {})
+        await sink.apply([first.told()], "here", {})
+        assert list(await sink.usage(EVER)) == summed(rows, EVER)
+
+    run(opened, work)
+
+
+@pytest.mark.parametrize("many", [2, 60])
+def test_ends_of_attempts_that_are_under_way_find_them_among_others_that_are_new(opened: Opened, many: int) -> None:
+    rows = [began(f"{number}", charged=10) for number in range(many)]
+    ends = [over(row, charged=2) for row in rows]
+
+    async def work(sink: Database) -> None:
+        await sink.apply(lines(*rows[::3]), "here")
+        await sink.apply(lines(*ends), "here")
+        await sink.apply(lines(*rows, *ends), "here")
+        assert list(await sink.usage(EVER)) == summed(ends, EVER)
+        assert await sink.spent("2026-11") == {"caller/default": 2 * many}
+
+    run(opened, work)
 
 
 @pytest.mark.parametrize("kept_first", [False, True])

@@ -11,7 +11,7 @@ import pytest
 from keyturn.config import DataFolder
 from keyturn.core import Trail
 from keyturn.simulator import Fault
-from keyturn.stores import AttemptRow, CallStory, UsageQuery
+from keyturn.stores import AttemptRow, CallStory, Ledger, Shared, UsageQuery
 from keyturn.stores.lines import attempt_of
 from tests.support import virtual
 from tests.support.world import World
@@ -112,24 +112,24 @@ def test_a_call_whose_client_leaves(tmp_path: Path) -> None:
     told(tmp_path, story, latency=5.0)
 
 
-def test_the_intent_is_on_record_before_the_first_byte_is_sent(tmp_path: Path) -> None:
+def test_the_intent_is_on_record_before_the_first_byte_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the upstream sees arrive is in the journal by then, at what is held for it."""
     seen: list[str] = []
 
     async def story(world: World) -> None:
         intend = world.gateway.ledger.intend
 
-        def watched(line: bytes | bytearray, *, paying: bool) -> Awaitable[None] | None:
-            told = attempt_of(bytes(line))
+        def watched(ledger: Ledger, line: bytes | bytearray, shared: Shared, *, paying: bool) -> Awaitable[None] | None:
+            told = attempt_of(shared.whole(line))
             assert world.seen() == []
-            result = intend(line, paying=paying)
+            result = intend(line, shared, paying=paying)
             seen.append((next((tmp_path / "journal").iterdir())).read_text())
             assert told.charged > 0
             assert told.cost == told.charged
             assert told.id in seen[-1]
             return result
 
-        world.gateway.ledger.intend = watched  # type: ignore[method-assign]
+        monkeypatch.setattr(type(world.gateway.ledger), "intend", watched)
         answer = await world.chat("team")
         assert answer.status == 200
         assert len(seen) == 1
@@ -137,17 +137,19 @@ def test_the_intent_is_on_record_before_the_first_byte_is_sent(tmp_path: Path) -
     told(tmp_path, story, files=BUDGET)
 
 
-def test_what_no_budget_pays_is_held_at_its_likely_cost_and_what_has_no_price_at_none(tmp_path: Path) -> None:
+def test_what_no_budget_pays_is_held_at_its_likely_cost_and_what_has_no_price_at_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows: list[AttemptRow] = []
 
     async def story(world: World) -> None:
         intend = world.gateway.ledger.intend
 
-        def watched(line: bytes | bytearray, *, paying: bool) -> Awaitable[None] | None:
-            rows.append(attempt_of(bytes(line)))
-            return intend(line, paying=paying)
+        def watched(ledger: Ledger, line: bytes | bytearray, shared: Shared, *, paying: bool) -> Awaitable[None] | None:
+            rows.append(attempt_of(shared.whole(line)))
+            return intend(line, shared, paying=paying)
 
-        world.gateway.ledger.intend = watched  # type: ignore[method-assign]
+        monkeypatch.setattr(type(world.gateway.ledger), "intend", watched)
         await world.chat("llama")
         await world.chat("groq/a-model-of-my-own")
         priced, unpriced = rows

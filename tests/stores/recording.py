@@ -10,9 +10,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from keyturn.core import TimerHandle
-from keyturn.stores import Journal, JournaledLedger, Keeping, SqliteFile, SqliteSink
-from keyturn.stores.lines import line_of
-from tests.support.ledger_rows import began, ended, over
+from keyturn.stores import Journal, JournaledLedger, Keeping, Shared, SqliteFile, SqliteSink
+from tests.support.ledger_rows import began, ended, numbered, over, shared_by
 
 
 class Clock:
@@ -38,14 +37,17 @@ def kept(folder: Path, *, durable: bool = False) -> JournaledLedger:
 async def record(folder: Path, turn: int) -> None:
     ledger = kept(folder)
     await ledger.open()
-    number = 0
+    number, shared = 0, dict[str, Shared]()
     while True:
         name = f"{turn}-{number}"
         row = began(name, at=int(time.time() * 1000), charged=10)
-        assert ledger.intend(line_of(row), paying=True) is None
+        begins = shared.setdefault("i", shared_by(row))
+        assert ledger.intend(numbered(row, begins), begins, paying=True) is None
         os.write(1, f"i {name}\n".encode())
         if number % 3:
-            ledger.finish(line_of(over(row, charged=1)))
+            final = over(row, charged=1)
+            ends = shared.setdefault("f", shared_by(final))
+            ledger.finish(numbered(final, ends), ends)
             ledger.ended(ended(row.call, at=row.at))
             await asyncio.sleep(0)
             os.write(1, f"f {name}\n".encode())

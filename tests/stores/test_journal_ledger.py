@@ -6,89 +6,21 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import pytest
 
-from keyturn.errors import LimiterUnavailable, RowsRefused, StoreAway, StoreError
-from keyturn.stores import CallStory, Journal, JournaledLedger, Keeping, UsageQuery, UsageRow
-from keyturn.stores.lines import line_of
+from keyturn.errors import LimiterUnavailable, StoreAway, StoreError
+from keyturn.stores import Journal, JournaledLedger, Keeping
+from keyturn.stores.journaled import BATCH
+from keyturn.stores.lines import Names, line_of
 from tests.support import virtual
 from tests.support.ledger_rows import began, ended, lines, over
-
-
-class Database:
-    """A sink in memory. *away* is raised by everything; *refuses* names lines that it will never take."""
-
-    name: Literal["sqlite", "postgres"] = "sqlite"
-
-    def __init__(self) -> None:
-        self.taken: list[bytes] = []
-        self.given_up: list[tuple[str, int]] = []
-        self.away: Exception | None = None
-        self.refuses: bytes | None = None
-        self.asked: list[int] = []
-        """How many lines each time."""
-        self.opened = False
-        self.houses = 0
-        self.gate: asyncio.Event | None = None
-
-    def _here(self) -> None:
-        if self.away is not None:
-            raise self.away
-
-    async def open(self) -> None:
-        self._here()
-        self.opened = True
-
-    async def apply(self, lines: Sequence[bytes], instance: str) -> None:
-        self.asked.append(len(lines))
-        if self.gate is not None:
-            await self.gate.wait()
-        self._here()
-        if self.refuses is not None and any(self.refuses in line for line in lines):
-            raise RowsRefused("no such row")
-        bare = [line.rstrip(b"\n") for line in lines]
-        self.taken += [line for line in bare if line not in self.taken]
-
-    async def give_up(self, instance: str, before: int) -> int:
-        self._here()
-        self.given_up.append((instance, before))
-        return 0
-
-    async def add_spent(self, month: str, spent: Mapping[str, int], source: str) -> None:
-        self._here()
-
-    async def spent(self, month: str) -> Mapping[str, int]:
-        self._here()
-        return {"caller/default": 3}
-
-    async def usage(self, query: UsageQuery) -> Sequence[UsageRow]:
-        return ()
-
-    async def story(self, call: str) -> CallStory | None:
-        return None
-
-    async def keep_house(self, now: int, keep_days: float, responses_days: float) -> int:
-        self.houses += 1
-        return 0
-
-    async def check(self) -> Sequence[str]:
-        return ()
-
-    async def outline(self) -> str:
-        return ""
-
-    async def backup(self, path: Path) -> None:
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        self.opened = False
-
+from tests.support.ledger_sink import Database
 
 AWAY = StoreAway("the database is away")
 
@@ -171,7 +103,7 @@ def test_a_database_that_is_away_keeps_nobody_waiting_and_loses_nothing(
         sink.away = None
         await later(11.0)
         assert sink.taken == lines(*rows)
-        assert max(sink.asked) == 2000
+        assert max(sink.asked) <= BATCH
         assert kept.standing()._replace(recorded=0) == ("sqlite", True, True, 0, 0, "", 0)
         await kept.close()
 
@@ -441,10 +373,10 @@ def test_what_is_written_meanwhile_waits_for_the_next_visit(tmp_path: Path) -> N
         await kept.open()
         taken = sink.apply
 
-        async def apply(lines: Sequence[bytes], instance: str) -> None:
+        async def apply(lines: Sequence[bytes], instance: str, names: Names | None = None) -> None:
             kept.ended(ended(f"meanwhile-{len(sink.asked)}"))
             await asyncio.sleep(0)
-            await taken(lines, instance)
+            await taken(lines, instance, names)
 
         sink.apply = apply  # type: ignore[method-assign]
         kept.ended(ended("first"))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from keyturn.stores import AttemptRow, By, CallRow, UsageQuery, UsageRow
+from keyturn.stores import AttemptRow, By, CallRow, Shared, UsageQuery, UsageRow
 from keyturn.stores.lines import line_of
 
 NOON = int(datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()) * 1000
@@ -77,6 +77,17 @@ def ended(
 def lines(*rows: AttemptRow | CallRow) -> list[bytes]:
     """As the journal has them."""
     return [line_of(row).rstrip() for row in rows]
+
+
+def shared_by(row: AttemptRow) -> Shared:
+    """What *row* shares with others: the second part of its line."""
+    return Shared(bytes(msgspec.json.decode(line_of(row), type=tuple[msgspec.Raw, msgspec.Raw])[1]))
+
+
+def numbered(row: AttemptRow, shared: Shared) -> bytes:
+    """The line of *row* as it is written beside *shared*."""
+    own, _ = msgspec.json.decode(line_of(row), type=tuple[msgspec.Raw, msgspec.Raw])
+    return msgspec.json.encode((own, shared.number)) + b"\n"
 
 
 def summed(rows: Iterable[AttemptRow], query: UsageQuery) -> list[UsageRow]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -70,6 +71,9 @@ class Server:
             return float("nan")
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def switch(self) -> None:
+        self.process.send_signal(signal.SIGUSR1)
+
     def resident_mb(self) -> float:
         """Resident memory in MB (10⁶ bytes)."""
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
@@ -96,11 +100,15 @@ def relay(upstream_port: int) -> Server:
     return Server([sys.executable, "-m", "tools.bench.relay", str(port), str(upstream_port)], port)
 
 
-def keyturn(upstream_port: int, **environ: str) -> Server:
-    """The gateway as it comes: one key, one provider, its own defaults but what *environ* says."""
+def keyturn(upstream_port: int, *, switched: bool = False, **environ: str) -> Server:
+    """The gateway as it comes: one key, one provider, its own defaults but what *environ* says. *switched*: `switch`
+    has it record nothing, and again has it record."""
     port = free_port()
+    command = (
+        [sys.executable, "-m", "tools.bench.switched"] if switched else [str(Path(sys.executable).with_name("keyturn"))]
+    )
     return Server(
-        [str(Path(sys.executable).with_name("keyturn")), "serve", "--port", str(port)],
+        [*command, "serve", "--port", str(port)],
         port,
         BENCH_API_KEY="bench-upstream-key",
         BENCH_API_BASE=f"http://127.0.0.1:{upstream_port}/v1",

@@ -254,7 +254,8 @@ class Exchange:
         run.progress.attempts += 1
         attempt.started, attempt.resend, self.grant.begun = now, True, None
         if self.gateway.ledger.keeps:
-            self.gateway.ledger.finish(outcome_line(self.gateway, run, self.grant, lost)[0])
+            line, shared, _ = outcome_line(self.gateway, run, self.grant, lost)
+            self.gateway.ledger.finish(line, shared)
 
     def _redirection(self, status: int) -> str:
         variable = f"{(self.provider.variables or ('',))[0]}_API_BASE"
@@ -347,9 +348,10 @@ class Exchange:
     def _over(self) -> None:
         gateway, run, attempt = self.gateway, self.run, self.grant.attempt
         run.generation.reserving.over(attempt)
-        if gateway.ledger.keeps:
-            line, charged = outcome_line(gateway, run, self.grant, attempt)
-            gateway.ledger.finish(line)
+        ledger = gateway.ledger
+        if ledger.keeps:
+            line, shared, charged = outcome_line(gateway, run, self.grant, attempt)
+            ledger.finish(line, shared)
             if charged:
                 gateway.carried.charged(run.caller.name, run.role, charged, run.own)
         if run.paying:

@@ -276,9 +276,11 @@ class Gateway:
         """*grant* is about to be sent: it counts, and goes on record. What to wait for until it is there, if any."""
         run.progress.attempts += 1
         run.trail.attempts.append(grant.attempt)
-        if not self.ledger.keeps:
+        ledger = self.ledger
+        if not ledger.keeps:
             return None
-        return self.ledger.intend(intent(self, run, grant), paying=run.paying)
+        line, shared = intent(self, run, grant)
+        return ledger.intend(line, shared, paying=run.paying)
 
     def left(self, generation: Generation) -> None:
         """A call does not run on *generation* any more."""

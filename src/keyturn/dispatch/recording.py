@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from keyturn.core import Attempt, Entry, Pick, Price, Trail, Usage, charged
-from keyturn.stores import CallRow
+from keyturn.stores import CallRow, Shared
 
 from .run import Grant, Run
 
@@ -27,9 +27,9 @@ MOST_NAMED = 64
 """Callers and names of one candidate whose part of a line is kept."""
 
 
-def intent(gateway: Gateway, run: Run, grant: Grant) -> bytearray:
+def intent(gateway: Gateway, run: Run, grant: Grant) -> tuple[bytearray, Shared]:
     """The line of an `AttemptRow`: *grant* is about to be sent; what is held stands for what will be used. It holds
-    until the next one is made."""
+    until the next one is made. And what it shares with others."""
     attempt, at = grant.attempt, int(gateway.clock.wall() * 1000)
     who, entry = (run.caller.name, run.trail.route, run.role, attempt.resend), grant.entry
     named = entry.recorded.get(who) or _named(run, entry, who, attempt.tier)
@@ -39,9 +39,10 @@ def intent(gateway: Gateway, run: Run, grant: Grant) -> bytearray:
     if run.costs or named.price is not None:
         input, output, held, likely = _expected(run, grant, named, input)
     line, own = named.line, (attempt.id, run.trail.call, at, input, output, held, likely, None, None, 0, 0, 0)
-    _encode_into((own, named.begins), line)
+    shared = named.begins
+    _encode_into((own, shared.number), line)
     line += b"\n"
-    return line
+    return line, shared
 
 
 def _expected(run: Run, grant: Grant, named: Named, input: int) -> tuple[int, int, int, int | None]:
@@ -54,9 +55,9 @@ def _expected(run: Run, grant: Grant, named: Named, input: int) -> tuple[int, in
     return input, output, 0, None if named.price is None else named.price.of(Usage(input, output))
 
 
-def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple[bytearray, int]:
-    """The line of an `AttemptRow`: *attempt*, made with *grant*, is over, until the next one is made; and what budgets
-    are charged. Without usage nothing was delivered, and no tokens are counted."""
+def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple[bytearray, Shared | None, int]:
+    """The line of an `AttemptRow`: *attempt*, made with *grant*, is over, until the next one is made; what it shares
+    with others; and what budgets are charged. Without usage nothing was delivered, and no tokens are counted."""
     began, first, usage = attempt.started, attempt.first_token, attempt.usage
     if grant.begun is not None and attempt is grant.attempt:
         at, named = grant.begun
@@ -72,14 +73,14 @@ def outcome(gateway: Gateway, run: Run, grant: Grant, attempt: Attempt) -> tuple
     took = int(((attempt.ended or began) - began) * 10_000 + 0.5) / 10  # as `_ms` has it
     waited = None if first is None else _ms(first - began)
     own = (attempt.id, run.trail.call, at, input, output, paid, cost, took, waited, cached, written, reasoning)
+    line, shared = named.line, None
     if exact and attempt.meaning == "ok" and attempt.status == 200 and not attempt.detail:
         shared = named.ends_well
+        _encode_into((own, shared.number), line)
     else:
-        shared = named.ends(attempt.meaning, attempt.status, exact, attempt.detail)
-    line = named.line
-    _encode_into((own, shared), line)
+        _encode_into((own, named.ends(attempt.meaning, attempt.status, exact, attempt.detail)), line)
     line += b"\n"
-    return line, paid
+    return line, shared, paid
 
 
 class Named:
@@ -92,8 +93,8 @@ class Named:
         self.price = price
         self.line = bytearray()
         """The last line that was made with it: a new one each time would cost more than what is written into it."""
-        self.begins = msgspec.Raw(_encode(("i", *self._names, "", None, False, "")))
-        self.ends_well = self.ends("ok", 200, True, "")
+        self.begins = Shared(_encode(("i", *self._names, "", None, False, "")))
+        self.ends_well = Shared(bytes(self.ends("ok", 200, True, "")))
 
     def ends(self, meaning: str, status: int | None, exact: bool, detail: str) -> msgspec.Raw:
         """The second part of the line of an attempt that is over."""

@@ -17,6 +17,7 @@ from .ledger import (
     UsageQuery,
     UsageRow,
 )
+from .lines import Shared
 from .live import Learned, LiveStanding, LiveState, Pending, Reservation, View
 from .memory import MemoryState
 from .shared import look_at_shared, shared_state
@@ -67,6 +68,7 @@ __all__ = [
     "Reservation",
     "ResponseRow",
     "Responses",
+    "Shared",
     "Sink",
     "Snapshots",
     "SqliteFile",

@@ -18,9 +18,10 @@ from .disk_sync import DiskSync
 from .instance import instance_of
 from .journal import Broken, Full, Journal
 from .ledger import CallRow, CallStory, Keeping, Sink, Standing, UsageQuery, UsageRow
-from .lines import line_of
+from .lines import Names, Shared, line_of
+from .troubles import Troubles
 
-BATCH = 2000
+BATCH = 5000
 """Lines that are handed over together at most."""
 PACE = 0.5
 """Seconds between two visits to the database at least, but for who asks at once."""
@@ -31,7 +32,6 @@ PATIENCE = 2.0
 LEAST_BACKOFF, MOST_BACKOFF = 0.5, 10.0
 MOST_KEPT = 10_000
 """Lines that wait in memory while the journal cannot be written."""
-LOG_EVERY = 60.0
 LEAST_KEPT = 1.0
 """Days that single calls are kept at least: what the journal may hand over again after a crash must still be there."""
 HOUSE_FIRST, HOUSE_EVERY = 60.0, 3600.0
@@ -43,6 +43,11 @@ _log = logging.getLogger("keyturn")
 class JournaledLedger:
     """Records calls in *journal*, whose folder lies in the data folder, and through it in the database of *sink*."""
 
+    __slots__ = tuple(
+        "_backoff _began _buffer _clock _closing _disk _failed_at _flushers _house _house_due _house_timer _instance "
+        "_journal _keeping _left _let_go _lost _news _opened _reachable _recorded _recovered _retry _sink "
+        "_sink_trouble _soon _tasks _timer _troubles _write_trouble".split()
+    )
     keeps = True
 
     def __init__(
@@ -80,9 +85,7 @@ class JournaledLedger:
         self._recorded = 0
         self._write_trouble = ""
         self._sink_trouble = ""
-        self._said_at: dict[str, float] = {}
-        self._announced: set[str] = set()
-        """The kinds of trouble that are in the log and not over."""
+        self._troubles = Troubles(clock)
         self._backoff = LEAST_BACKOFF
         self._news = asyncio.Event()
         self._timer: TimerHandle | None = None
@@ -133,11 +136,14 @@ class JournaledLedger:
         if not self._recovered:
             self._arm(self._backoff)
 
-    def intend(self, line: bytes | bytearray, *, paying: bool) -> Awaitable[None] | None:
+    def intend(self, line: bytes | bytearray, shared: Shared | None = None, *, paying: bool) -> Awaitable[None] | None:
+        journal = self._journal
         try:
-            self._journal.write(line)
+            if shared is not None and shared.told_in is not journal.page:
+                journal.tell(shared)
+            journal.write(line)
         except ValueError:
-            self._buffer.append(bytes(line))
+            self._buffer.append(bytes(line) if shared is None else shared.whole(line))
             if not self._spill():
                 self._buffer.pop()
                 if paying:
@@ -149,11 +155,14 @@ class JournaledLedger:
                 self._expect()
         return None if self._disk is None else self._disk.synced(paying=paying)
 
-    def finish(self, line: bytes | bytearray) -> None:
+    def finish(self, line: bytes | bytearray, shared: Shared | None = None) -> None:
+        journal = self._journal
         try:
-            self._journal.write(line)
+            if shared is not None and shared.told_in is not journal.page:
+                journal.tell(shared)
+            journal.write(line)
         except ValueError:
-            self._note(bytes(line))
+            self._note(bytes(line) if shared is None else shared.whole(line))
             return
         self._recorded += 1
         if self._timer is None:
@@ -302,7 +311,7 @@ class JournaledLedger:
         self._buffer.clear()
         if self._failed_at is not None:
             self._failed_at, self._write_trouble = None, ""
-            self._over("journal", "the ledger records calls again")
+            self._troubles.over("journal", "the ledger records calls again")
         self._expect()
         return True
 
@@ -315,7 +324,7 @@ class JournaledLedger:
             f"{'bring its database back, or raise it' if isinstance(error, Full) else 'make room, or make it writable'}"
             "; meanwhile calls are not recorded, and those with a budget are refused"
         )
-        self._say("journal", self._write_trouble)
+        self._troubles.say("journal", self._write_trouble)
         if self._retry is None and self._tasks and not self._closing:
             with suppress(RuntimeError):  # no loop runs, so that nobody is there to try again for
                 self._retry = self._clock.call_at(self._failed_at + RETRY, self._try_again)
@@ -380,25 +389,25 @@ class JournaledLedger:
         until = journal.taken + journal.waiting
         while journal.taken < until and (batch := journal.take(BATCH)) is not None:
             try:
-                await self._apply(batch.lines, instance)
+                await self._apply(batch.lines, instance, batch.segment.names)
             except BaseException:
                 journal.again(batch)
                 raise
             journal.applied(batch)
 
-    async def _apply(self, lines: Sequence[bytes], instance: str) -> None:
+    async def _apply(self, lines: Sequence[bytes], instance: str, names: Names) -> None:
         if not lines:
             return
         try:
-            await self._sink.apply(lines, instance)
+            await self._sink.apply(lines, instance, names)
         except RowsRefused as error:
             if len(lines) == 1:
                 self._lost += 1
-                self._say("row", f"the ledger cannot take a row, which is left out: {error}")
+                self._troubles.say("row", f"the ledger cannot take a row, which is left out: {error}")
                 return
             half = len(lines) // 2
-            await self._apply(lines[:half], instance)
-            await self._apply(lines[half:], instance)
+            await self._apply(lines[:half], instance, names)
+            await self._apply(lines[half:], instance, names)
 
     async def _keep_house(self) -> None:
         """Drop what is too old, once in a while. What the journal would hand over again must not be among it."""
@@ -446,7 +455,7 @@ class JournaledLedger:
 
     def _reached(self) -> None:
         if not self._reachable:
-            self._over("database", "the ledger's database takes rows again")
+            self._troubles.over("database", "the ledger's database takes rows again")
         self._reachable, self._sink_trouble, self._backoff = True, "", LEAST_BACKOFF
         if self._journal.unread:
             self._arm(PACE)
@@ -456,26 +465,12 @@ class JournaledLedger:
         self._reachable = False
         where = self._journal.folder
         self._sink_trouble = f"the ledger's database cannot be written, and rows wait in {where}: {error}"
-        self._say("database", self._sink_trouble)
+        self._troubles.say("database", self._sink_trouble)
         self._arm(self._backoff)
         self._backoff = min(self._backoff * 2, MOST_BACKOFF)
 
     def _trouble(self) -> str:
         return self._write_trouble or self._sink_trouble or "they are taken in at the next start"
-
-    def _say(self, kind: str, text: str) -> None:
-        """Into the log, each kind of trouble at most once a minute."""
-        now = self._clock.mono()
-        if now >= self._said_at.get(kind, -LOG_EVERY) + LOG_EVERY:
-            self._said_at[kind] = now
-            self._announced.add(kind)
-            _log.error(text)
-
-    def _over(self, kind: str, text: str) -> None:
-        """A kind of trouble is over: into the log, if it was there."""
-        if kind in self._announced:
-            self._announced.discard(kind)
-            _log.warning(text)
 
 
 def _refusal() -> LimiterUnavailable:

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from .lines import Names, Shared
 
 By = Literal["key", "caller", "model", "day", "call"]
 
@@ -157,7 +160,8 @@ class Keeping:
 class Ledger(Protocol):
     """Records calls. `intend`, `finish` and `ended` never block and never raise but as they say.
 
-    An attempt is given as the JSON line of its row, with its newline. Who gives it may change it afterwards.
+    An attempt is given as the JSON line of its row, with its newline. Who gives it may change it afterwards. In the
+    place of what it shares with others it may have the number of that, which is then given beside it.
     """
 
     keeps: bool
@@ -172,14 +176,14 @@ class Ledger(Protocol):
         """Ready the store: migrate it, take in what an earlier process left behind. Raises StoreError."""
         ...
 
-    def intend(self, line: bytes | bytearray, *, paying: bool) -> Awaitable[None] | None:
+    def intend(self, line: bytes | bytearray, shared: Shared | None = None, *, paying: bool) -> Awaitable[None] | None:
         """An attempt is about to be sent. What is returned is done before a byte is; None: it is on record.
 
         Raises LimiterUnavailable when it cannot be recorded and a budget depends on it (*paying*).
         """
         ...
 
-    def finish(self, line: bytes | bytearray) -> None:
+    def finish(self, line: bytes | bytearray, shared: Shared | None = None) -> None:
         """An attempt is over. May be called while a task is being cancelled."""
         ...
 
@@ -231,10 +235,10 @@ class NullLedger:
     async def open(self) -> None:
         return None
 
-    def intend(self, line: bytes | bytearray, *, paying: bool) -> None:
+    def intend(self, line: bytes | bytearray, shared: Shared | None = None, *, paying: bool) -> None:
         return None
 
-    def finish(self, line: bytes | bytearray) -> None:
+    def finish(self, line: bytes | bytearray, shared: Shared | None = None) -> None:
         return None
 
     def ended(self, row: CallRow) -> None:
@@ -280,8 +284,9 @@ class Sink(Protocol):
         """Connect and migrate forward. A schema newer than this program is refused."""
         ...
 
-    async def apply(self, lines: Sequence[bytes], instance: str) -> None:
-        """Take in journal lines (JSON of AttemptRow and CallRow), in one transaction, each at most once.
+    async def apply(self, lines: Sequence[bytes], instance: str, names: Names | None = None) -> None:
+        """Take in lines of one file of a journal (JSON of AttemptRow and CallRow), in one transaction, each at most
+        once. *names*: what lines before them in that file told, to be kept for those that follow.
 
         An `i` never replaces an `f` of the same id.
         """

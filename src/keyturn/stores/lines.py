@@ -1,15 +1,20 @@
 """The lines of a journal: what a row becomes, and how it is read again. Each is JSON.
 
-    [["<id>","<call>",at,input,…],["f","<caller>","<route>",…]]    an attempt
+    ["n",7,["f","<caller>","<route>",…]]                            what many attempts share, and its number
+    [["<id>","<call>",at,input,…],7]                                an attempt
+    [["<id>","<call>",at,input,…],["f","<caller>","<route>",…]]     the same, whole
     ["c","<id>",at,…]                                               a call
 
-An attempt has two parts: what is its own, and what it shares with many others, by their text. So a database takes in
-together those that share theirs, and looks at that once. It may also stand flat, like a call; that is read as well.
+An attempt has two parts: what is its own, and what it shares with many others. That is written out once in each file,
+before its number is used there: most of what a line would hold is in all of its neighbours. So a database takes in
+together those that share theirs, and looks at that once. An attempt may also stand flat, like a call; that is read as
+well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from itertools import count
 from typing import Any, cast
 
 import msgspec
@@ -19,6 +24,8 @@ from keyturn.errors import RowsRefused
 from .ledger import AttemptRow, CallRow
 
 FLAT = (b'["i"', b'["f"')
+TOLD = b'["n"'
+"""The beginning of a line that tells what many share."""
 
 ID = 48
 """Bytes of the line of an attempt that are like in no other attempt: its id, as `new_id` makes it, is among them."""
@@ -29,6 +36,8 @@ SHARED = tuple("kind caller route role provider model key fingerprint tier resen
 
 Own = tuple[Any, ...]
 """The values of a first part."""
+Names = MutableMapping[bytes, bytes]
+"""What the lines of one file share: number -> second part, as they stand there."""
 
 _types = {field.name: field.type for field in msgspec.structs.fields(AttemptRow)}
 _Own, _Shared = (
@@ -38,11 +47,36 @@ _Own, _Shared = (
 
 _encoder = msgspec.json.Encoder()
 _pairs = msgspec.json.Decoder(tuple[_Own, _Shared])  # type: ignore[valid-type]
+_numbered = msgspec.json.Decoder(tuple[_Own, int])  # type: ignore[valid-type]
+_told = msgspec.json.Decoder(tuple[str, msgspec.Raw, msgspec.Raw])
+_halves = msgspec.json.Decoder(tuple[msgspec.Raw, msgspec.Raw])
 _flat = msgspec.json.Decoder(AttemptRow)
 _calls = msgspec.json.Decoder(CallRow)
 _own, _shared = (tuple[tuple(_types[each] for each in part)] for part in (OWN, SHARED))  # type: ignore[misc]
 _many = msgspec.json.Decoder(list[tuple[_own, msgspec.Raw]])  # type: ignore[valid-type]
 _shareds = msgspec.json.Decoder(_shared)
+_numbers = count(1)
+
+
+class Shared:
+    """The second part of the lines of many attempts: `text`, JSON."""
+
+    __slots__ = ("number", "text", "told_in")
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.number = msgspec.Raw(b"%d" % next(_numbers))
+        """What stands in its place; no other in this process has it."""
+        self.told_in: object = None
+        """The file that it was last written out in."""
+
+    def told(self) -> bytes:
+        """The line that writes it out."""
+        return b"%b,%b,%b]\n" % (TOLD, self.number, self.text)
+
+    def whole(self, line: bytes | bytearray) -> bytes:
+        """*line*, which has the number, so that it says all by itself."""
+        return bytes(line[: -len(bytes(self.number)) - 2]) + self.text + b"]\n"
 
 
 def line_of(row: AttemptRow | CallRow | bytes) -> bytes:
@@ -57,7 +91,7 @@ def line_of(row: AttemptRow | CallRow | bytes) -> bytes:
 
 
 def attempt_of(line: bytes) -> AttemptRow:
-    """The attempt that *line* tells. Raises msgspec.DecodeError when it tells none."""
+    """The attempt that *line*, which is whole, tells. Raises msgspec.DecodeError when it tells none."""
     if not line.startswith(b"[["):
         return _flat.decode(line)
     own, shared = _pairs.decode(line)
@@ -65,26 +99,40 @@ def attempt_of(line: bytes) -> AttemptRow:
 
 
 def is_row(line: bytes) -> bool:
-    """Whether *line* is whole."""
+    """Whether *line* was written to its end."""
     try:
-        _calls.decode(line) if line.startswith(b'["c"') else attempt_of(line)
+        if line.startswith(b"[["):
+            (_pairs if line.rstrip().endswith(b"]]") else _numbered).decode(line)
+        elif line.startswith(TOLD):
+            _told.decode(line)
+        elif line.startswith(b'["c"'):
+            _calls.decode(line)
+        else:
+            _flat.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
     return True
 
 
-def told_apart(lines: Sequence[bytes]) -> tuple[dict[bytes, list[Own]], list[bytes]]:
-    """The attempts, by the second part of their lines, which they share: the values of the first part of each. And the
-    calls. Of an attempt that is over mostly only its end, which follows its beginning. Raises RowsRefused when a line
-    is neither."""
-    attempts = {line[:ID]: line for line in lines if line.startswith(b"[[")}
-    others = [line for line in lines if not line.startswith(b"[[")]
-    calls = [line for line in others if line.startswith(b'["c"')]
-    flat = [in_two_parts(line) for line in others if not line.startswith(b'["c"')]
+def told_apart(lines: Sequence[bytes], names: Names) -> tuple[dict[bytes, list[Own]], list[bytes]]:
+    """The attempts, by what they share with each other (or its number): the values of the first part of each. And the
+    calls. Of an attempt that is over mostly only its end, which follows its beginning. *names* of their file are added
+    to. Raises RowsRefused when a line is nothing of that."""
+    latest = {line[:ID]: line for line in lines}
+    attempts = [line for line in latest.values() if line.startswith(b"[[")]
+    calls: list[bytes] = []
+    if len(attempts) < len(latest):
+        for line in latest.values():
+            if line.startswith(b'["c"'):
+                calls.append(line)
+            elif line.startswith(TOLD):
+                _learn(line, names)
+            elif not line.startswith(b"[["):
+                attempts.append(_in_two_parts(line))
     try:
-        pairs = cast("list[tuple[Own, msgspec.Raw]]", _many.decode(b"[%b]" % b",".join([*attempts.values(), *flat])))
+        pairs = cast("list[tuple[Own, msgspec.Raw]]", _many.decode(b"[%b]" % b",".join(attempts)))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RowsRefused(f"a line of the journal is no row ({error})") from error
+        raise _no_row(error) from error
     together: dict[bytes, list[Own]] = {}
     for own, raw in pairs:
         shared = bytes(raw)
@@ -95,23 +143,52 @@ def told_apart(lines: Sequence[bytes]) -> tuple[dict[bytes, list[Own]], list[byt
     return together, calls
 
 
-def in_two_parts(line: bytes) -> bytes:
-    """*line*, or that of the same attempt if it stands flat. Raises RowsRefused."""
-    if not line.startswith(FLAT):
-        return line
+def in_full(lines: Sequence[bytes], names: Names) -> list[bytes]:
+    """The attempts and calls among *lines*, each of which says all by itself, attempts in two parts. *names* of their
+    file are added to. Raises RowsRefused."""
+    full: list[bytes] = []
+    for line in lines:
+        if line.startswith(TOLD):
+            _learn(line, names)
+        elif line.startswith(FLAT):
+            full.append(_in_two_parts(line))
+        elif line.startswith(b"[[") and not line.rstrip().endswith(b"]]"):
+            try:
+                own, number = _halves.decode(line)
+                full.append(b"[%b,%b]" % (own, names[bytes(number)]))
+            except (msgspec.DecodeError, UnicodeDecodeError, KeyError) as error:
+                raise _no_row(error) from error
+        else:
+            full.append(line)
+    return full
+
+
+def _learn(line: bytes, names: Names) -> None:
+    try:
+        _, number, text = _told.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _no_row(error) from error
+    names[bytes(number)] = bytes(text)
+
+
+def _in_two_parts(line: bytes) -> bytes:
     try:
         return line_of(_flat.decode(line))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RowsRefused(f"a line of the journal is no row ({error})") from error
+        raise _no_row(error) from error
 
 
-def shared_values(shared: bytes) -> list[object]:
+def _no_row(error: Exception) -> RowsRefused:
+    return RowsRefused(f"a line of the journal is no row ({error})")
+
+
+def shared_values(shared: bytes, names: Mapping[bytes, bytes]) -> list[object]:
     """The values of the second part of a line, as `told_apart` gives it, with the state of the attempt in the place of
     its kind. Raises RowsRefused."""
     try:
-        kind, *values = cast("tuple[object, ...]", _shareds.decode(shared))
+        kind, *values = cast("tuple[object, ...]", _shareds.decode(names.get(shared, shared)))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RowsRefused(f"a line of the journal is no row ({error})") from error
+        raise _no_row(error) from error
     return ["final" if kind == "f" else "open", *values]
 
 

@@ -13,7 +13,7 @@ from keyturn.core import Clock, Secret
 from keyturn.errors import StoreError
 
 from .ledger import AttemptRow, CallRow, CallStory, ResponseRow, UsageQuery, UsageRow
-from .lines import in_two_parts
+from .lines import Names, in_full
 from .postgres_errors import shown
 from .postgres_house import faults, keep_house
 from .postgres_link import LONG, PostgresLink, Session
@@ -37,15 +37,15 @@ class PostgresSink:
         self._link.open()
         await migrate(self._link)
 
-    async def apply(self, lines: Sequence[bytes], instance: str) -> None:
+    async def apply(self, lines: Sequence[bytes], instance: str, names: Names | None = None) -> None:
         """Take in journal lines in one transaction, each at most once.
 
         Raises StoreAway, or RowsRefused when there is a line among them that can never be taken.
         """
-        if not lines:
+        full = in_full(lines, {} if names is None else names)
+        if not full:
             return
-        paired = map(in_two_parts, lines)
-        rows = (b"[" + b",".join(paired) + b"]").replace(_NUL, _REPLACEMENT).decode("utf-8", "replace")
+        rows = (b"[" + b",".join(full) + b"]").replace(_NUL, _REPLACEMENT).decode("utf-8", "replace")
 
         async def work(session: Session) -> None:
             await session.execute(statement("apply_attempts"), rows, instance)

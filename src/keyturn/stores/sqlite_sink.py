@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ from keyturn.errors import RowsRefused, StoreError
 from . import sqlite_house as house
 from . import sqlite_questions as questions
 from .ledger import CallStory, ResponseRow, UsageQuery, UsageRow
-from .lines import OWN, SHARED, shared_values, told_apart
+from .lines import OWN, SHARED, Names, shared_values, told_apart
 from .sqlite_file import SqliteFile, troubles
 
 _CALL = "at caller route status code ms waited_ms attempts stream".split()
@@ -29,25 +30,27 @@ _SHARED = tuple("state" if name == "kind" else name for name in SHARED)
 _FIXED = {"id", "instance"}
 FEW = 4
 """Attempts that share so much or less are not worth a statement of their own."""
-MOST_VALUES = 999
-"""That may be bound to a statement, whatever SQLite was built with."""
+MOST_VALUES = 4_000
+"""That are bound to a statement: more make it no faster. Some builds of SQLite take only 999."""
 
 
 @cache
-def _attempts(rows: int, each: tuple[str, ...], same: tuple[str, ...], none: tuple[str, ...]) -> str:
+def _attempts(rows: int, each: tuple[str, ...], same: tuple[str, ...], none: tuple[str, ...], *, known: bool) -> str:
     """The statement that takes in attempts, bound to: what is the *same* in all of them, and what *each* has; what
-    *none* has is null."""
+    *none* has is null. *known*: some are there, and may have their end to come; else whatever cannot be taken in is
+    passed over."""
     members = [*same, *each, *none]
     places = [f"?{number}" for number in range(1, len(same) + 1)] + [f"column{n}" for n in range(1, len(each) + 1)]
     places += ["NULL"] * len(none)
     row = f"({', '.join('?' * len(each))})"
+    ended = f"""
+ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in members if name not in _FIXED)}
+WHERE excluded.state = 'final' AND attempts.state <> 'final'"""
     return f"""
-INSERT INTO attempts ({", ".join(members)})
+INSERT {"" if known else "OR IGNORE"} INTO attempts ({", ".join(members)})
 SELECT {", ".join(places)} FROM (VALUES {", ".join([row] * rows)})
 WHERE true
-ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in members if name not in _FIXED)}
-WHERE excluded.state = 'final' AND attempts.state <> 'final'
-"""
+{ended if known else ""}"""
 
 
 _CALLS = ", ".join(
@@ -81,9 +84,10 @@ class SqliteSink:
         else:
             await self.file.run(lambda connection: None)
 
-    async def apply(self, lines: Sequence[bytes], instance: str) -> None:
+    async def apply(self, lines: Sequence[bytes], instance: str, names: Names | None = None) -> None:
         """Raises RowsRefused when a line is not JSON, or holds what no column takes."""
-        await self.file.run(lambda connection: _apply(connection, lines, instance))
+        known = {} if names is None else names
+        await self.file.run(lambda connection: _apply(connection, lines, instance, known))
 
     async def give_up(self, instance: str, before: int) -> int:
         return await self.file.run(lambda connection: house.give_up(connection, before, instance))
@@ -150,12 +154,12 @@ class SqliteSink:
 _KEEP = "INSERT OR REPLACE INTO responses (id, caller, at, previous, input, response) VALUES (?, ?, ?, ?, ?, ?)"
 
 
-def _apply(connection: sqlite3.Connection, lines: Sequence[bytes], instance: str) -> None:
-    together, calls = told_apart(lines)
+def _apply(connection: sqlite3.Connection, lines: Sequence[bytes], instance: str, names: Names) -> None:
+    together, calls = told_apart(lines, names)
     alone: list[tuple[object, ...]] = []
     try:
         for shared, owns in together.items():
-            values = shared_values(shared)
+            values = shared_values(shared, names)
             if len(owns) > FEW:
                 _insert(connection, owns, OWN, (instance, *values), ("instance", *_SHARED))
             else:
@@ -183,19 +187,21 @@ def _insert(
     """Take in *rows*, of the columns *each*, and *values*, of the columns *same* in all of them. As many at a time as
     may be, or a power of two: each number has a statement of its own, which SQLite keeps. What none of them has is not
     bound: the driver looks long for what a None might become."""
-    most = (MOST_VALUES - len(same)) // len(each)
+    most = (min(MOST_VALUES, connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)) - len(same)) // len(each)
     done = 0
     while left := len(rows) - done:
         number = min(most, 1 << (left.bit_length() - 1))
         part = rows[done : done + number]
-        columns = list(zip(each, zip(*part, strict=True), strict=True))
-        none = tuple(name for name, column in columns if column[0] is None and column.count(None) == number)
-        if none:
-            columns = [(name, column) for name, column in columns if name not in none]
-            part = list(zip(*(column for _, column in columns), strict=True))
-        names = tuple(name for name, _ in columns)
-        connection.execute(_attempts(number, names, same, none), [*values, *chain.from_iterable(part)])
         done += number
+        none = [place for place, value in enumerate(part[0]) if value is None]
+        none = [place for place in none if all(row[place] is None for row in part)]
+        kept = [place for place in range(len(each)) if place not in none]
+        bound = chain.from_iterable(map(itemgetter(*kept), part) if none else part)
+        names, empty = tuple(each[place] for place in kept), tuple(each[place] for place in none)
+        given = [*values, *bound]
+        # To pass over what is known costs a quarter less than to see whether its end is to be added, and few are known.
+        if connection.execute(_attempts(number, names, same, empty, known=False), given).rowcount < number:
+            connection.execute(_attempts(number, names, same, empty, known=True), given)
 
 
 def _array(lines: Iterable[bytes]) -> str:
