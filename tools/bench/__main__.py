@@ -20,7 +20,7 @@ from typing import NamedTuple
 import uvloop
 
 from . import fallback, loading, picking, process, remembering, translating
-from .load import load
+from .load import awake, load
 from .upstream import Upstream
 
 
@@ -88,7 +88,8 @@ async def library(rounds: int, seconds: float) -> Gate:
     calling = await asyncio.create_subprocess_exec(
         *command, cwd=process.ROOT, stdout=subprocess.PIPE, preexec_fn=lambda: process.pin(0, process.CORES[-1])
     )
-    said, _ = await calling.communicate()
+    with awake():
+        said, _ = await calling.communicate()
     upstream.close()
     if calling.returncode:
         raise SystemExit("the measurement of the library failed")

@@ -15,7 +15,7 @@ from statistics import median
 from typing import NamedTuple
 
 from . import process
-from .load import Connection, Tally
+from .load import Connection, Tally, awake
 from .upstream import Upstream
 
 CONNECTIONS = 16
@@ -132,11 +132,12 @@ async def sample(port: int, seconds: float) -> Sample:
     loop = asyncio.get_running_loop()
     tally, served, latencies = Tally(), Counter[str](), list[float]()
     text, started = payload(port), loop.time()
-    for _ in range(CONNECTIONS):
-        await loop.create_connection(lambda: Asking(tally, text, served, latencies), "127.0.0.1", port)
-    await asyncio.sleep(seconds)
-    tally.running = False
-    await asyncio.wait_for(tally.idle.wait(), 30)
+    with awake():
+        for _ in range(CONNECTIONS):
+            await loop.create_connection(lambda: Asking(tally, text, served, latencies), "127.0.0.1", port)
+        await asyncio.sleep(seconds)
+        tally.running = False
+        await asyncio.wait_for(tally.idle.wait(), 30)
     if tally.failed or not tally.done:
         raise SystemExit(f"with fallback {tally.failed} calls failed, the first: {tally.first_failure!r}")
     return Sample(tally.done / (loop.time() - started), median(latencies) * 1000, served)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -102,11 +104,21 @@ class Connection(asyncio.Protocol):
         self._tally.first_failure = self._tally.first_failure or answer
 
 
-def stay_awake(tally: Tally) -> None:
-    """Has the loop never sleep until the last answer is there: who writes to one that sleeps has to wake it, with an
-    interrupt to its core. That is paid by the server under measurement, the more often the slower it is."""
-    if tally.running or tally.open:
-        asyncio.get_running_loop().call_soon(stay_awake, tally)
+@contextmanager
+def awake() -> Iterator[None]:
+    """Has the loop never sleep meanwhile: who writes to one that sleeps has to wake it, with an interrupt to its core.
+    That is paid by the process under measurement, the more often the slower it is."""
+    loop, within = asyncio.get_running_loop(), True
+
+    def again() -> None:
+        if within:
+            loop.call_soon(again)
+
+    again()
+    try:
+        yield
+    finally:
+        within = False
 
 
 async def load(
@@ -116,10 +128,10 @@ async def load(
     loop = asyncio.get_running_loop()
     tally, payload = Tally(), request(port, stream=stream, translated=translated)
     started = loop.time()
-    stay_awake(tally)
-    for _ in range(connections):
-        await loop.create_connection(lambda: Connection(tally, payload, stream=stream), "127.0.0.1", port)
-    await asyncio.sleep(seconds)
-    tally.running = False
-    await asyncio.wait_for(tally.idle.wait(), 30)
+    with awake():
+        for _ in range(connections):
+            await loop.create_connection(lambda: Connection(tally, payload, stream=stream), "127.0.0.1", port)
+        await asyncio.sleep(seconds)
+        tally.running = False
+        await asyncio.wait_for(tally.idle.wait(), 30)
     return tally, loop.time() - started
