@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from keyturn.errors import RowsRefused
 from keyturn.stores import AttemptRow, Journal, JournaledLedger, NullLedger, Shared
-from keyturn.stores.lines import attempt_of, is_row, line_of, told_apart
+from keyturn.stores.lines import attempt_of, line_of, sifted, told_apart
 from tests.support import virtual
 from tests.support.ledger_rows import began, ended, lines, numbered, over, shared_by
 from tests.support.ledger_sink import Database
@@ -122,9 +122,32 @@ def test_a_line_that_has_a_number_is_made_whole() -> None:
 def test_lines_of_every_form_are_rows_and_halves_of_them_are_none() -> None:
     row = over(began("a"))
     shared = shared_by(row)
-    for line in (numbered(row, shared), shared.told(), line_of(row), line_of(ended("c"))):
-        assert is_row(line)
-        assert not any(is_row(line[:end]) for end in range(1, len(line.rstrip())))
+    forms = [shared.told(), numbered(row, shared), line_of(row), line_of(ended("c"))]
+    names: dict[bytes, bytes] = {}
+    assert sifted(forms, names) == forms
+    assert names == {bytes(shared.number): shared.text}
+    for line in forms:
+        assert sifted([line[:end] for end in range(1, len(line.rstrip()))], names) == []
+
+
+def test_a_power_failure_that_took_what_was_shared_takes_what_shared_it(tmp_path: Path) -> None:
+    """The page with it never came to the disk: its lines say nothing, and others of the file are read all the same."""
+    row, other = over(began("a")), over(began("b", caller="other"))
+    shared, common = shared_by(row), shared_by(other)
+    text = bytes(len(shared.told())) + b"\n" + numbered(row, shared) + common.told() + numbered(other, common)
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "000000000007.jsonl").write_bytes(text)
+
+    async def main() -> None:
+        sink = Database()
+        journal = Journal(tmp_path / "journal", most=1 << 30)
+        kept = JournaledLedger(journal, sink, virtual.VirtualClock())
+        await kept.open()
+        assert sink.taken == lines(other)
+        assert journal.torn == 2
+        await kept.close()
+
+    virtual.run(main)
 
 
 @pytest.mark.parametrize("line", [b'[["a"],7]\n', b'["n",7]\n', b'["n"\n', b"[[\n", b"7\n"])

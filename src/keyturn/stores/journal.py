@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
-from .lines import Names, Shared, is_row
+from .lines import Names, Shared, sifted
 
 SEGMENT = 512 * 1024
 """Bytes after which a new file is begun, and so about what is handed over again after a crash at most."""
@@ -302,7 +302,7 @@ class Journal:
         end -= sum(map(len, lines[most:]))
         whole = [line for line in lines[:most] if line != b"\n"]
         if segment.sifted:
-            found = [line for line in whole if is_row(line)]
+            found = sifted(whole, segment.names)
             self.torn += len(whole) - len(found)
             whole = found
         if end:

@@ -98,18 +98,23 @@ def attempt_of(line: bytes) -> AttemptRow:
     return AttemptRow(**msgspec.structs.asdict(own), **msgspec.structs.asdict(shared))
 
 
-def is_row(line: bytes) -> bool:
-    """Whether *line* was written to its end."""
+def sifted(lines: Sequence[bytes], names: Names) -> list[bytes]:
+    """Those of *lines* that were written to their end, and whose number, if they have one, is known. *names* of their
+    file are added to."""
+    return [line for line in lines if _is_row(line, names)]
+
+
+def _is_row(line: bytes, names: Names) -> bool:
     try:
-        if line.startswith(b"[["):
-            (_pairs if line.rstrip().endswith(b"]]") else _numbered).decode(line)
-        elif line.startswith(TOLD):
-            _told.decode(line)
+        if line.startswith(TOLD):
+            _learn(line, names)
         elif line.startswith(b'["c"'):
             _calls.decode(line)
+        elif line.startswith(b"[[") and not line.rstrip().endswith(b"]]"):
+            return b"%d" % _numbered.decode(line)[1] in names
         else:
-            _flat.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+            attempt_of(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RowsRefused):
         return False
     return True
 
