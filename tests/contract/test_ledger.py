@@ -311,6 +311,20 @@ def test_attempts_that_share_by_number_are_those_that_say_all(opened: Opened, ma
     run(opened, work)
 
 
+def test_calls_with_long_names_alike_are_all_kept_and_each_as_it_was_told_first(opened: Opened) -> None:
+    names = [f"{'c' * 60}-{number}" for number in range(3)]
+
+    async def work(sink: Database) -> None:
+        await sink.apply(lines(*(ended(name) for name in names), ended(names[0], status=503)), "here")
+        for name in names:
+            found = await sink.story(name)
+            assert found is not None
+            assert found.call is not None
+            assert found.call.status == 200
+
+    run(opened, work)
+
+
 @pytest.mark.parametrize("many", [2, 60])
 def test_ends_of_attempts_that_are_under_way_find_them_among_others_that_are_new(opened: Opened, many: int) -> None:
     rows = [began(f"{number}", charged=10) for number in range(many)]

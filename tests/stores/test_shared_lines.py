@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from keyturn.errors import RowsRefused
 from keyturn.stores import AttemptRow, Journal, JournaledLedger, NullLedger, Shared
+from keyturn.stores.journal import TOLD_AGAIN
 from keyturn.stores.lines import attempt_of, line_of, sifted, told_apart
 from tests.support import virtual
 from tests.support.ledger_rows import began, ended, lines, numbered, over, shared_by
@@ -128,6 +130,29 @@ def test_lines_of_every_form_are_rows_and_halves_of_them_are_none() -> None:
     assert names == {bytes(shared.number): shared.text}
     for line in forms:
         assert sifted([line[:end] for end in range(1, len(line.rstrip()))], names) == []
+
+
+def test_what_is_shared_is_told_again_later_in_a_large_file(tmp_path: Path) -> None:
+    """So that a page which a power failure takes does not take it from all lines of the file."""
+
+    async def main() -> None:
+        sink = Database()
+        kept = ledger(tmp_path, sink, segment=1 << 19)
+        await kept.open()
+        kept.ended(ended("first"))
+        await asyncio.sleep(0)
+        shared = shared_by(began("0"))
+        for number in range(2000):
+            kept.intend(numbered(began(str(number)), shared), shared, paying=True)
+            if number % 100 == 0:
+                await kept.flush()
+        [file] = (tmp_path / "journal").iterdir()
+        told = file.read_bytes().count(b'["n"')
+        assert 2 <= told <= len(file.read_bytes().rstrip(b"\0")) / TOLD_AGAIN + 1
+        await kept.close()
+        assert sink.taken == lines(ended("first"), *(began(str(number)) for number in range(2000)))
+
+    virtual.run(main)
 
 
 def test_a_power_failure_that_took_what_was_shared_takes_what_shared_it(tmp_path: Path) -> None:

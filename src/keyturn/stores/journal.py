@@ -32,7 +32,9 @@ CHUNK = 512 * 1024
 PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
 
-_POPULATE_WRITE = 23
+TOLD_AGAIN = 64 * 1024
+"""Bytes after which what lines share is told once more: a page that a power failure takes must not take it from all."""
+_POPULATE_WRITE = 23 if sys.platform == "linux" else None
 """To madvise(2), from Linux 5.14 on: have all pages there, ready to be written to. Python names it from 3.13 on."""
 _BINARY = getattr(os, "O_BINARY", 0)
 """On Windows: a newline is one byte."""
@@ -85,7 +87,8 @@ class Journal:
     """The files in *folder*, which one process at a time may use. At most *most* bytes wait in it."""
 
     __slots__ = tuple(
-        "_cut _file _map _mapped _number _segment _segments _tail alone folder gone most page taken torn write".split()
+        "_cut _file _map _mapped _number _page_at _segment _segments _tail "
+        "alone folder gone most page taken torn write".split()
     )
 
     def __init__(
@@ -115,7 +118,9 @@ class Journal:
         """Writes whole lines as `append` does, if that needs nothing of the system and nobody is to be first; else it
         raises ValueError. How much it wrote is only looked up when somebody asks."""
         self.page: object = None
-        """Stands for the file that `write` writes into."""
+        """Stands for the part of a file that `write` writes into."""
+        self._page_at = 0
+        """Where that begins."""
         self._number = 0
         self._cut = False
         """The last write broke off in the middle of a line."""
@@ -181,6 +186,8 @@ class Journal:
 
     def take(self, most: int) -> Batch | None:
         """The next lines, at most so many; None when all were handed out. Raises OSError."""
+        if self._measured() and self._tail.size >= self._page_at + TOLD_AGAIN:
+            self.page, self._page_at = object(), self._tail.size
         for segment in self._measured():
             if segment.read < segment.size:
                 try:
@@ -237,7 +244,7 @@ class Journal:
         path = self.folder / f"{self._number:012d}.jsonl"
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | _BINARY, PRIVATE_FILE)
         self._cut = False
-        self._tail, self.page = Segment(path, 0, sifted=False), object()
+        self._tail, self.page, self._page_at = Segment(path, 0, sifted=False), object(), 0
         self._segments.append(self._tail)
         if self._mapped and size <= room:
             self._map_in(self._file, room)
@@ -248,9 +255,10 @@ class Journal:
             # All of it is given out now: a page that the disk has no room for later would end the process.
             os.posix_fallocate(file, 0, room)
             self._map = mmap.mmap(file, room)
-            with contextlib.suppress(OSError):
-                # One by one, when they are first written to, pages cost several times as much.
-                self._map.madvise(_POPULATE_WRITE)
+            if _POPULATE_WRITE is not None:
+                with contextlib.suppress(OSError):
+                    # One by one, when they are first written to, pages cost several times as much.
+                    self._map.madvise(_POPULATE_WRITE)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(file, 0)

@@ -127,7 +127,7 @@ def told_apart(lines: Sequence[bytes], names: Names) -> tuple[dict[bytes, list[O
     attempts = [line for line in latest.values() if line.startswith(b"[[")]
     calls: list[bytes] = []
     if len(attempts) < len(latest):
-        for line in latest.values():
+        for line in lines:
             if line.startswith(b'["c"'):
                 calls.append(line)
             elif line.startswith(TOLD):

@@ -156,15 +156,18 @@ _KEEP = "INSERT OR REPLACE INTO responses (id, caller, at, previous, input, resp
 
 def _apply(connection: sqlite3.Connection, lines: Sequence[bytes], instance: str, names: Names) -> None:
     together, calls = told_apart(lines, names)
+    # Calls that take longer than the time between two visits began in an earlier one.
+    known = len(lines) - len(calls) < 1.5 * sum(map(len, together.values()))
     alone: list[tuple[object, ...]] = []
     try:
         for shared, owns in together.items():
             values = shared_values(shared, names)
             if len(owns) > FEW:
-                _insert(connection, owns, OWN, (instance, *values), ("instance", *_SHARED))
+                ends = values[0] == "final"
+                _insert(connection, owns, OWN, (instance, *values), ("instance", *_SHARED), known=known and ends)
             else:
                 alone += [(*own, *values) for own in owns]
-        _insert(connection, alone, (*OWN, *_SHARED), (instance,), ("instance",))
+        _insert(connection, alone, (*OWN, *_SHARED), (instance,), ("instance",), known=known)
         if calls:
             connection.execute(CALLS, (_array(calls),))
     except UnicodeDecodeError as error:
@@ -183,10 +186,12 @@ def _insert(
     each: tuple[str, ...],
     values: tuple[object, ...],
     same: tuple[str, ...],
+    *,
+    known: bool,
 ) -> None:
     """Take in *rows*, of the columns *each*, and *values*, of the columns *same* in all of them. As many at a time as
     may be, or a power of two: each number has a statement of its own, which SQLite keeps. What none of them has is not
-    bound: the driver looks long for what a None might become."""
+    bound: the driver looks long for what a None might become. *known*: many are there, and have their end to come."""
     most = (min(MOST_VALUES, connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)) - len(same)) // len(each)
     done = 0
     while left := len(rows) - done:
@@ -199,8 +204,8 @@ def _insert(
         bound = chain.from_iterable(map(itemgetter(*kept), part) if none else part)
         names, empty = tuple(each[place] for place in kept), tuple(each[place] for place in none)
         given = [*values, *bound]
-        # To pass over what is known costs a quarter less than to see whether its end is to be added, and few are known.
-        if connection.execute(_attempts(number, names, same, empty, known=False), given).rowcount < number:
+        # To pass over what is known costs a quarter less than to see whether its end is to be added.
+        if known or connection.execute(_attempts(number, names, same, empty, known=False), given).rowcount < number:
             connection.execute(_attempts(number, names, same, empty, known=True), given)
 
 
