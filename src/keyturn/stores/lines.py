@@ -5,8 +5,8 @@
     [["<id>","<call>",at,input,…],["f","<caller>","<route>",…]]     the same, whole
     ["c","<id>",at,…]                                               a call
 
-An attempt has two parts: what is its own, and what it shares with many others. That is written out once in each file,
-before its number is used there: most of what a line would hold is in all of its neighbours. So a database takes in
+An attempt has two parts: what is its own, and what it shares with many others. That is written out once in each part of
+a file, before its number is used there: most of what a line would hold is in all of its neighbours. So a database takes in
 together those that share theirs, and looks at that once. An attempt may also stand flat, like a call; that is read as
 well.
 """
@@ -68,7 +68,7 @@ class Shared:
         self.number = msgspec.Raw(b"%d" % next(_numbers))
         """What stands in its place; no other in this process has it."""
         self.told_in: object = None
-        """The file that it was last written out in."""
+        """The part of a file that it was last written out in."""
 
     def told(self) -> bytes:
         """The line that writes it out."""
