@@ -5,8 +5,9 @@ a file is set aside at once and mapped into memory, where the system can do that
 call. Where it cannot, or the disk has no such space, each line is written with one. Nothing is flushed to the disk,
 unless asked (`sync`). A write that breaks off, or a power failure, leaves a torn line, which is skipped in reading;
 what comes after it begins on a line of its own. A mapped file ends in zero bytes until it is closed, which are no part
-of it; what many of its lines share is told before the first of them, and again in a large file. A file is removed when
-all of its lines are in the database; until then they may be handed over again after a crash, which changes nothing there.
+of it; what many of its lines share is told before the first of them, and again in a large file. A file is removed
+when all of its lines are in the database; until then they may be handed over again after a crash, which changes nothing
+there.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@
     [["<id>","<call>",at,input,…],["f","<caller>","<route>",…]]     the same, whole
     ["c","<id>",at,…]                                               a call
 
-An attempt has two parts: what is its own, and what it shares with many others. That is written out once in each part of
-a file, before its number is used there: most of what a line would hold is in all of its neighbours. So a database takes in
-together those that share theirs, and looks at that once. An attempt may also stand flat, like a call; that is read as
-well.
+An attempt has two parts: what is its own, and what it shares with many others. That is written out once in each part
+of a file, before its number is used there: most of what a line would hold is in all of its neighbours. So a database
+takes in together those that share theirs, and looks at that once. An attempt may also stand flat, like a call; that is
+read as well.
 """
 
 from __future__ import annotations
